@@ -1,0 +1,3 @@
+//! Tasks and signals: the one place that spawns.
+
+pub(crate) mod tasks;

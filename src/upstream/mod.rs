@@ -1,0 +1,3 @@
+//! Processes and sockets towards MCP servers.
+
+pub(crate) mod child;
