@@ -1,1 +1,2 @@
-//! placeholder
+use bytes::Bytes; /// x
+pub fn single_line(t:&Bytes)->Bytes{t.clone()}

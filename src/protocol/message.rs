@@ -1,1 +1,437 @@
-//! placeholder
+//! One JSON-RPC message, as bytes and as the few places in it that the proxy reads.
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use super::id::RequestId;
+use super::meta;
+use super::method::Known;
+use super::scan::{Member, Members, ScanError, Scanner, Span, ValueKind, unescape};
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Wants an answer.
+    Request,
+    /// Wants none.
+    Notification,
+    /// Answers a request.
+    Result,
+    /// Answers a request with an error.
+    Error,
+}
+
+/// One JSON-RPC message exactly as it arrived: text, and spans into it.
+///
+/// Cloning is cheap. Only the message's own members, those of `params` (or `result`) and those of `_meta` in it
+/// have been looked at; the rest was checked to be JSON and is passed on byte for byte.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    text: Bytes,
+    kind: Kind,
+    id: Option<Span>,
+    method: Option<Span>,
+    /// The method's name where it is written with escapes.
+    method_name: Option<Box<str>>,
+    known: Option<Known>,
+    /// `params`, `result` or `error`.
+    body: Option<Span>,
+    /// The members of `params`, or the few of `result` that have a meaning for us.
+    members: Option<Members>,
+    meta: Option<Members>,
+    single_line: bool,
+}
+
+/// Why a text is not a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParseError {
+    /// What is wrong.
+    pub reason: Invalid,
+    /// The message's id, where one could be read: the answer echoes it.
+    pub id: Option<RequestId>,
+}
+
+/// What is wrong with a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// Not UTF-8.
+    #[error("not valid UTF-8 at byte {0}")]
+    Utf8(usize),
+    /// Not JSON, or JSON that we refuse.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// JSON, but no JSON-RPC 2.0 message.
+    #[error("not a JSON-RPC 2.0 message: {0}")]
+    NotAMessage(&'static str),
+}
+
+impl Invalid {
+    /// Whether the text is not even JSON (`-32700`), or JSON but no message (`-32600`).
+    pub fn is_syntax(&self) -> bool {
+        matches!(self, Invalid::Utf8(_) | Invalid::Scan(ScanError::Syntax(_) | ScanError::TooDeep(_)))
+    }
+}
+
+/// What a body or a line holds: one message, or a batch of them (2025-03-26).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Incoming {
+    /// One message.
+    One(Message),
+    /// An array: each element for itself.
+    Batch(Vec<Result<Message, ParseError>>),
+}
+
+impl Incoming {
+    /// Reads a message or an array of messages.
+    ///
+    /// # Errors
+    /// The text is not JSON, is nested deeper than `depth_max`, or is neither a message nor an array.
+    pub fn parse(text: Bytes, depth_max: usize) -> Result<Incoming, ParseError> {
+        let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first != Some(&b'[') {
+            return Message::parse(text, depth_max).map(Incoming::One);
+        }
+        let fail = |reason| ParseError { reason, id: None };
+        utf8(&text).map_err(fail)?;
+        let mut scanner = Scanner::new(&text, depth_max);
+        let mut elements = Vec::new();
+        scanner.white();
+        scanner
+            .array(0, |scanner, depth| {
+                elements.push(scanner.value(depth)?.0);
+                Ok(())
+            })
+            .and_then(|_| scanner.end())
+            .map_err(|error| fail(error.into()))?;
+        let each = |span: Span| Message::parse(text.slice(span.start as usize..span.end as usize), depth_max);
+        Ok(Incoming::Batch(elements.into_iter().map(each).collect()))
+    }
+}
+
+fn utf8(text: &[u8]) -> Result<(), Invalid> {
+    std::str::from_utf8(text).map(|_| ()).map_err(|error| Invalid::Utf8(error.valid_up_to()))
+}
+
+/// What has been found of a message while scanning it.
+#[derive(Default)]
+struct Found {
+    version: Option<Span>,
+    id: Option<(Span, ValueKind)>,
+    method: Option<(Span, ValueKind)>,
+    params: Option<Span>,
+    result: Option<Span>,
+    error: Option<(Span, ValueKind)>,
+    members: Option<Members>,
+    meta: Option<Members>,
+    others: SmallVec<[Member; 2]>,
+}
+
+impl Message {
+    /// Reads one message in one pass: UTF-8, grammar, depth, duplicate keys, shape.
+    ///
+    /// # Errors
+    /// See [`Invalid`]. Key names are compared with case, and a key that occurs twice in the message, its `params` or
+    /// their `_meta` is refused, so that nobody behind us can read another message than we did.
+    pub fn parse(text: Bytes, depth_max: usize) -> Result<Message, ParseError> {
+        utf8(&text).map_err(|reason| ParseError { reason, id: None })?;
+        let mut found = Found::default();
+        let scanned = Self::scan(&text, depth_max, &mut found);
+        let id = found.id.and_then(|(span, _)| RequestId::from_json(as_str(span.of(&text))));
+        let fail = |reason: Invalid| ParseError { reason, id: id.clone() };
+        scanned.map_err(fail)?;
+        let shape = |what| fail(Invalid::NotAMessage(what));
+
+        if found.version.map(|span| span.of(&text)) != Some(br#""2.0""#) {
+            return Err(shape("`jsonrpc` must be \"2.0\""));
+        }
+        let id_kind = found.id.map(|(_, kind)| kind);
+        let kind = match (found.method, id_kind, found.result, found.error) {
+            (Some((_, ValueKind::String)), None, None, None) => Kind::Notification,
+            (Some((_, ValueKind::String)), Some(ValueKind::String | ValueKind::Number), None, None) => Kind::Request,
+            (Some((_, ValueKind::String)), Some(_), None, None) => return Err(shape("`id` must be a string or a number")),
+            (None, Some(ValueKind::String | ValueKind::Number), Some(_), None) => Kind::Result,
+            // An error may come without an id, or with null, when the request's own could not be read.
+            (None, None | Some(ValueKind::String | ValueKind::Number | ValueKind::Null), None, Some((_, ValueKind::Object))) => {
+                Kind::Error
+            }
+            (Some((_, ValueKind::String)), ..) => return Err(shape("a message with `method` has no `result` or `error`")),
+            (Some(_), ..) => return Err(shape("`method` must be a string")),
+            (None, _, Some(_), Some(_)) => return Err(shape("a response has `result` or `error`, not both")),
+            (None, _, None, None) => return Err(shape("one of `method`, `result` and `error` must be there")),
+            _ => return Err(shape("`id` must be a string or a number, and `error` an object")),
+        };
+        let mut method_name = None;
+        let mut known = None;
+        let method = found.method.map(|(span, _)| Span { start: span.start + 1, end: span.end - 1 });
+        if let Some(span) = method {
+            let raw = span.of(&text);
+            if memchr::memchr(b'\\', raw).is_some() {
+                method_name = unescape(raw).map(String::into_boxed_str);
+                if method_name.is_none() {
+                    return Err(shape("`method` is not Unicode"));
+                }
+            }
+            known = Known::parse(method_name.as_deref().unwrap_or_else(|| as_str(raw)));
+        }
+        if matches!(kind, Kind::Request | Kind::Notification)
+            && found.params.is_some_and(|span| !matches!(text[span.start as usize], b'{' | b'['))
+        {
+            return Err(shape("`params` must be an object"));
+        }
+        let single_line = is_single_line(&text);
+        Ok(Message {
+            kind,
+            id: found.id.filter(|(_, kind)| *kind != ValueKind::Null).map(|(span, _)| span),
+            method,
+            method_name,
+            known,
+            body: match kind {
+                Kind::Request | Kind::Notification => found.params,
+                Kind::Result => found.result,
+                Kind::Error => found.error.map(|(span, _)| span),
+            },
+            members: found.members,
+            meta: found.meta,
+            single_line,
+            text,
+        })
+    }
+
+    fn scan(text: &[u8], depth_max: usize, found: &mut Found) -> Result<(), Invalid> {
+        let mut scanner = Scanner::new(text, depth_max);
+        scanner.white();
+        if scanner.kind()? != ValueKind::Object {
+            scanner.value(0)?;
+            scanner.end()?;
+            return Err(Invalid::NotAMessage("a message is an object"));
+        }
+        scanner.object(0, |scanner, (key, escaped), depth| {
+            let kind = scanner.kind()?;
+            let duplicate = Err(ScanError::DuplicateKey(key.start as usize));
+            let decoded;
+            let name = if escaped {
+                decoded = unescape(key.of(text)).unwrap_or_default();
+                decoded.as_bytes()
+            } else {
+                key.of(text)
+            };
+            let seen = match name {
+                b"jsonrpc" => found.version.is_some(),
+                b"id" => found.id.is_some(),
+                b"method" => found.method.is_some(),
+                b"params" => found.params.is_some(),
+                b"result" => found.result.is_some(),
+                b"error" => found.error.is_some(),
+                _ => found.others.iter().any(|other| other.key.of(text) == key.of(text)),
+            };
+            if seen {
+                return duplicate;
+            }
+            let value = match name {
+                b"params" if kind == ValueKind::Object => {
+                    let (members, meta) = scanner.members(depth, meta::META)?;
+                    let span = members.object;
+                    found.members = Some(members);
+                    found.meta = meta;
+                    span
+                }
+                _ => scanner.value(depth)?.0,
+            };
+            match name {
+                b"jsonrpc" => found.version = Some(value),
+                b"id" => found.id = Some((value, kind)),
+                b"method" => found.method = Some((value, kind)),
+                b"params" => found.params = Some(value),
+                b"result" => found.result = Some(value),
+                b"error" => found.error = Some((value, kind)),
+                _ if found.others.len() < 64 => found.others.push(Member { key, escaped, value }),
+                _ => return Err(ScanError::TooManyMembers(key.start as usize)),
+            }
+            Ok((value, kind))
+        })?;
+        scanner.end()?;
+        Ok(())
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// The text without line breaks between its tokens, as line-framed transports need it. Free when there are none.
+    pub fn line(&self) -> Bytes {
+        if self.single_line { self.text.clone() } else { super::lines::single_line(&self.text) }
+    }
+
+    /// The id of a request or response.
+    pub fn id(&self) -> Option<RequestId> {
+        RequestId::from_json(as_str(self.id?.of(&self.text)))
+    }
+
+    /// The method of a request or notification.
+    pub fn method(&self) -> Option<&str> {
+        match &self.method_name {
+            Some(name) => Some(name),
+            None => Some(as_str(self.method?.of(&self.text))),
+        }
+    }
+
+    /// The method, if it is one that the specification defines.
+    pub fn known(&self) -> Option<Known> {
+        self.known
+    }
+
+    /// The JSON text of `params`, `result` or `error`.
+    pub fn body(&self) -> Option<&str> {
+        Some(as_str(self.body?.of(&self.text)))
+    }
+
+    /// The JSON text of one member of `params`.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        Some(as_str(self.param_member(name)?.value.of(&self.text)))
+    }
+
+    /// The JSON text of one member of `params._meta`.
+    pub fn meta(&self, name: &str) -> Option<&str> {
+        Some(as_str(self.meta_member(name)?.value.of(&self.text)))
+    }
+
+    fn param_member(&self, name: &str) -> Option<&Member> {
+        self.members.as_ref()?.find(&self.text, name)
+    }
+
+    fn meta_member(&self, name: &str) -> Option<&Member> {
+        self.meta.as_ref()?.find(&self.text, name)
+    }
+
+    /// A string member of `params`, unescaped.
+    pub fn param_str(&self, name: &str) -> Option<String> {
+        json_str(self.param(name)?)
+    }
+
+    /// A string member of `params._meta`, unescaped.
+    pub fn meta_str(&self, name: &str) -> Option<String> {
+        json_str(self.meta(name)?)
+    }
+
+    /// The members of `result`, and of `_meta` in it. Scans the result: for results that have to be looked into only.
+    pub fn result_members(&self) -> Option<(Members, Option<Members>)> {
+        if self.kind != Kind::Result {
+            return None;
+        }
+        let span = self.body?;
+        if self.text[span.start as usize] != b'{' {
+            return None;
+        }
+        Scanner::at(&self.text, span.start as usize, super::scan::DEPTH_MAX).members(0, meta::META).ok()
+    }
+
+    /// An edit of this message: what is not named stays as it is, byte for byte.
+    pub fn edit(&self) -> Edit<'_> {
+        Edit { message: self, splices: SmallVec::new() }
+    }
+}
+
+/// The text of a JSON string, or `None` if `json` is something else.
+pub fn json_str(json: &str) -> Option<String> {
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    unescape(inner.as_bytes())
+}
+
+fn is_single_line(text: &[u8]) -> bool {
+    memchr::memchr2(b'\n', b'\r', text).is_none()
+}
+
+/// Spans of a message lie on the borders of JSON tokens in text that was checked to be UTF-8.
+fn as_str(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Replaces single values in a message.
+#[derive(Debug)]
+pub struct Edit<'m> {
+    message: &'m Message,
+    splices: SmallVec<[(Span, Box<str>); 3]>,
+}
+
+impl Edit<'_> {
+    /// Replaces the id. `json` is a JSON string or number.
+    #[must_use]
+    pub fn id(mut self, json: &str) -> Self {
+        if let Some(span) = self.message.id {
+            self.splices.push((span, json.into()));
+        }
+        self
+    }
+
+    /// Replaces the value of a member of `params` that is there.
+    #[must_use]
+    pub fn param(mut self, name: &str, json: &str) -> Self {
+        if let Some(member) = self.message.param_member(name) {
+            self.splices.push((member.value, json.into()));
+        }
+        self
+    }
+
+    /// Replaces the value of a member of `params._meta` that is there.
+    #[must_use]
+    pub fn meta(mut self, name: &str, json: &str) -> Self {
+        if let Some(member) = self.message.meta_member(name) {
+            self.splices.push((member.value, json.into()));
+        }
+        self
+    }
+
+    /// Replaces what a span of the message covers, which must be a value.
+    #[must_use]
+    pub fn span(mut self, span: Span, json: &str) -> Self {
+        self.splices.push((span, json.into()));
+        self
+    }
+
+    /// The edited message. Nothing is parsed again: the spans move with the text.
+    pub fn finish(mut self) -> Message {
+        let old = self.message;
+        if self.splices.is_empty() {
+            return old.clone();
+        }
+        self.splices.sort_by_key(|(span, _)| span.start);
+        let grown: usize = self.splices.iter().map(|(_, json)| json.len()).sum();
+        let mut text = BytesMut::with_capacity(old.text.len() + grown);
+        let mut copied = 0;
+        for (span, json) in &self.splices {
+            text.extend_from_slice(&old.text[copied..span.start as usize]);
+            text.extend_from_slice(json.as_bytes());
+            copied = span.end as usize;
+        }
+        text.extend_from_slice(&old.text[copied..]);
+
+        let moved = |at: u32| {
+            let before = self.splices.iter().take_while(|(span, _)| span.end <= at);
+            let shift: i64 = before.map(|(span, json)| json.len() as i64 - i64::from(span.end - span.start)).sum();
+            (i64::from(at) + shift) as u32
+        };
+        let moved = |span: Span| Span { start: moved(span.start), end: moved(span.end) };
+        let mut new = old.clone();
+        new.id = old.id.map(moved);
+        new.method = old.method.map(moved);
+        new.body = old.body.map(moved);
+        if let Some(members) = &mut new.members {
+            members.map_spans(moved);
+        }
+        if let Some(members) = &mut new.meta {
+            members.map_spans(moved);
+        }
+        new.text = text.freeze();
+        new.single_line = old.single_line || is_single_line(&new.text);
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,66 @@
-//! placeholder
+//! Names of fields, and typed access to the metadata of modern requests.
+
+use super::message::{Message, json_str};
+
+/// The member of `params` and `result` that carries metadata.
+pub const META: &str = "_meta";
+/// Progress token of a request, in its `_meta`; also the member of a progress notification.
+pub const PROGRESS_TOKEN: &str = "progressToken";
+/// The member of `notifications/cancelled` that names the request.
+pub const REQUEST_ID: &str = "requestId";
+/// The member of `initialize` and of its result.
+pub const PROTOCOL_VERSION_PARAM: &str = "protocolVersion";
+/// Revision of a modern request (2026-07-28, Basic › `_meta`).
+pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// Capabilities of the client on this request.
+pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// Who the client is.
+pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+/// Log messages wanted with this request.
+pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// Listen request that a notification belongs to.
+pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+/// The member of a modern result that says what kind it is.
+pub const RESULT_TYPE: &str = "resultType";
+/// A tool's arguments.
+pub const ARGUMENTS: &str = "arguments";
+
+/// What a request says of its revision in its `_meta`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Envelope {
+    /// Nothing: not a modern request.
+    Absent,
+    /// A version, but it or the capabilities are missing or of the wrong type: what is wrong.
+    Broken(&'static str),
+    /// Complete, for this version (not necessarily one we know).
+    Complete(String),
+}
+
+impl Envelope {
+    /// Reads the envelope of a request (2026-07-28, Basic › `_meta`): version and capabilities are required, who the client is is not.
+    pub fn of(message: &Message) -> Envelope {
+        let Some(version) = message.meta(PROTOCOL_VERSION) else {
+            return if message.meta(CLIENT_CAPABILITIES).is_some() {
+                Envelope::Broken("`_meta` lacks io.modelcontextprotocol/protocolVersion")
+            } else {
+                Envelope::Absent
+            };
+        };
+        let Some(version) = json_str(version) else {
+            return Envelope::Broken("io.modelcontextprotocol/protocolVersion must be a string");
+        };
+        match message.meta(CLIENT_CAPABILITIES) {
+            None => Envelope::Broken("`_meta` lacks io.modelcontextprotocol/clientCapabilities"),
+            Some(json) if !json.starts_with('{') => Envelope::Broken("io.modelcontextprotocol/clientCapabilities must be an object"),
+            Some(_) => match message.meta(CLIENT_INFO) {
+                Some(json) if !json.starts_with('{') => Envelope::Broken("io.modelcontextprotocol/clientInfo must be an object"),
+                _ => Envelope::Complete(version),
+            },
+        }
+    }
+}
+
+/// Whether a log level is one of the eight (RFC 5424 names).
+pub fn is_log_level(level: &str) -> bool {
+    matches!(level, "debug" | "info" | "notice" | "warning" | "error" | "critical" | "alert" | "emergency")
+}
