@@ -1,0 +1,200 @@
+//! A queue between two tasks, bounded in items and in bytes.
+//!
+//! Channels of the runtime are bounded in items only, and one item here may be sixteen bytes or sixteen megabytes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// How much a mailbox holds before its writer has to wait. One item always fits into an empty one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) items: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Makes a mailbox. Dropping either half is seen by the other.
+pub(crate) fn mailbox<T>(bounds: Bounds) -> (Writer<T>, Reader<T>) {
+    let shared = Arc::new(Shared { state: Mutex::default(), readable: Notify::new(), room: Notify::new(), bounds });
+    (Writer { shared: Arc::clone(&shared) }, Reader { shared })
+}
+
+struct Shared<T> {
+    /// Held for a few instructions, never over an await. Both halves notify after releasing it.
+    state: Mutex<State<T>>,
+    readable: Notify,
+    room: Notify,
+    bounds: Bounds,
+}
+
+struct State<T> {
+    queue: VecDeque<(T, usize)>,
+    bytes: usize,
+    finished: bool,
+    reader_gone: bool,
+}
+
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        State { queue: VecDeque::new(), bytes: 0, finished: false, reader_gone: false }
+    }
+}
+
+impl<T> Shared<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    fn full(&self, bounds: Bounds) -> bool {
+        !self.queue.is_empty() && (self.queue.len() >= bounds.items || self.bytes >= bounds.bytes)
+    }
+}
+
+/// The half that puts in.
+pub(crate) struct Writer<T> {
+    shared: Arc<Shared<T>>,
+}
+
+/// Why an item was not taken.
+#[derive(Debug)]
+pub(crate) enum PushError<T> {
+    /// No room; here it is back.
+    Full(T),
+    /// Nobody reads any more.
+    Gone,
+}
+
+impl<T> Writer<T> {
+    /// Puts an item in, if there is room for it.
+    pub(crate) fn push(&self, item: T, bytes: usize) -> Result<(), PushError<T>> {
+        let mut state = self.shared.state();
+        if state.reader_gone || state.finished {
+            return Err(PushError::Gone);
+        }
+        if state.full(self.shared.bounds) {
+            return Err(PushError::Full(item));
+        }
+        state.bytes += bytes;
+        state.queue.push_back((item, bytes));
+        drop(state);
+        self.shared.readable.notify_one();
+        Ok(())
+    }
+
+    /// Puts the last item in, room or not: there is one such item per mailbox.
+    pub(crate) fn finish(&self, item: T, bytes: usize) {
+        let mut state = self.shared.state();
+        if state.reader_gone || state.finished {
+            return;
+        }
+        state.bytes += bytes;
+        state.queue.push_back((item, bytes));
+        state.finished = true;
+        drop(state);
+        self.shared.readable.notify_one();
+    }
+
+    /// Waits until there is room, or nobody reads any more.
+    ///
+    /// Cancel safe. Only one task waits at a time.
+    pub(crate) async fn room(&self) {
+        loop {
+            // Registered before looking, so that a reader in between is not missed.
+            let notified = self.shared.room.notified();
+            {
+                let state = self.shared.state();
+                if state.reader_gone || !state.full(self.shared.bounds) {
+                    return;
+                }
+            }
+            notified.await;
+        }
+    }
+}
+
+impl<T> Drop for Writer<T> {
+    fn drop(&mut self) {
+        self.shared.state().finished = true;
+        self.shared.readable.notify_one();
+    }
+}
+
+/// The half that takes out.
+pub(crate) struct Reader<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Reader<T> {
+    /// The next item; `None` when there will be none. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<T> {
+        loop {
+            let notified = self.shared.readable.notified();
+            let finished = {
+                let mut state = self.shared.state();
+                if let Some((item, bytes)) = state.queue.pop_front() {
+                    state.bytes -= bytes;
+                    drop(state);
+                    self.shared.room.notify_one();
+                    return Some(item);
+                }
+                state.finished
+            };
+            if finished {
+                return None;
+            }
+            notified.await;
+        }
+    }
+}
+
+impl<T> Drop for Reader<T> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.reader_gone = true;
+        let queue = std::mem::take(&mut state.queue);
+        drop(state);
+        drop(queue);
+        self.shared.room.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { items: 2, bytes: 10 };
+
+    #[tokio::test]
+    async fn is_bounded_in_items_and_in_bytes() {
+        let (writer, mut reader) = mailbox(BOUNDS);
+        assert!(writer.push(1, 100).is_ok(), "one item fits whatever its size");
+        assert!(matches!(writer.push(2, 1), Err(PushError::Full(2))));
+        assert_eq!(reader.next().await, Some(1));
+        assert!(writer.push(2, 1).is_ok() && writer.push(3, 1).is_ok());
+        assert!(matches!(writer.push(4, 1), Err(PushError::Full(4))));
+        writer.finish(5, 1);
+        assert!(matches!(writer.push(6, 1), Err(PushError::Gone)));
+        assert_eq!((reader.next().await, reader.next().await, reader.next().await, reader.next().await), (Some(2), Some(3), Some(5), None));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_writer_learns_of_room_and_of_the_end() {
+        let (writer, mut reader) = mailbox(BOUNDS);
+        writer.push(1, 10).unwrap();
+        let (room, item) = tokio::join!(writer.room(), reader.next());
+        assert_eq!(((), item), (room, Some(1)));
+        writer.push(1, 10).unwrap();
+        tokio::join!(writer.room(), async { drop(reader) });
+        assert!(matches!(writer.push(1, 1), Err(PushError::Gone)));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_learns_of_the_end() {
+        let (writer, mut reader) = mailbox::<u8>(BOUNDS);
+        let (item, ()) = tokio::join!(reader.next(), async { drop(writer) });
+        assert_eq!(item, None);
+    }
+}

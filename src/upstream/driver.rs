@@ -1,0 +1,536 @@
+//! One task per connection that carries many messages both ways: a child's pipes, or the two endpoints of HTTP+SSE.
+//!
+//! The task owns the connection and the table of open calls. It rewrites nothing: ids and tokens arrive already
+//! translated (`bridge`), so that they are integers of ours and unique on this connection. What it does is *correlate*:
+//! an answer goes to the call with its id, progress to the call with its token, and whatever the server says by itself
+//! goes to the one place that [`Sharing`] allows, or to nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::ServerMetrics;
+use crate::protocol::id::RequestId;
+use crate::protocol::message::{Incoming, Kind, Message};
+use crate::protocol::meta;
+use crate::protocol::method::Known;
+use crate::rt::mailbox::{Bounds, PushError, Reader, Writer, mailbox};
+use crate::upstream::error::UpstreamError;
+
+/// Bytes in, bytes out: what a driver drives.
+pub(crate) trait Pipe: Send + 'static {
+    /// What happened next. With `read` false nothing is read, which is how back-pressure reaches the server. Cancel safe.
+    fn next(&mut self, read: bool) -> impl Future<Output = Event> + Send;
+    /// Queues one message for writing; `id` is the call it belongs to, if it is one.
+    fn write(&mut self, id: Option<i64>, line: Bytes);
+    /// Takes a call out of the queue if nothing of it was written.
+    fn unwrite(&mut self, id: i64) -> bool;
+    /// Bytes queued for writing.
+    fn queued(&self) -> usize;
+    /// Ends the connection and waits until nothing is left of it.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+/// What a [`Pipe`] has to report.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The text of a message, or of something that should have been one.
+    Text(Bytes),
+    /// The first byte of this call was written: from now on its outcome is unknown if the connection breaks.
+    Sent(i64),
+    /// The connection is at its end.
+    Closed(UpstreamError),
+}
+
+/// Who uses a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// One legacy session: what the server says by itself is for its client.
+    Exclusive,
+    /// Many unrelated modern requests: what cannot be attributed is for nobody.
+    Shared,
+}
+
+/// What the driver has to know about a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallFacts {
+    /// A server may ask its client something while it works on this.
+    pub(crate) may_ask: bool,
+    /// Log messages were asked for.
+    pub(crate) wants_log: bool,
+    /// A timeout or a lost client cancels it; `initialize` must never be cancelled.
+    pub(crate) cancellable: bool,
+}
+
+/// Everything about a connection that is configured.
+#[derive(Debug, Clone)]
+pub(crate) struct DriverLimits {
+    pub(crate) depth: usize,
+    pub(crate) message_bytes: usize,
+}
+
+/// Most messages that wait for one call's client.
+const QUEUE_ITEMS: usize = 64;
+/// Most commands that wait for the driver: senders wait, they are not lost.
+const COMMANDS: usize = 64;
+/// Most cancelled calls whose late answers are told apart from answers to nothing; the oldest are forgotten.
+const TOMBSTONES_MAX: usize = 1024;
+/// Most lines in a row that are no messages before the connection is given up.
+const JUNK_MAX: u32 = 10_000;
+
+/// Cancellations that the driver has not seen yet: the call and the notification to send.
+type Cancels = Vec<(i64, Option<Bytes>)>;
+
+/// A connection, seen from outside its task. When the last clone is dropped, the connection is closed.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    next_id: AtomicI64,
+    /// Held for a push or a take. A queue that could be full would be no place for what `Drop` leaves behind;
+    /// its length is bounded by the number of open calls.
+    cancels: Mutex<Cancels>,
+    wake: Notify,
+    gone: CancellationToken,
+    why: OnceLock<UpstreamError>,
+}
+
+enum Command {
+    Call { id: i64, line: Bytes, facts: CallFacts, replies: Writer<Reply> },
+    Send { line: Bytes },
+}
+
+/// One thing that came back for a call.
+pub(crate) type Reply = Result<Message, UpstreamError>;
+
+impl Handle {
+    /// A new id for a call on this connection, never used before; also its progress token.
+    pub(crate) fn next_id(&self) -> i64 {
+        self.shared.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends a request, whose id is `id`.
+    ///
+    /// # Errors
+    /// The connection is gone; nothing was sent.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is sent.
+    pub(crate) async fn call(&self, id: i64, line: Bytes, facts: CallFacts) -> Result<Replies, UpstreamError> {
+        // One message larger than the bound fits into an empty mailbox, so nothing is too large for it.
+        let (replies, reader) = mailbox(Bounds { items: QUEUE_ITEMS, bytes: 1 << 20 });
+        let command = Command::Call { id, line, facts, replies };
+        self.commands.send(command).await.map_err(|_| self.why_gone().with_sent(false))?;
+        Ok(Replies { id, reader, shared: Arc::clone(&self.shared), open: true })
+    }
+
+    /// Sends a notification, or the answer to a request of the server.
+    ///
+    /// # Errors
+    /// The connection is gone; nothing was sent.
+    pub(crate) async fn send(&self, line: Bytes) -> Result<(), UpstreamError> {
+        self.commands.send(Command::Send { line }).await.map_err(|_| self.why_gone().with_sent(false))
+    }
+
+    /// Cancels a call: it is taken out of the queue, or the server is told so by `notification`.
+    /// It overtakes what waits to be sent.
+    pub(crate) fn cancel(&self, id: i64, notification: Option<Bytes>) {
+        self.shared.cancel(id, notification);
+    }
+
+    /// Cancelled when the connection is gone.
+    pub(crate) fn gone(&self) -> &CancellationToken {
+        &self.shared.gone
+    }
+
+    fn why_gone(&self) -> UpstreamError {
+        self.shared.why.get().cloned().unwrap_or(UpstreamError::Closed)
+    }
+}
+
+impl Shared {
+    fn cancel(&self, id: i64, notification: Option<Bytes>) {
+        self.cancels.lock().unwrap_or_else(PoisonError::into_inner).push((id, notification));
+        self.wake.notify_one();
+    }
+}
+
+/// What comes back for one call. Dropping it before the final answer cancels the call.
+pub(crate) struct Replies {
+    id: i64,
+    reader: Reader<Reply>,
+    shared: Arc<Shared>,
+    open: bool,
+}
+
+impl Replies {
+    /// The next message; the last one is the answer, or an error. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Reply> {
+        let reply = self.reader.next().await;
+        if reply.as_ref().is_none_or(|reply| reply.as_ref().map_or(true, is_response)) {
+            self.open = false;
+        }
+        reply
+    }
+
+    /// Somebody else has told the server that this call is over.
+    pub(crate) fn cancelled(&mut self) {
+        self.open = false;
+    }
+}
+
+impl Drop for Replies {
+    fn drop(&mut self) {
+        if self.open {
+            self.shared.cancel(self.id, None);
+        }
+    }
+}
+
+fn is_response(message: &Message) -> bool {
+    matches!(message.kind(), Kind::Result | Kind::Error)
+}
+
+struct OpenCall {
+    facts: CallFacts,
+    replies: Writer<Reply>,
+    sent: bool,
+}
+
+struct Driver<P> {
+    pipe: P,
+    commands: mpsc::Receiver<Command>,
+    shared: Arc<Shared>,
+    /// By id, which is also by age.
+    calls: BTreeMap<i64, OpenCall>,
+    /// Cancelled calls that may still be answered.
+    tombstones: BTreeSet<i64>,
+    standing: Writer<Message>,
+    sharing: Sharing,
+    limits: DriverLimits,
+    metrics: ServerMetrics,
+    junk: u32,
+}
+
+/// Where a message that found no room is to go once there is some.
+enum Destination {
+    Call(i64),
+    Standing,
+}
+
+/// Makes a connection out of a pipe: a handle, what the server says by itself, and the task that somebody has to run.
+pub(crate) fn drive<P: Pipe>(
+    pipe: P,
+    sharing: Sharing,
+    limits: DriverLimits,
+    metrics: ServerMetrics,
+) -> (Handle, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
+    let (commands_tx, commands) = mpsc::channel(COMMANDS);
+    let (standing, standing_reader) = mailbox(Bounds { items: QUEUE_ITEMS, bytes: 1 << 20 });
+    let shared = Arc::new(Shared {
+        next_id: AtomicI64::new(1),
+        cancels: Mutex::default(),
+        wake: Notify::new(),
+        gone: CancellationToken::new(),
+        why: OnceLock::new(),
+    });
+    let driver = Driver {
+        pipe,
+        commands,
+        shared: Arc::clone(&shared),
+        calls: BTreeMap::new(),
+        tombstones: BTreeSet::new(),
+        standing,
+        sharing,
+        limits,
+        metrics,
+        junk: 0,
+    };
+    // The gone token fires even if the task is dropped without having been run to its end.
+    let guard = shared.gone.clone().drop_guard();
+    let task = async move {
+        let _guard = guard;
+        driver.run().await;
+    };
+    (Handle { commands: commands_tx, shared }, standing_reader, task)
+}
+
+impl<P: Pipe> Driver<P> {
+    async fn run(mut self) {
+        let why = self.serve().await;
+        if !matches!(why, UpstreamError::Closed) {
+            self.metrics.error("upstream", why.kind());
+        }
+        let _ = self.shared.why.set(why.clone());
+        self.shared.gone.cancel();
+        // Calls that were accepted but not looked at yet.
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Call { replies, .. } = command {
+                replies.finish(Err(why.clone().with_sent(false)), 0);
+            }
+        }
+        for (_, call) in std::mem::take(&mut self.calls) {
+            call.replies.finish(Err(why.clone().with_sent(call.sent)), 0);
+        }
+        drop(self.standing);
+        self.pipe.close().await;
+    }
+
+    async fn serve(&mut self) -> UpstreamError {
+        let shared = Arc::clone(&self.shared);
+        // A message that its reader has no room for. Until it is delivered nothing is read from the server.
+        let mut blocked: Option<(Destination, Message)> = None;
+        loop {
+            if let Some((destination, message)) = blocked.take() {
+                blocked = self.deliver(destination, message);
+            }
+            let writable = self.pipe.queued() < self.limits.message_bytes;
+            tokio::select! {
+                biased;
+                () = shared.wake.notified() => self.cancel_calls(),
+                command = self.commands.recv(), if writable => match command {
+                    Some(Command::Call { id, line, facts, replies }) => {
+                        self.calls.insert(id, OpenCall { facts, replies, sent: false });
+                        self.pipe.write(Some(id), line);
+                    }
+                    Some(Command::Send { line }) => self.pipe.write(None, line),
+                    None => return UpstreamError::Closed,
+                },
+                event = self.pipe.next(blocked.is_none()) => match event {
+                    Event::Text(text) => match self.read(text) {
+                        Ok(pending) => blocked = pending,
+                        Err(error) => return error,
+                    },
+                    Event::Sent(id) => {
+                        if let Some(call) = self.calls.get_mut(&id) {
+                            call.sent = true;
+                        }
+                    }
+                    Event::Closed(error) => return error,
+                },
+                () = room(&self.calls, &self.standing, blocked.as_ref()), if blocked.is_some() => {}
+            }
+        }
+    }
+
+    /// Cancels what its callers gave up, before anything else is written.
+    fn cancel_calls(&mut self) {
+        let cancels = std::mem::take(&mut *self.shared.cancels.lock().unwrap_or_else(PoisonError::into_inner));
+        for (id, notification) in cancels {
+            let Some(call) = self.calls.remove(&id) else { continue };
+            if self.pipe.unwrite(id) {
+                continue;
+            }
+            self.tombstones.insert(id);
+            if self.tombstones.len() > TOMBSTONES_MAX {
+                self.tombstones.pop_first();
+            }
+            if call.facts.cancellable {
+                let line = notification.unwrap_or_else(|| cancelled(id));
+                self.pipe.write(None, line);
+            }
+        }
+    }
+
+    /// Reads what the server said. `Ok(Some(…))` is a message that has to wait.
+    fn read(&mut self, text: Bytes) -> Result<Option<(Destination, Message)>, UpstreamError> {
+        match Incoming::parse(text, self.limits.depth) {
+            Ok(Incoming::One(message)) => {
+                self.junk = 0;
+                Ok(self.route(message))
+            }
+            // Only 2025-03-26 has batches, and its servers need not be told apart to be understood.
+            Ok(Incoming::Batch(messages)) => {
+                let mut waiting = None;
+                for message in messages.into_iter().flatten() {
+                    if let Some((_, dropped)) = waiting.take() {
+                        // A batch that overflows its reader's queue: too rare to wait in the middle of it.
+                        self.lose(&dropped);
+                    }
+                    waiting = self.route(message);
+                }
+                Ok(waiting)
+            }
+            Err(error) => {
+                let call = error.id.as_ref().and_then(RequestId::as_integer).and_then(|id| self.calls.remove(&id));
+                if let Some(call) = call {
+                    self.metrics.error("upstream", "violation");
+                    call.replies.finish(Err(UpstreamError::Violation("its answer is not a JSON-RPC message")), 0);
+                    return Ok(None);
+                }
+                self.junk += 1;
+                self.metrics.dropped("not_a_message");
+                if self.junk.is_power_of_two() {
+                    tracing::warn!(upstream = self.metrics.name(), error = %error.reason, "Server wrote something that is no message");
+                }
+                if self.junk > JUNK_MAX {
+                    return Err(UpstreamError::Violation("it writes what are no messages"));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn route(&mut self, message: Message) -> Option<(Destination, Message)> {
+        match message.kind() {
+            Kind::Result | Kind::Error => {
+                self.answer(message);
+                None
+            }
+            Kind::Request if message.known() == Some(Known::Ping) => {
+                // The proxy is the client here, and it is alive (2025-11-25, Ping).
+                if let Some(id) = message.id() {
+                    self.pipe.write(None, Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_json())));
+                }
+                None
+            }
+            Kind::Request => match (self.sharing, self.newest(|call| call.facts.may_ask)) {
+                (Sharing::Shared, _) => {
+                    // A modern server has no requests to make (2026-07-28, Patterns), and to a modern child never goes an answer.
+                    self.lose(&message);
+                    None
+                }
+                (Sharing::Exclusive, Some(id)) => self.deliver(Destination::Call(id), message),
+                (Sharing::Exclusive, None) => self.deliver(Destination::Standing, message),
+            },
+            Kind::Notification => match self.owner(&message) {
+                Some(destination) => self.deliver(destination, message),
+                None => {
+                    self.lose(&message);
+                    None
+                }
+            },
+        }
+    }
+
+    fn answer(&mut self, message: Message) {
+        // Only the spelling that we sent is ours: `"1"` or `1.0` answers nothing.
+        let Some(id) = message.id().filter(|id| id.as_json().bytes().all(|b| b.is_ascii_digit())).and_then(|id| id.as_integer())
+        else {
+            self.metrics.dropped("unknown_answer");
+            return;
+        };
+        if let Some(call) = self.calls.remove(&id) {
+            let bytes = message.text().len();
+            call.replies.finish(Ok(message), bytes);
+        } else if self.tombstones.remove(&id) {
+            self.metrics.dropped("late_answer");
+        } else {
+            self.metrics.dropped("unknown_answer");
+        }
+    }
+
+    /// Who a notification is for.
+    fn owner(&mut self, message: &Message) -> Option<Destination> {
+        let by_id = |json: Option<&str>| json?.parse::<i64>().ok();
+        if message.known() == Some(Known::Progress) {
+            // Progress that nobody waits for any more is for nobody: real clients fail on tokens that they do not know.
+            let id = by_id(message.param(meta::PROGRESS_TOKEN))?;
+            return self.calls.contains_key(&id).then_some(Destination::Call(id));
+        }
+        if let Some(subscription) = message.meta(meta::SUBSCRIPTION_ID) {
+            let id = by_id(Some(subscription))?;
+            return self.calls.contains_key(&id).then_some(Destination::Call(id));
+        }
+        match (self.sharing, message.known()) {
+            (Sharing::Exclusive, Some(Known::LogMessage | Known::Cancelled)) => {
+                Some(self.newest(|_| true).map_or(Destination::Standing, Destination::Call))
+            }
+            (Sharing::Exclusive, _) => Some(Destination::Standing),
+            // A log message belongs to a request that asked for some; which one is only certain if there is one.
+            (Sharing::Shared, Some(Known::LogMessage)) => self.only(|call| call.facts.wants_log).map(Destination::Call),
+            (Sharing::Shared, _) => self.only(|_| true).map(Destination::Call),
+        }
+    }
+
+    fn newest(&self, wanted: impl Fn(&OpenCall) -> bool) -> Option<i64> {
+        let found = self.calls.iter().rev().find(|(_, call)| call.sent && wanted(call));
+        found.or_else(|| self.calls.iter().next_back()).map(|(id, _)| *id)
+    }
+
+    fn only(&self, wanted: impl Fn(&OpenCall) -> bool) -> Option<i64> {
+        let mut found = self.calls.iter().filter(|(_, call)| wanted(call));
+        match (found.next(), found.next()) {
+            (Some((id, _)), None) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Hands a message over; gives it back if its reader has no room and is worth waiting for.
+    fn deliver(&mut self, destination: Destination, message: Message) -> Option<(Destination, Message)> {
+        let bytes = message.text().len();
+        match destination {
+            Destination::Call(id) => {
+                let Some(call) = self.calls.get(&id) else {
+                    self.lose(&message);
+                    return None;
+                };
+                match call.replies.push(Ok(message), bytes) {
+                    Ok(()) => {}
+                    Err(PushError::Full(Ok(message))) if self.sharing == Sharing::Exclusive => {
+                        return Some((Destination::Call(id), message));
+                    }
+                    Err(PushError::Full(_)) => {
+                        // One slow client must not stop the others.
+                        self.metrics.error("client", "slow");
+                        if let Some(call) = self.calls.remove(&id) {
+                            call.replies.finish(Err(UpstreamError::SlowClient), 0);
+                            self.tombstones.insert(id);
+                            self.pipe.write(None, cancelled(id));
+                        }
+                    }
+                    Err(PushError::Gone) => self.metrics.dropped("client_gone"),
+                }
+            }
+            Destination::Standing => match self.standing.push(message, bytes) {
+                Ok(()) => {}
+                Err(PushError::Full(message)) => return Some((Destination::Standing, message)),
+                Err(PushError::Gone) => self.metrics.dropped("client_gone"),
+            },
+        }
+        None
+    }
+
+    /// Nobody gets this message. A request is refused, so that the server does not wait.
+    fn lose(&mut self, message: &Message) {
+        self.metrics.dropped("no_recipient");
+        if self.sharing == Sharing::Exclusive
+            && let (Kind::Request, Some(id)) = (message.kind(), message.id())
+        {
+            self.pipe.write(None, Bytes::from(refusal(&id)));
+        }
+    }
+}
+
+/// Waits until the reader of a blocked message has room.
+async fn room(calls: &BTreeMap<i64, OpenCall>, standing: &Writer<Message>, blocked: Option<&(Destination, Message)>) {
+    match blocked {
+        Some((Destination::Call(id), _)) => {
+            if let Some(call) = calls.get(id) {
+                call.replies.room().await;
+            }
+        }
+        Some((Destination::Standing, _)) => standing.room().await,
+        None => {}
+    }
+}
+
+/// The notification that cancels our call `id` (2025-11-25, Cancellation).
+fn cancelled(id: i64) -> Bytes {
+    Bytes::from(format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"The client no longer waits for the answer"}}}}"#
+    ))
+}
+
+fn refusal(id: &RequestId) -> String {
+    use crate::protocol::error::{METHOD_NOT_FOUND, RpcError};
+    RpcError::new(METHOD_NOT_FOUND, "no_recipient", "There is no client that could answer this").to_json(Some(id))
+}

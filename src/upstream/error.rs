@@ -1,0 +1,106 @@
+//! What can go wrong towards an upstream, whose side it is on, and whether the request was sent.
+
+use http::StatusCode;
+
+/// A failure of an upstream or of the way to it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// The child cannot be started.
+    #[error("the server cannot be started: {0}")]
+    Start(String),
+    /// The server cannot be reached.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    /// It failed a moment ago and is not tried again yet.
+    #[error("the server failed and is being given a pause")]
+    Resting,
+    /// The child has ended.
+    #[error("the server has exited ({status})")]
+    Exited { status: String, sent: bool },
+    /// The child does not read its input.
+    #[error("the server does not read what is sent to it")]
+    Stalled { sent: bool },
+    /// The connection or stream broke before the answer.
+    #[error("the connection to the server broke")]
+    Lost { sent: bool },
+    /// It did not answer in time.
+    #[error("the server did not answer in time")]
+    Timeout { sent: bool },
+    /// It broke the protocol.
+    #[error("the server broke the protocol: {0}")]
+    Violation(&'static str),
+    /// A message of it is too large.
+    #[error("a message of the server is larger than allowed")]
+    TooLarge,
+    /// It refused the proxy's credentials, or wants some.
+    #[error("the server answered {0}: the proxy's credentials for it are missing or wrong")]
+    Credentials(StatusCode),
+    /// It answered with a status that has no meaning here.
+    #[error("the server answered {0}")]
+    Status(StatusCode),
+    /// It is busy and said when to come back, in seconds.
+    #[error("the server is busy ({status})")]
+    Busy { status: StatusCode, retry_after: Option<u64> },
+    /// It does not know the session any more.
+    #[error("the server has forgotten the session")]
+    SessionGone,
+    /// The client did not read, and others share the connection.
+    #[error("the client reads too slowly")]
+    SlowClient,
+    /// The proxy is shutting down.
+    #[error("the proxy is shutting down")]
+    Closed,
+}
+
+impl UpstreamError {
+    /// Whether the request may have reached the server, so that its outcome is unknown.
+    pub(crate) fn sent(&self) -> bool {
+        match self {
+            UpstreamError::Exited { sent, .. }
+            | UpstreamError::Stalled { sent }
+            | UpstreamError::Lost { sent }
+            | UpstreamError::Timeout { sent } => *sent,
+            UpstreamError::Violation(_) | UpstreamError::TooLarge | UpstreamError::SlowClient => true,
+            UpstreamError::Start(_)
+            | UpstreamError::Unreachable(_)
+            | UpstreamError::Resting
+            | UpstreamError::Credentials(_)
+            | UpstreamError::Status(_)
+            | UpstreamError::Busy { .. }
+            | UpstreamError::SessionGone
+            | UpstreamError::Closed => false,
+        }
+    }
+
+    /// The same failure for a request that was, or was not, sent.
+    pub(crate) fn with_sent(self, sent: bool) -> UpstreamError {
+        match self {
+            UpstreamError::Exited { status, .. } => UpstreamError::Exited { status, sent },
+            UpstreamError::Stalled { .. } => UpstreamError::Stalled { sent },
+            UpstreamError::Lost { .. } => UpstreamError::Lost { sent },
+            UpstreamError::Timeout { .. } => UpstreamError::Timeout { sent },
+            other => other,
+        }
+    }
+
+    /// A word for metrics.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            UpstreamError::Start(_) => "start",
+            UpstreamError::Unreachable(_) => "unreachable",
+            UpstreamError::Resting => "resting",
+            UpstreamError::Exited { .. } => "exited",
+            UpstreamError::Stalled { .. } => "stalled",
+            UpstreamError::Lost { .. } => "lost",
+            UpstreamError::Timeout { .. } => "timeout",
+            UpstreamError::Violation(_) => "violation",
+            UpstreamError::TooLarge => "too_large",
+            UpstreamError::Credentials(_) => "credentials",
+            UpstreamError::Status(_) => "status",
+            UpstreamError::Busy { .. } => "busy",
+            UpstreamError::SessionGone => "session_gone",
+            UpstreamError::SlowClient => "slow_client",
+            UpstreamError::Closed => "closed",
+        }
+    }
+}
