@@ -84,7 +84,7 @@ def _install_python():
     venv = CACHE / "venv"
     run([sys.executable, "-m", "venv", "--clear", venv], deadline=INSTALL_DEADLINE)
     pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run([*pip, "--no-deps", "--requirement", REQUIREMENTS], deadline=INSTALL_DEADLINE)
+    run([*pip, "--requirement", REQUIREMENTS], deadline=INSTALL_DEADLINE)
 
 
 def _install_node():
@@ -149,7 +149,7 @@ class Process:
     """A process in a group of its own, that is gone when its `with` block is left."""
 
     _live = set()
-    _lock = threading.Lock()
+    _lock = threading.RLock()  # a signal handler takes it too, in whatever thread holds it
 
     def __init__(self, command, env=None, **options):
         with Process._lock:
@@ -175,11 +175,16 @@ class Process:
 
     @staticmethod
     def kill_all():
+        """Ends whatever still runs: asked first, so that a proxy can end its children."""
         with Process._lock:
             live = list(Process._live)
-        for process in live:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.popen.pid, signal.SIGKILL)
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            for process in live:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.popen.pid, how)
+            until = time.monotonic() + 3
+            while time.monotonic() < until and any(process.popen.poll() is None for process in live):
+                time.sleep(0.02)
 
 
 class Service(Process):

@@ -8,5 +8,6 @@ pub mod settings;
 pub mod testing;
 
 pub(crate) mod bridge;
+pub(crate) mod metrics;
 pub(crate) mod rt;
 pub(crate) mod upstream;

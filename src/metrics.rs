@@ -239,8 +239,8 @@ impl ServerMetrics {
         self.metrics.child_exits.get_or_create(&self.reason(reason)).inc();
     }
 
-    pub(crate) fn stderr_line(&self) {
-        self.stderr_lines.inc();
+    pub(crate) fn stderr_lines(&self, lines: u64) {
+        self.stderr_lines.inc_by(lines);
     }
 
     pub(crate) fn error(&self, side: &'static str, kind: &'static str) {
@@ -279,6 +279,10 @@ pub(crate) struct ChildGauge {
 }
 
 impl ChildGauge {
+    pub(crate) fn is(&self, state: ChildState) -> bool {
+        self.state == state
+    }
+
     pub(crate) fn become_(&mut self, state: ChildState) {
         self.gauges[self.state as usize].dec();
         self.state = state;

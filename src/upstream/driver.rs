@@ -213,6 +213,7 @@ struct Driver<P> {
     /// Cancelled calls that may still be answered.
     tombstones: BTreeSet<i64>,
     standing: Writer<Message>,
+    stop: CancellationToken,
     sharing: Sharing,
     limits: DriverLimits,
     metrics: ServerMetrics,
@@ -231,6 +232,7 @@ pub(crate) fn drive<P: Pipe>(
     sharing: Sharing,
     limits: DriverLimits,
     metrics: ServerMetrics,
+    stop: CancellationToken,
 ) -> (Handle, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (standing, standing_reader) = mailbox(Bounds { items: QUEUE_ITEMS, bytes: 1 << 20 });
@@ -248,6 +250,7 @@ pub(crate) fn drive<P: Pipe>(
         calls: BTreeMap::new(),
         tombstones: BTreeSet::new(),
         standing,
+        stop,
         sharing,
         limits,
         metrics,
@@ -295,6 +298,7 @@ impl<P: Pipe> Driver<P> {
             let writable = self.pipe.queued() < self.limits.message_bytes;
             tokio::select! {
                 biased;
+                () = self.stop.cancelled() => return UpstreamError::Closed,
                 () = shared.wake.notified() => self.cancel_calls(),
                 command = self.commands.recv(), if writable => match command {
                     Some(Command::Call { id, line, facts, replies }) => {

@@ -1,0 +1,275 @@
+//! A child process as a [`Pipe`]: one message per line on its standard input and output
+//! (2025-11-25, Transports › stdio; 2026-07-28, Transports › stdio).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{ChildStdin, ChildStdout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::metrics::{ChildGauge, ChildState, ServerMetrics};
+use crate::protocol::lines::Lines;
+use crate::rt::Tasks;
+use crate::settings::{Limits, StdioTarget, Timeouts};
+use crate::upstream::child::{Child, ChildEvents, Exit, SpawnError, StopStep};
+use crate::upstream::driver::{Event, Pipe};
+use crate::upstream::error::UpstreamError;
+
+/// How long is read on after the child has ended: another process may hold its output open for ever.
+const AFTER_EXIT: Duration = Duration::from_millis(250);
+
+/// A child's pipes, and the child.
+pub(crate) struct StdioPipe {
+    child: Child,
+    exited: watch::Receiver<Option<Exit>>,
+    /// When the child was seen to have ended.
+    ended: Option<(String, Instant)>,
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildStdout>,
+    lines: Lines,
+    /// What waits to be written: whose call it is, the rest of its line, whether some of it was written.
+    queue: VecDeque<Outgoing>,
+    queued: usize,
+    /// Since when the child takes nothing.
+    write_since: Option<Instant>,
+    /// Since when a line has been begun and not ended.
+    partial_since: Option<Instant>,
+    write_stall: Duration,
+    partial_line: Duration,
+    gauge: ChildGauge,
+}
+
+struct Outgoing {
+    id: Option<i64>,
+    line: Bytes,
+    begun: bool,
+}
+
+impl StdioPipe {
+    /// Starts the child.
+    pub(crate) fn spawn(
+        target: &StdioTarget,
+        limits: &Limits,
+        timeouts: &Timeouts,
+        tasks: &Tasks,
+        metrics: &ServerMetrics,
+    ) -> Result<StdioPipe, UpstreamError> {
+        let gauge = metrics.child(ChildState::Creating);
+        let events = Arc::new(Counting(metrics.clone()));
+        let (child, stdin, stdout) = Child::spawn(metrics.name(), target, timeouts, tasks, events).map_err(|error| {
+            tracing::error!(upstream = metrics.name(), %error, "Server cannot be started");
+            match error {
+                SpawnError::Stopping => UpstreamError::Closed,
+                // The reason names programs and folders of this machine; the client learns that there is one.
+                _ => UpstreamError::Start("its operator finds the reason in the proxy's log".into()),
+            }
+        })?;
+        Ok(StdioPipe {
+            exited: child.exited(),
+            child,
+            ended: None,
+            stdin: Some(stdin),
+            stdout: Some(stdout),
+            lines: Lines::new(limits.message_bytes),
+            queue: VecDeque::new(),
+            queued: 0,
+            write_since: None,
+            partial_since: None,
+            write_stall: timeouts.write_stall_child,
+            partial_line: timeouts.partial_line,
+            gauge,
+        })
+    }
+
+    fn broken(&mut self) -> UpstreamError {
+        match &self.ended {
+            Some((status, _)) => UpstreamError::Exited { status: status.clone(), sent: true },
+            None => UpstreamError::Lost { sent: true },
+        }
+    }
+}
+
+impl Pipe for StdioPipe {
+    async fn next(&mut self, read: bool) -> Event {
+        loop {
+            if read {
+                match self.lines.next_line() {
+                    Some(Ok(line)) => {
+                        self.partial_since = None;
+                        if self.gauge_creating() {
+                            self.gauge.become_(ChildState::Leased);
+                        }
+                        return Event::Text(line);
+                    }
+                    Some(Err(_)) => return Event::Closed(UpstreamError::TooLarge),
+                    None if self.stdout.is_none() => return Event::Closed(self.broken()),
+                    None => {}
+                }
+                self.partial_since = match (self.lines.has_partial(), self.partial_since) {
+                    (true, since) => Some(since.unwrap_or_else(Instant::now)),
+                    (false, _) => None,
+                };
+            }
+            let write_deadline = self.write_since.map(|since| since + self.write_stall);
+            let partial_deadline = self.partial_since.filter(|_| read).map(|since| since + self.partial_line);
+            let after_exit = self.ended.as_ref().filter(|_| read).map(|(_, at)| *at + AFTER_EXIT);
+            tokio::select! {
+                biased;
+                written = write(&mut self.stdin, self.queue.front()), if !self.queue.is_empty() => {
+                    let Ok(count) = written else {
+                        // It reads no more, but what it has written before it closed or ended still counts.
+                        self.queue.clear();
+                        self.queued = 0;
+                        self.write_since = None;
+                        self.stdin = None;
+                        if !read || self.stdout.is_none() {
+                            return Event::Closed(self.broken());
+                        }
+                        // Without its input it answers nothing new: its output is read to the end, for a moment.
+                        self.ended.get_or_insert_with(|| ("its input is closed".into(), Instant::now()));
+                        continue;
+                    };
+                    self.write_since = Some(Instant::now());
+                    self.queued -= count;
+                    let Some(front) = self.queue.front_mut() else { continue };
+                    let begun = std::mem::replace(&mut front.begun, true);
+                    let id = front.id;
+                    front.line.advance(count);
+                    if front.line.is_empty() {
+                        self.queue.pop_front();
+                    }
+                    if self.queue.is_empty() {
+                        self.write_since = None;
+                    }
+                    if let (false, Some(id)) = (begun, id) {
+                        return Event::Sent(id);
+                    }
+                }
+                count = read_some(&mut self.stdout, &mut self.lines), if read => {
+                    if !matches!(count, Ok(1..)) {
+                        self.stdout = None;
+                        if self.ended.is_none() {
+                            // Its output has ended; most often so has the child, and then its status says why.
+                            let _ = timeout(AFTER_EXIT, self.exited.wait_for(Option::is_some)).await;
+                            self.note_exit();
+                        }
+                    }
+                }
+                changed = self.exited.changed(), if self.ended.is_none() => {
+                    self.note_exit();
+                    if changed.is_err() {
+                        self.ended.get_or_insert_with(|| (Ending(Exit::Unknown).to_string(), Instant::now()));
+                    }
+                }
+                () = at(write_deadline), if write_deadline.is_some() => return Event::Closed(UpstreamError::Stalled { sent: true }),
+                () = at(partial_deadline), if partial_deadline.is_some() => {
+                    return Event::Closed(UpstreamError::Violation("it began a line and did not end it"));
+                }
+                () = at(after_exit), if after_exit.is_some() => return Event::Closed(self.broken()),
+            }
+        }
+    }
+
+    fn write(&mut self, id: Option<i64>, line: Bytes) {
+        let mut ended = bytes::BytesMut::with_capacity(line.len() + 1);
+        ended.extend_from_slice(&line);
+        ended.extend_from_slice(b"\n");
+        self.queued += ended.len();
+        self.write_since.get_or_insert_with(Instant::now);
+        self.queue.push_back(Outgoing { id, line: ended.freeze(), begun: false });
+    }
+
+    fn unwrite(&mut self, id: i64) -> bool {
+        let Some(at) = self.queue.iter().position(|out| out.id == Some(id) && !out.begun) else { return false };
+        if let Some(out) = self.queue.remove(at) {
+            self.queued -= out.line.len();
+        }
+        true
+    }
+
+    fn queued(&self) -> usize {
+        self.queued
+    }
+
+    async fn close(mut self) {
+        self.gauge.become_(ChildState::Closing);
+        // The end of its input is what asks a server to end (2025-11-25, Lifecycle › Shutdown): first the handle goes, then the ladder starts.
+        self.stdin = None;
+        self.child.stop();
+        self.child.stopped().await;
+    }
+}
+
+impl StdioPipe {
+    fn gauge_creating(&self) -> bool {
+        self.gauge.is(ChildState::Creating)
+    }
+
+    fn note_exit(&mut self) {
+        if let Some(exit) = *self.exited.borrow_and_update() {
+            self.ended.get_or_insert_with(|| (Ending(exit).to_string(), Instant::now()));
+        }
+    }
+}
+
+async fn write(stdin: &mut Option<ChildStdin>, front: Option<&Outgoing>) -> std::io::Result<usize> {
+    match (stdin, front) {
+        (Some(stdin), Some(out)) => stdin.write(&out.line).await,
+        _ => Err(std::io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
+async fn read_some(stdout: &mut Option<ChildStdout>, lines: &mut Lines) -> std::io::Result<usize> {
+    match stdout {
+        Some(stdout) => stdout.read_buf(lines.buffer()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Ending(Exit);
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Exit::Status(status) => write!(f, "{status}"),
+            Exit::Unknown => f.write_str("status unknown"),
+        }
+    }
+}
+
+struct Counting(ServerMetrics);
+
+impl fmt::Debug for Counting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counting")
+    }
+}
+
+impl ChildEvents for Counting {
+    fn stderr(&self, lines: u64, _suppressed: u64) {
+        self.0.stderr_lines(lines);
+    }
+
+    fn stop_step(&self, step: StopStep) {
+        self.0.child_exited(match step {
+            StopStep::Terminate => "terminated",
+            StopStep::Kill => "killed",
+        });
+    }
+
+    fn exited(&self, _exit: Exit, asked: bool) {
+        self.0.child_exited(if asked { "asked" } else { "by_itself" });
+    }
+}
