@@ -9,5 +9,8 @@ pub mod testing;
 
 pub(crate) mod bridge;
 pub(crate) mod metrics;
+pub(crate) mod pool;
+pub(crate) mod proxy;
 pub(crate) mod rt;
+pub(crate) mod session;
 pub(crate) mod upstream;

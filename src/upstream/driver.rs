@@ -6,7 +6,7 @@
 //! goes to the one place that [`Sharing`] allows, or to nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -94,6 +94,7 @@ pub(crate) struct Handle {
 
 struct Shared {
     next_id: AtomicI64,
+    is_shared: AtomicBool,
     /// Held for a push or a take. A queue that could be full would be no place for what `Drop` leaves behind;
     /// its length is bounded by the number of open calls.
     cancels: Mutex<Cancels>,
@@ -143,6 +144,11 @@ impl Handle {
     /// It overtakes what waits to be sent.
     pub(crate) fn cancel(&self, id: i64, notification: Option<Bytes>) {
         self.shared.cancel(id, notification);
+    }
+
+    /// From now on unrelated requests use the connection.
+    pub(crate) fn share(&self) {
+        self.shared.is_shared.store(true, Ordering::Relaxed);
     }
 
     /// Cancelled when the connection is gone.
@@ -214,7 +220,6 @@ struct Driver<P> {
     tombstones: BTreeSet<i64>,
     standing: Writer<Message>,
     stop: CancellationToken,
-    sharing: Sharing,
     limits: DriverLimits,
     metrics: ServerMetrics,
     junk: u32,
@@ -238,6 +243,7 @@ pub(crate) fn drive<P: Pipe>(
     let (standing, standing_reader) = mailbox(Bounds { items: QUEUE_ITEMS, bytes: 1 << 20 });
     let shared = Arc::new(Shared {
         next_id: AtomicI64::new(1),
+        is_shared: AtomicBool::new(sharing == Sharing::Shared),
         cancels: Mutex::default(),
         wake: Notify::new(),
         gone: CancellationToken::new(),
@@ -251,7 +257,6 @@ pub(crate) fn drive<P: Pipe>(
         tombstones: BTreeSet::new(),
         standing,
         stop,
-        sharing,
         limits,
         metrics,
         junk: 0,
@@ -325,6 +330,10 @@ impl<P: Pipe> Driver<P> {
         }
     }
 
+    fn sharing(&self) -> Sharing {
+        if self.shared.is_shared.load(Ordering::Relaxed) { Sharing::Shared } else { Sharing::Exclusive }
+    }
+
     /// Cancels what its callers gave up, before anything else is written.
     fn cancel_calls(&mut self) {
         let cancels = std::mem::take(&mut *self.shared.cancels.lock().unwrap_or_else(PoisonError::into_inner));
@@ -396,7 +405,7 @@ impl<P: Pipe> Driver<P> {
                 }
                 None
             }
-            Kind::Request => match (self.sharing, self.newest(|call| call.facts.may_ask)) {
+            Kind::Request => match (self.sharing(), self.newest(|call| call.facts.may_ask)) {
                 (Sharing::Shared, _) => {
                     // A modern server has no requests to make (2026-07-28, Patterns), and to a modern child never goes an answer.
                     self.lose(&message);
@@ -444,7 +453,7 @@ impl<P: Pipe> Driver<P> {
             let id = by_id(Some(subscription))?;
             return self.calls.contains_key(&id).then_some(Destination::Call(id));
         }
-        match (self.sharing, message.known()) {
+        match (self.sharing(), message.known()) {
             (Sharing::Exclusive, Some(Known::LogMessage | Known::Cancelled)) => {
                 Some(self.newest(|_| true).map_or(Destination::Standing, Destination::Call))
             }
@@ -479,7 +488,7 @@ impl<P: Pipe> Driver<P> {
                 };
                 match call.replies.push(Ok(message), bytes) {
                     Ok(()) => {}
-                    Err(PushError::Full(Ok(message))) if self.sharing == Sharing::Exclusive => {
+                    Err(PushError::Full(Ok(message))) if self.sharing() == Sharing::Exclusive => {
                         return Some((Destination::Call(id), message));
                     }
                     Err(PushError::Full(_)) => {
@@ -506,7 +515,7 @@ impl<P: Pipe> Driver<P> {
     /// Nobody gets this message. A request is refused, so that the server does not wait.
     fn lose(&mut self, message: &Message) {
         self.metrics.dropped("no_recipient");
-        if self.sharing == Sharing::Exclusive
+        if self.sharing() == Sharing::Exclusive
             && let (Kind::Request, Some(id)) = (message.kind(), message.id())
         {
             self.pipe.write(None, Bytes::from(refusal(&id)));

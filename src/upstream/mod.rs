@@ -1,6 +1,98 @@
-//! Processes and sockets towards MCP servers.
+//! Processes and sockets towards MCP servers: moves messages, knows nothing of clients.
 
 pub(crate) mod child;
 pub(crate) mod driver;
 pub(crate) mod error;
+pub(crate) mod probe;
 pub(crate) mod stdio;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio_util::sync::CancellationToken;
+
+use crate::protocol::message::Message;
+use driver::{CallFacts, Handle, Reply};
+use error::UpstreamError;
+
+/// An established way to one server. Clones share it; when the last one is dropped, it is closed.
+#[derive(Clone)]
+pub(crate) enum Connection {
+    /// Many messages over one pair of pipes, or over HTTP+SSE.
+    Driven(Handle),
+}
+
+/// One request on its way upstream, its names already those of the connection.
+pub(crate) struct Call<'a> {
+    /// The request's id and progress token.
+    pub(crate) id: i64,
+    pub(crate) message: &'a Message,
+    pub(crate) facts: CallFacts,
+    /// What an HTTP upstream gets besides the message.
+    pub(crate) headers: HeaderMap,
+}
+
+impl Connection {
+    /// A new id for a call, never used before on this connection.
+    pub(crate) fn next_id(&self) -> i64 {
+        match self {
+            Connection::Driven(handle) => handle.next_id(),
+        }
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub(crate) async fn call(&self, call: Call<'_>) -> Result<Replies, UpstreamError> {
+        match self {
+            Connection::Driven(handle) => {
+                handle.call(call.id, call.message.line(), call.facts).await.map(Replies::Driven)
+            }
+        }
+    }
+
+    /// Sends a notification, or the answer to a request of the server.
+    ///
+    /// # Errors
+    /// It was not sent, or it is not known to have arrived.
+    pub(crate) async fn send(&self, message: &Message) -> Result<(), UpstreamError> {
+        match self {
+            Connection::Driven(handle) => handle.send(message.line()).await,
+        }
+    }
+
+    /// Cancels a call with the client's own notification.
+    pub(crate) fn cancel(&self, id: i64, notification: Bytes) {
+        match self {
+            Connection::Driven(handle) => handle.cancel(id, Some(notification)),
+        }
+    }
+
+    /// Cancelled when the connection is gone.
+    pub(crate) fn gone(&self) -> &CancellationToken {
+        match self {
+            Connection::Driven(handle) => handle.gone(),
+        }
+    }
+}
+
+/// What comes back for one call. Dropping it before the final answer cancels the call.
+pub(crate) enum Replies {
+    Driven(driver::Replies),
+}
+
+impl Replies {
+    /// The next message; the last one is the answer, or an error. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Reply> {
+        match self {
+            Replies::Driven(replies) => replies.next().await,
+        }
+    }
+
+    /// The server has been told already that this call is over.
+    pub(crate) fn cancelled(&mut self) {
+        match self {
+            Replies::Driven(replies) => replies.cancelled(),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Connections to one upstream: how many there may be, who has one, what is known of the server's era.
+//!
+//! A legacy session leases a connection for itself. Modern requests share one. A permit belongs to each connection and
+//! is given back by the task that owns the process, when nothing is left of it: `live connections ≤ max` at every
+//! instant, the closing ones included (C-POOL-1, C-POOL-12).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::metrics::ServerMetrics;
+use crate::protocol::message::Message;
+use crate::rt::Tasks;
+use crate::rt::mailbox::Reader;
+use crate::settings::{EraChoice, Limits, Target, Timeouts, UpstreamSettings};
+use crate::upstream::driver::{self, CallFacts, DriverLimits, Sharing};
+use crate::upstream::error::UpstreamError;
+use crate::upstream::probe::{self, Verdict};
+use crate::upstream::stdio::StdioPipe;
+use crate::upstream::{Call, Connection};
+
+/// How long a verdict that a server has a handshake is relied on. The way back is noticed at once: its connection breaks.
+const LEGACY_VERDICT_FOR: Duration = Duration::from_secs(3600);
+
+/// How long silence is taken for a verdict.
+const SILENCE_VERDICT_FOR: Duration = Duration::from_secs(60);
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PoolError {
+    /// All connections are in use, and waiting took too long.
+    #[error("no connection became free in time")]
+    Timeout,
+    /// All connections are in use, and too many wait already.
+    #[error("too many requests wait for a connection")]
+    QueueFull,
+    /// The pool is closed.
+    #[error("the pool is closed")]
+    Closed,
+    /// A connection cannot be made.
+    #[error(transparent)]
+    Create(#[from] UpstreamError),
+}
+
+/// A connection for one legacy session.
+pub(crate) struct Lease {
+    pub(crate) connection: Connection,
+    /// What the server says by itself.
+    pub(crate) standing: Reader<Message>,
+}
+
+/// What a modern request finds.
+#[derive(Clone)]
+pub(crate) enum Modern {
+    /// A connection that others use too, and the versions that the server says it speaks.
+    Shared(Connection, Arc<[String]>),
+    /// The server has a handshake.
+    LegacyOnly,
+}
+
+/// The connections to one upstream.
+pub(crate) struct Pool {
+    settings: UpstreamSettings,
+    limits: Limits,
+    timeouts: Timeouts,
+    tasks: Tasks,
+    metrics: ServerMetrics,
+    permits: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    /// The era and the shared connection, found out by one request while the others wait. Replaced when out of date.
+    era: Mutex<Arc<OnceCell<Known>>>,
+    /// The child that was asked for its era and turned out to have a handshake: good for one session.
+    spare: Mutex<Option<Lease>>,
+    rest: Mutex<Rest>,
+}
+
+struct Known {
+    modern: Modern,
+    until: Option<Instant>,
+}
+
+/// Failures in a row to start, and when to try again.
+#[derive(Default)]
+struct Rest {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    pub(crate) fn new(
+        settings: UpstreamSettings,
+        limits: &Limits,
+        timeouts: &Timeouts,
+        tasks: &Tasks,
+        metrics: ServerMetrics,
+    ) -> Pool {
+        Pool {
+            permits: Arc::new(Semaphore::new(settings.connections_max)),
+            settings,
+            limits: limits.clone(),
+            timeouts: timeouts.clone(),
+            tasks: tasks.clone(),
+            metrics,
+            waiting: AtomicUsize::new(0),
+            era: Mutex::default(),
+            spare: Mutex::default(),
+            rest: Mutex::default(),
+        }
+    }
+
+    /// A connection for one legacy session, on which no handshake has been made.
+    ///
+    /// # Errors
+    /// See [`PoolError`]. Nothing is left behind.
+    pub(crate) async fn lease(&self) -> Result<Lease, PoolError> {
+        if let Some(lease) = self.take_spare() {
+            return Ok(lease);
+        }
+        let permit = self.permit().await?;
+        Ok(self.connect(permit, Sharing::Exclusive)?)
+    }
+
+    /// The connection that modern requests share, or the news that there is none.
+    ///
+    /// # Errors
+    /// See [`PoolError`]: the server could not be asked.
+    pub(crate) async fn modern(&self) -> Result<Modern, PoolError> {
+        loop {
+            let cell = Arc::clone(&lock(&self.era));
+            let known = cell.get_or_try_init(|| self.ask()).await?;
+            let current = match &known.modern {
+                Modern::Shared(connection, _) => !connection.gone().is_cancelled(),
+                Modern::LegacyOnly => known.until.is_none_or(|until| Instant::now() < until),
+            };
+            if current {
+                return Ok(known.modern.clone());
+            }
+            let mut era = lock(&self.era);
+            if Arc::ptr_eq(&era, &cell) {
+                *era = Arc::default();
+            }
+        }
+    }
+
+    /// The start of a connection failed after it was made: the next one has to wait a little longer.
+    pub(crate) fn start_failed(&self) {
+        let mut rest = lock(&self.rest);
+        rest.failures = rest.failures.saturating_add(1);
+        // The first failure is free: a server that dies of a question it does not know is asked again at once.
+        let pause = Duration::from_millis(250).saturating_mul(1 << rest.failures.min(8)).min(Duration::from_secs(30));
+        rest.until = (rest.failures > 1).then(|| Instant::now() + pause);
+    }
+
+    /// A connection works.
+    pub(crate) fn start_succeeded(&self) {
+        *lock(&self.rest) = Rest::default();
+    }
+
+    /// Whether the server can be expected to answer.
+    pub(crate) fn is_ready(&self) -> bool {
+        lock(&self.rest).until.is_none_or(|until| until <= Instant::now())
+    }
+
+    fn take_spare(&self) -> Option<Lease> {
+        lock(&self.spare).take().filter(|lease| !lease.connection.gone().is_cancelled())
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, PoolError> {
+        if lock(&self.rest).until.is_some_and(|until| until > Instant::now()) {
+            return Err(UpstreamError::Resting.into());
+        }
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let since = Instant::now();
+        let _waiting = Waiting::begin(&self.waiting, self.limits.queue)?;
+        let acquired = timeout(self.timeouts.acquire, Arc::clone(&self.permits).acquire_owned()).await;
+        self.metrics.waited(since.elapsed());
+        acquired.map_err(|_| PoolError::Timeout)?.map_err(|_| PoolError::Closed)
+    }
+
+    fn connect(&self, permit: OwnedSemaphorePermit, sharing: Sharing) -> Result<Lease, UpstreamError> {
+        if self.tasks.drain().is_cancelled() {
+            return Err(UpstreamError::Closed);
+        }
+        match &self.settings.target {
+            Target::Stdio(target) => {
+                let pipe = StdioPipe::spawn(target, &self.limits, &self.timeouts, &self.tasks, &self.metrics)
+                    .inspect_err(|_| self.start_failed())?;
+                let limits = DriverLimits { depth: self.limits.depth, message_bytes: self.limits.message_bytes };
+                let stop = self.tasks.stop().clone();
+                let (handle, standing, task) = driver::drive(pipe, sharing, limits, self.metrics.clone(), stop);
+                self.tasks.spawn("child-driver", async move {
+                    task.await;
+                    // Only now is the process gone: until here it counts.
+                    drop(permit);
+                });
+                Ok(Lease { connection: Connection::Driven(handle), standing })
+            }
+            Target::Http(_) => Err(UpstreamError::Unreachable("HTTP".into())),
+        }
+    }
+
+    /// Finds out the era, on a child that may not survive the question.
+    async fn ask(&self) -> Result<Known, PoolError> {
+        let legacy = || Known { modern: Modern::LegacyOnly, until: Some(Instant::now() + LEGACY_VERDICT_FOR) };
+        if self.settings.era == EraChoice::Legacy {
+            return Ok(Known { modern: Modern::LegacyOnly, until: None });
+        }
+        let permit = self.permit().await?;
+        let since = Instant::now();
+        let lease = self.connect(permit, Sharing::Exclusive)?;
+        let verdict = self.probe(&lease.connection, since + self.timeouts.probe).await;
+        self.metrics.started(since.elapsed());
+        match verdict {
+            Ok(Verdict::Modern(versions)) => {
+                self.start_succeeded();
+                let Connection::Driven(handle) = &lease.connection;
+                handle.share();
+                tracing::info!(upstream = self.metrics.name(), "Server speaks 2026-07-28");
+                Ok(Known { modern: Modern::Shared(lease.connection, versions.into()), until: None })
+            }
+            Ok(Verdict::Legacy) => {
+                tracing::info!(upstream = self.metrics.name(), "Server has a handshake");
+                *lock(&self.spare) = Some(lease);
+                Ok(legacy())
+            }
+            // It died of the question: old servers do, and a modern one does not.
+            Err(UpstreamError::Exited { .. } | UpstreamError::Lost { .. }) => {
+                tracing::info!(upstream = self.metrics.name(), "Server ended on server/discover: it has a handshake");
+                Ok(legacy())
+            }
+            // Silent: old servers are. But a modern one may have taken long to start, so this is not believed for long.
+            Err(UpstreamError::Timeout { .. }) => {
+                tracing::info!(upstream = self.metrics.name(), "Server keeps silent on server/discover: taken to have a handshake");
+                let until = Some(Instant::now() + SILENCE_VERDICT_FOR);
+                Ok(Known { modern: Modern::LegacyOnly, until })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn probe(&self, connection: &Connection, deadline: Instant) -> Result<Verdict, UpstreamError> {
+        let id = connection.next_id();
+        let question = Message::parse(Bytes::from(probe::question(id)), self.limits.depth)
+            .map_err(|_| UpstreamError::Violation("the question is no message"))?;
+        let facts = CallFacts { may_ask: false, wants_log: false, cancellable: false };
+        let answered = timeout_at(deadline, async {
+            let mut replies = connection.call(Call { id, message: &question, facts, headers: HeaderMap::new() }).await?;
+            while let Some(reply) = replies.next().await {
+                let message = reply?;
+                if message.id().is_some() && message.method().is_none() {
+                    return Ok(probe::judge(&message));
+                }
+            }
+            Err(UpstreamError::Lost { sent: true })
+        });
+        answered.await.unwrap_or(Err(UpstreamError::Timeout { sent: true }))
+    }
+}
+
+/// One who waits for a permit.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize, max: usize) -> Result<Waiting<'a>, PoolError> {
+        if count.fetch_add(1, Ordering::Relaxed) >= max {
+            count.fetch_sub(1, Ordering::Relaxed);
+            return Err(PoolError::QueueFull);
+        }
+        Ok(Waiting(count))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

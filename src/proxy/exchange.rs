@@ -1,0 +1,285 @@
+//! One client request and everything that answers it.
+
+use http::StatusCode;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use std::sync::Arc;
+
+use super::error::ProxyError;
+use crate::bridge::relay::{Down, Relay};
+use crate::metrics::{GaugeGuard, ServerMetrics};
+use crate::protocol::error as code;
+use crate::protocol::message::{Kind, Message};
+use crate::protocol::method::Known;
+use crate::protocol::revision::Era;
+use crate::session::{CallGuard, Pending, Session};
+use crate::settings::Timeouts;
+use crate::upstream::Replies;
+use crate::upstream::error::UpstreamError;
+
+/// One message on its way to the client.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) message: Message,
+    /// Nothing comes after it.
+    pub(crate) last: bool,
+    /// The status, if it is the first and only one.
+    pub(crate) status: StatusCode,
+}
+
+/// A request under way. Dropping it cancels the request upstream.
+pub(crate) struct Exchange {
+    relay: Relay,
+    replies: Option<Replies>,
+    legacy: Option<Legacy>,
+    /// Cancelled when nobody wants the answer any more.
+    cancelled: CancellationToken,
+    known: Option<Known>,
+    era: Era,
+    clock: Clock,
+    started: Instant,
+    metrics: ServerMetrics,
+    outcome: &'static str,
+    _in_flight: GaugeGuard,
+}
+
+/// What an exchange of a legacy session has besides.
+pub(crate) struct Legacy {
+    pub(crate) session: Arc<Session>,
+    pub(crate) call: CallGuard,
+    pub(crate) pending: Pending,
+}
+
+/// The deadlines of a request: one that progress moves, one that it does not (2025-11-25, Lifecycle › Timeouts).
+struct Clock {
+    idle: std::time::Duration,
+    question: std::time::Duration,
+    idle_until: Instant,
+    hard_until: Instant,
+    asked_at: Option<Instant>,
+}
+
+impl Clock {
+    fn start(timeouts: &Timeouts, endless: bool) -> Clock {
+        let now = Instant::now();
+        // A stream of notifications has no answer to wait for: it ends with its client.
+        let far = std::time::Duration::from_secs(365 * 24 * 3600);
+        let (idle, max) = if endless { (far, far) } else { (timeouts.request, timeouts.request_max) };
+        Clock { idle, question: timeouts.question, idle_until: now + idle, hard_until: now + max, asked_at: None }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.idle_until.min(self.hard_until)
+    }
+
+    fn progress(&mut self) {
+        self.idle_until = Instant::now() + self.idle;
+    }
+
+    /// The deadline has come. Whether it counts: people take their time, and theirs is not the server's.
+    fn is_over(&mut self, pending: bool) -> bool {
+        let now = Instant::now();
+        if now >= self.hard_until {
+            return true;
+        }
+        match self.asked_at {
+            Some(asked) if pending => {
+                self.idle_until = asked + self.question;
+                self.idle_until <= now
+            }
+            Some(_) => {
+                self.asked_at = None;
+                self.progress();
+                false
+            }
+            None => true,
+        }
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        relay: Relay,
+        replies: Replies,
+        era: Era,
+        request: &Message,
+        legacy: Option<Legacy>,
+        timeouts: &Timeouts,
+        metrics: ServerMetrics,
+    ) -> Exchange {
+        let cancelled = legacy.as_ref().map_or_else(CancellationToken::new, |legacy| legacy.call.cancelled().clone());
+        Exchange {
+            relay,
+            replies: Some(replies),
+            legacy,
+            cancelled,
+            known: request.known(),
+            era,
+            clock: Clock::start(timeouts, request.known() == Some(Known::Listen)),
+            started: Instant::now(),
+            _in_flight: metrics.exchange_started(),
+            metrics,
+            outcome: "abandoned",
+        }
+    }
+
+    /// The session it belongs to.
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
+        self.legacy.as_ref().map(|legacy| &legacy.session)
+    }
+
+    /// The next message for the client; `None` after the last one, and when the client has taken the request back:
+    /// then there is no answer (2025-11-25, Cancellation).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is lost.
+    pub(crate) async fn next(&mut self) -> Option<Output> {
+        loop {
+            let replies = self.replies.as_mut()?;
+            let reply = tokio::select! {
+                biased;
+                () = self.cancelled.cancelled() => return self.stopped(),
+                reply = replies.next() => reply,
+                () = sleep_until(self.clock.deadline()) => {
+                    let pending = self.legacy.as_ref().is_some_and(|legacy| legacy.pending.any());
+                    if !self.clock.is_over(pending) {
+                        continue;
+                    }
+                    Some(Err(UpstreamError::Timeout { sent: true }))
+                }
+            };
+            match reply {
+                Some(Ok(message)) => {
+                    if let Some(output) = self.down(message).await {
+                        return Some(output);
+                    }
+                }
+                Some(Err(error)) => return Some(self.fail(error)),
+                None => return Some(self.fail(UpstreamError::Lost { sent: true })),
+            }
+        }
+    }
+
+    async fn down(&mut self, message: Message) -> Option<Output> {
+        if message.known() == Some(Known::Progress) {
+            self.clock.progress();
+        }
+        let pass = |message| Some(Output { message, last: false, status: StatusCode::OK });
+        match (self.relay.down(message), &self.legacy) {
+            (Down::Final(message), _) => Some(self.finish(message)),
+            (Down::Pass(message), _) => pass(message),
+            (Down::Ask(question, server_id), Some(legacy)) => {
+                match legacy.session.ask(&question, server_id.clone(), Some(&legacy.pending)) {
+                    Some(question) => {
+                        self.clock.asked_at = Some(Instant::now());
+                        pass(question)
+                    }
+                    None => {
+                        legacy.session.refuse(&server_id).await;
+                        self.metrics.dropped("too_many_questions");
+                        None
+                    }
+                }
+            }
+            (Down::Withdraw(notification, server_id), Some(legacy)) => {
+                legacy.session.withdraw(&notification, &server_id).and_then(pass)
+            }
+            (Down::Ask(..) | Down::Withdraw(..), None) => {
+                self.metrics.dropped("no_session");
+                None
+            }
+            (Down::Drop(reason), _) => {
+                self.metrics.dropped(reason);
+                None
+            }
+            (Down::Violation(what), _) => Some(self.fail(UpstreamError::Violation(what))),
+        }
+    }
+
+    fn finish(&mut self, message: Message) -> Output {
+        let error = (message.kind() == Kind::Error).then(|| error_code(&message)).flatten();
+        self.outcome = if error.is_some() { "error" } else { "ok" };
+        self.end();
+        let status = match (self.era, error) {
+            (Era::Modern, Some(error)) => modern_status(error),
+            _ => StatusCode::OK,
+        };
+        Output { message, last: true, status }
+    }
+
+    fn stopped(&mut self) -> Option<Output> {
+        // Whoever stopped it has told the server, in the client's words; or its connection is closing.
+        if let Some(replies) = &mut self.replies {
+            replies.cancelled();
+        }
+        let reason = self.session().and_then(|session| session.end_reason());
+        match reason {
+            Some(reason) => {
+                let error = ProxyError::SessionEnded(reason);
+                self.outcome = "session_ended";
+                self.end();
+                Some(self.proxy_error(&error))
+            }
+            None => {
+                self.outcome = "cancelled";
+                self.end();
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self, error: UpstreamError) -> Output {
+        tracing::debug!(upstream = self.metrics.name(), %error, "Request failed");
+        self.metrics.error("upstream", error.kind());
+        self.outcome = error.kind();
+        let repeatable = self.known.is_some_and(Known::safe_to_repeat);
+        self.end();
+        self.proxy_error(&ProxyError::Upstream { error, repeatable })
+    }
+
+    fn proxy_error(&self, error: &ProxyError) -> Output {
+        let outward = error.outward();
+        let text = outward.error.to_json(Some(self.relay.client_id()));
+        Output { message: own(text), last: true, status: outward.status }
+    }
+
+    fn end(&mut self) {
+        self.replies = None;
+        // From here on its id may be used again.
+        self.legacy = None;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let method = self.known.map_or("other", Known::as_str);
+        self.metrics.exchange_ended(self.era.as_str(), method, self.outcome, self.started.elapsed());
+    }
+}
+
+/// A message that the proxy wrote itself.
+pub(crate) fn own(text: String) -> Message {
+    match Message::parse(text.into(), 64) {
+        Ok(message) => message,
+        Err(error) => unreachable!("BUG: the proxy wrote what is no message: {error:?}"),
+    }
+}
+
+fn error_code(message: &Message) -> Option<i32> {
+    #[derive(serde::Deserialize)]
+    struct Code {
+        code: serde_json::Number,
+    }
+    let code: Code = serde_json::from_str(message.body()?).ok()?;
+    Some(code.code.as_i64().and_then(|code| i32::try_from(code).ok()).unwrap_or(0))
+}
+
+/// The status that a modern error has (2026-07-28, Streamable HTTP › Sending Messages; Basic › Error Codes).
+fn modern_status(error: i32) -> StatusCode {
+    match error {
+        code::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
+        code::HEADER_MISMATCH | code::MISSING_CAPABILITY | code::UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}

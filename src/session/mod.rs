@@ -1,0 +1,486 @@
+//! Legacy sessions at the client edge: who they are, what they have under way, which connection is theirs.
+
+pub(crate) mod backlog;
+pub(crate) mod stream;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::{GaugeGuard, ServerMetrics};
+use crate::protocol::error::{METHOD_NOT_FOUND, RpcError};
+use crate::protocol::id::RequestId;
+use crate::protocol::message::{Kind, Message};
+use crate::protocol::meta;
+use crate::protocol::method::Known;
+use crate::protocol::revision::Revision;
+use crate::settings::{Limits, Timeouts};
+use crate::upstream::Connection;
+use backlog::Bounds;
+use stream::Stream;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The sessions of one proxy.
+pub(crate) struct Sessions {
+    /// Held for a look-up, an insertion or a removal; never over an await.
+    table: Mutex<HashMap<String, Arc<Session>>>,
+    max: usize,
+    /// `last_seen` of a session is milliseconds since this.
+    epoch: Instant,
+}
+
+/// Why there is no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// The table is full.
+    #[error("there are as many sessions as the proxy serves")]
+    TooMany,
+    /// Never issued, expired, ended, or of another server.
+    #[error("there is no such session")]
+    NotFound,
+    /// The system has no random numbers.
+    #[error("no session id can be made")]
+    NoRandomness,
+}
+
+/// Why a session ended, or a call in it was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndReason {
+    /// The client said so.
+    Deleted,
+    /// The client's only stream closed (HTTP+SSE).
+    Disconnected,
+    /// Nobody used it.
+    Idle,
+    /// The client did not complete the handshake.
+    NotInitialized,
+    /// The server refused the handshake.
+    Refused,
+    /// The connection to the server is gone.
+    UpstreamGone,
+    /// The proxy stops.
+    Shutdown,
+}
+
+impl EndReason {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            EndReason::Deleted => "deleted",
+            EndReason::Disconnected => "disconnected",
+            EndReason::Idle => "idle",
+            EndReason::NotInitialized => "not_initialized",
+            EndReason::Refused => "refused",
+            EndReason::UpstreamGone => "upstream_gone",
+            EndReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// One legacy session: a client, and the connection that is its alone.
+pub(crate) struct Session {
+    id: String,
+    connection: Connection,
+    revision: OnceLock<Revision>,
+    /// Requests of the client that have not ended, by the client's names.
+    calls: Mutex<HashMap<RequestId, OpenCall>>,
+    questions: Mutex<Questions>,
+    streams: Mutex<HashMap<u32, Arc<Stream>>>,
+    standing: Arc<Stream>,
+    streams_opened: AtomicU32,
+    bounds: Bounds,
+    in_flight_max: usize,
+    started: Instant,
+    epoch: Instant,
+    last_seen_ms: AtomicU64,
+    initialized: OnceLock<()>,
+    ended: CancellationToken,
+    reason: OnceLock<EndReason>,
+    metrics: ServerMetrics,
+    _counted: GaugeGuard,
+}
+
+#[derive(Clone)]
+struct OpenCall {
+    upstream_id: i64,
+    cancellable: bool,
+    cancelled: CancellationToken,
+}
+
+/// Requests of the server that the client has not answered, by our names.
+#[derive(Default)]
+struct Questions {
+    asked: i64,
+    open: HashMap<i64, Question>,
+}
+
+struct Question {
+    server_id: RequestId,
+    /// How many questions its call waits for: falls when the question is answered, refused or withdrawn.
+    _pending: Option<PendingGuard>,
+}
+
+/// Counts the open questions of one call.
+#[derive(Clone, Default)]
+pub(crate) struct Pending(Arc<AtomicUsize>);
+
+impl Pending {
+    /// Whether the client has been asked something and has not answered.
+    pub(crate) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn guard(&self) -> PendingGuard {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        PendingGuard(Arc::clone(&self.0))
+    }
+}
+
+struct PendingGuard(Arc<AtomicUsize>);
+
+impl Drop for PendingGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Most questions of a server that wait for the client at once; further ones are refused.
+const QUESTIONS_MAX: usize = 64;
+
+impl Sessions {
+    pub(crate) fn new(max: usize) -> Sessions {
+        Sessions { table: Mutex::default(), max, epoch: Instant::now() }
+    }
+
+    /// Opens a session on a connection that is the session's alone.
+    ///
+    /// # Errors
+    /// The table is full.
+    pub(crate) fn open(
+        &self,
+        connection: Connection,
+        limits: &Limits,
+        timeouts: &Timeouts,
+        metrics: ServerMetrics,
+    ) -> Result<Arc<Session>, SessionError> {
+        let id = session_id()?;
+        let bounds = Bounds {
+            events: limits.backlog_events,
+            bytes: limits.backlog_bytes,
+            retention: timeouts.backlog_retention,
+        };
+        let mut table = lock(&self.table);
+        if table.len() >= self.max {
+            return Err(SessionError::TooMany);
+        }
+        let session = Arc::new(Session {
+            id: id.clone(),
+            connection,
+            revision: OnceLock::new(),
+            calls: Mutex::default(),
+            questions: Mutex::default(),
+            streams: Mutex::default(),
+            standing: Stream::standing(bounds),
+            streams_opened: AtomicU32::new(0),
+            bounds,
+            in_flight_max: limits.in_flight,
+            started: Instant::now(),
+            epoch: self.epoch,
+            last_seen_ms: AtomicU64::new(0),
+            initialized: OnceLock::new(),
+            ended: CancellationToken::new(),
+            reason: OnceLock::new(),
+            _counted: metrics.session(),
+            metrics,
+        });
+        session.touch();
+        table.insert(id, Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Fails where another session would not be accepted: asked before a process is started for it.
+    pub(crate) fn check_room(&self) -> Result<(), SessionError> {
+        if lock(&self.table).len() >= self.max { Err(SessionError::TooMany) } else { Ok(()) }
+    }
+
+    /// The live session of this name at this server.
+    ///
+    /// # Errors
+    /// There is none. It makes no difference whether there ever was one, or whether it is another server's.
+    pub(crate) fn find(&self, id: &str, server: &str) -> Result<Arc<Session>, SessionError> {
+        let session = lock(&self.table).get(id).cloned().ok_or(SessionError::NotFound)?;
+        if session.metrics.name() != server {
+            return Err(SessionError::NotFound);
+        }
+        session.touch();
+        Ok(session)
+    }
+
+    /// Ends a session: its calls stop, its streams end, its connection closes.
+    pub(crate) fn end(&self, session: &Session, reason: EndReason) {
+        if lock(&self.table).remove(&session.id).is_some() {
+            session.metrics.session_ended(reason.as_str());
+            tracing::debug!(upstream = session.metrics.name(), reason = reason.as_str(), "Session ended");
+        }
+        let _ = session.reason.set(reason);
+        session.ended.cancel();
+        session.standing.finish();
+        lock(&session.questions).open.clear();
+        lock(&session.streams).clear();
+    }
+
+    /// Ends all sessions.
+    pub(crate) fn end_all(&self, reason: EndReason) {
+        let all: Vec<_> = lock(&self.table).values().cloned().collect();
+        for session in all {
+            self.end(&session, reason);
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.table).len()
+    }
+
+    /// Ends the sessions that nobody uses, and drops old events of the others.
+    pub(crate) fn sweep(&self, timeouts: &Timeouts) {
+        let all: Vec<_> = lock(&self.table).values().cloned().collect();
+        for session in all {
+            if let Some(reason) = session.overdue(timeouts) {
+                self.end(&session, reason);
+            } else {
+                session.standing.sweep();
+                lock(&session.streams).retain(|_, stream| !stream.sweep());
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Its name, as the client sends it.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The connection that is its alone.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// What was negotiated; the newest revision with a handshake until then.
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision.get().copied().unwrap_or(Revision::LATEST_LEGACY)
+    }
+
+    /// The handshake's result, or the server's own choice, decides once.
+    pub(crate) fn negotiated(&self, revision: Revision) {
+        let _ = self.revision.set(revision);
+    }
+
+    /// The client has completed the handshake.
+    pub(crate) fn initialized(&self) {
+        let _ = self.initialized.set(());
+    }
+
+    /// Cancelled when the session is over.
+    pub(crate) fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// Why it is over.
+    pub(crate) fn end_reason(&self) -> Option<EndReason> {
+        self.reason.get().copied()
+    }
+
+    /// The client is there.
+    pub(crate) fn touch(&self) {
+        let now = Instant::now().saturating_duration_since(self.epoch).as_millis();
+        self.last_seen_ms.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn overdue(&self, timeouts: &Timeouts) -> Option<EndReason> {
+        if !lock(&self.calls).is_empty() {
+            // A request under way is use (failure model: never expire under a request).
+            self.touch();
+            return None;
+        }
+        let last_seen = self.epoch + Duration::from_millis(self.last_seen_ms.load(Ordering::Relaxed));
+        if self.initialized.get().is_none() && last_seen.elapsed() > timeouts.session_init {
+            return Some(EndReason::NotInitialized);
+        }
+        let old = self.started.elapsed() > timeouts.session_max_age;
+        (old || last_seen.elapsed() > timeouts.session_idle).then_some(EndReason::Idle)
+    }
+
+    /// Notes a request of the client under way.
+    ///
+    /// # Errors
+    /// Another one has the same id, or there are too many.
+    pub(crate) fn begin_call(
+        self: &Arc<Self>,
+        id: &RequestId,
+        upstream_id: i64,
+        cancellable: bool,
+    ) -> Result<CallGuard, CallError> {
+        let mut calls = lock(&self.calls);
+        if calls.len() >= self.in_flight_max {
+            return Err(CallError::TooMany);
+        }
+        let cancelled = self.ended.child_token();
+        match calls.entry(id.clone()) {
+            Entry::Occupied(_) => Err(CallError::Duplicate),
+            Entry::Vacant(vacant) => {
+                vacant.insert(OpenCall { upstream_id, cancellable, cancelled: cancelled.clone() });
+                Ok(CallGuard { session: Arc::clone(self), id: id.clone(), cancelled })
+            }
+        }
+    }
+
+    /// The client cancels a request: the server is told in the client's own words, but for the name.
+    /// Unknown, finished and uncancellable requests are left alone (2025-11-25, Cancellation).
+    pub(crate) fn cancel(&self, notification: &Message) -> bool {
+        let id = notification.param(meta::REQUEST_ID).and_then(RequestId::from_json);
+        let Some(call) = id.and_then(|id| lock(&self.calls).get(&id).cloned()).filter(|call| call.cancellable) else {
+            self.metrics.dropped("cancel_of_nothing");
+            return false;
+        };
+        let upstream = notification.edit().param(meta::REQUEST_ID, &call.upstream_id.to_string()).finish();
+        self.connection.cancel(call.upstream_id, upstream.line());
+        call.cancelled.cancel();
+        true
+    }
+
+    /// Names a question of the server for the client. `None` if there are too many.
+    pub(crate) fn ask(&self, question: &Message, server_id: RequestId, pending: Option<&Pending>) -> Option<Message> {
+        let mut questions = lock(&self.questions);
+        if questions.open.len() >= QUESTIONS_MAX {
+            return None;
+        }
+        questions.asked += 1;
+        let name = questions.asked;
+        questions.open.insert(name, Question { server_id, _pending: pending.map(Pending::guard) });
+        Some(question.edit().id(&name.to_string()).finish())
+    }
+
+    /// The server takes a question back: the client's copy of the news, if the question was open.
+    pub(crate) fn withdraw(&self, notification: &Message, server_id: &RequestId) -> Option<Message> {
+        let mut questions = lock(&self.questions);
+        let name = questions.open.iter().find(|(_, question)| question.server_id == *server_id).map(|(name, _)| *name)?;
+        questions.open.remove(&name);
+        Some(notification.edit().param(meta::REQUEST_ID, &name.to_string()).finish())
+    }
+
+    /// The client's answer as the server has to read it. `None` if nobody asked, or it was answered before.
+    pub(crate) fn answer(&self, answer: &Message) -> Option<Message> {
+        let name = answer.id().and_then(|id| id.as_integer())?;
+        let question = lock(&self.questions).open.remove(&name)?;
+        Some(answer.edit().id(question.server_id.as_json()).finish())
+    }
+
+    /// A stream for one request.
+    pub(crate) fn open_stream(&self) -> Arc<Stream> {
+        let number = self.streams_opened.fetch_add(1, Ordering::Relaxed) + 1;
+        let stream = Stream::of_request(number, self.bounds);
+        lock(&self.streams).insert(number, Arc::clone(&stream));
+        stream
+    }
+
+    /// The stream of that number.
+    pub(crate) fn stream(&self, number: u32) -> Option<Arc<Stream>> {
+        if number == 0 {
+            return Some(Arc::clone(&self.standing));
+        }
+        lock(&self.streams).get(&number).cloned()
+    }
+
+    /// The stream of what belongs to no request.
+    pub(crate) fn standing(&self) -> &Arc<Stream> {
+        &self.standing
+    }
+
+    /// Something that the server says by itself goes to the standing stream, under names that the client knows.
+    pub(crate) async fn say(&self, message: Message) {
+        let text = match (message.kind(), message.id()) {
+            (Kind::Request, Some(id)) => match self.ask(&message, id.clone(), None) {
+                Some(question) => Some(question),
+                None => {
+                    self.refuse(&id).await;
+                    None
+                }
+            },
+            (Kind::Notification, _) if message.known() == Some(Known::Cancelled) => {
+                let id = message.param(meta::REQUEST_ID).and_then(RequestId::from_json);
+                id.and_then(|id| self.withdraw(&message, &id))
+            }
+            // Answers never go to the standing stream (2025-11-25, Streamable HTTP › Listening for Messages).
+            (Kind::Result | Kind::Error, _) => None,
+            _ => Some(message),
+        };
+        match text {
+            Some(message) => {
+                self.standing.push(&message.line());
+            }
+            None => self.metrics.dropped("no_recipient"),
+        }
+    }
+
+    /// Tells the server that its question will not be answered.
+    pub(crate) async fn refuse(&self, server_id: &RequestId) {
+        let error = RpcError::new(METHOD_NOT_FOUND, "no_recipient", "The client cannot be asked now");
+        if let Ok(message) = Message::parse(error.to_json(Some(server_id)).into(), 16) {
+            // If the connection is gone, nobody waits for this.
+            let _ = self.connection.send(&message).await;
+        }
+    }
+
+    /// The metrics of its server.
+    pub(crate) fn metrics(&self) -> &ServerMetrics {
+        &self.metrics
+    }
+}
+
+/// Why a request cannot begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    /// An id may be used once at a time.
+    #[error("a request with this id is under way")]
+    Duplicate,
+    /// A session has a limit of its own.
+    #[error("too many requests are under way in this session")]
+    TooMany,
+}
+
+/// A request of the client under way.
+pub(crate) struct CallGuard {
+    session: Arc<Session>,
+    id: RequestId,
+    cancelled: CancellationToken,
+}
+
+impl CallGuard {
+    /// Cancelled when the client does not want the answer any more, or the session is over.
+    pub(crate) fn cancelled(&self) -> &CancellationToken {
+        &self.cancelled
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        lock(&self.session.calls).remove(&self.id);
+        self.session.touch();
+    }
+}
+
+/// 192 random bits in URL-safe Base64: visible ASCII (2025-11-25, Streamable HTTP › Session Management).
+fn session_id() -> Result<String, SessionError> {
+    use base64::Engine as _;
+    let mut bytes = [0u8; 24];
+    getrandom::fill(&mut bytes).map_err(|_| SessionError::NoRandomness)?;
+    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}

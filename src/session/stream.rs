@@ -1,0 +1,242 @@
+//! One SSE stream of a legacy session: a backlog that somebody fills, and whoever reads it now.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::backlog::{Backlog, Bounds, EventId, ResumeError};
+
+/// A stream that outlives the connections it is read on.
+pub(crate) struct Stream {
+    /// Held for a push or a look, never over an await.
+    state: Mutex<State>,
+    /// Something has changed: an event, a reader, the end.
+    changed: Notify,
+    /// More than one reader may wait for its turn, instead of the newest ending the others.
+    standing: bool,
+}
+
+struct State {
+    backlog: Backlog,
+    finished: bool,
+    /// Those who are attached, oldest first. The newest one reads.
+    readers: Vec<u64>,
+    attached: u64,
+    /// How far the standing stream has been delivered.
+    delivered: EventId,
+}
+
+impl Stream {
+    /// The stream of what belongs to no request: read by GET.
+    pub(crate) fn standing(bounds: Bounds) -> Arc<Stream> {
+        Self::make(0, bounds, true)
+    }
+
+    /// The stream of one request.
+    pub(crate) fn of_request(number: u32, bounds: Bounds) -> Arc<Stream> {
+        Self::make(number, bounds, false)
+    }
+
+    fn make(number: u32, bounds: Bounds, standing: bool) -> Arc<Stream> {
+        let backlog = Backlog::new(number, bounds);
+        let delivered = backlog.start();
+        let state = State { backlog, finished: false, readers: Vec::new(), attached: 0, delivered };
+        Arc::new(Stream { state: Mutex::new(state), changed: Notify::new(), standing })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an event and wakes the reader.
+    pub(crate) fn push(&self, payload: &[u8]) -> EventId {
+        let id = self.state().backlog.push(payload, Instant::now().into_std());
+        self.changed.notify_waiters();
+        id
+    }
+
+    /// Nothing will be added any more.
+    pub(crate) fn finish(&self) {
+        self.state().finished = true;
+        self.changed.notify_waiters();
+    }
+
+    /// The place before the first event.
+    pub(crate) fn start(&self) -> EventId {
+        self.state().backlog.start()
+    }
+
+    /// Drops old events; tells whether the stream is over and empty.
+    pub(crate) fn sweep(&self) -> bool {
+        let mut state = self.state();
+        state.backlog.expire(Instant::now().into_std());
+        state.finished && state.backlog.is_empty() && state.readers.is_empty()
+    }
+
+    /// Whether somebody reads it now.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.state().readers.is_empty()
+    }
+
+    /// Waits until somebody else has come to read this stream: it was resumed on another connection.
+    pub(crate) async fn taken_over(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.state().attached > 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Starts reading behind `after`; without it, behind what was delivered last.
+    /// With `readers_max` readers attached already, the oldest of them is sent away.
+    ///
+    /// # Errors
+    /// The events behind `after` cannot be had.
+    pub(crate) fn attach(
+        self: &Arc<Self>,
+        after: Option<EventId>,
+        readers_max: usize,
+    ) -> Result<StreamReader, ResumeError> {
+        let mut state = self.state();
+        let cursor = after.unwrap_or(state.delivered);
+        if after.is_some() {
+            let _events = state.backlog.after(cursor)?;
+        }
+        state.attached += 1;
+        let me = state.attached;
+        if state.readers.len() >= readers_max.max(1) {
+            state.readers.remove(0);
+        }
+        state.readers.push(me);
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(StreamReader { stream: Arc::clone(self), me, cursor, missed: 0 })
+    }
+}
+
+/// Reads a stream.
+pub(crate) struct StreamReader {
+    stream: Arc<Stream>,
+    me: u64,
+    cursor: EventId,
+    missed: u64,
+}
+
+impl StreamReader {
+    /// The next event; `None` at the end, or when somebody else has taken over. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<(EventId, Bytes)> {
+        loop {
+            let changed = self.stream.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let mut state = self.stream.state();
+                if !state.readers.contains(&self.me) {
+                    return None;
+                }
+                if state.readers.last() == Some(&self.me) {
+                    if state.backlog.after(self.cursor).is_err() {
+                        // It went out of the backlog before it could be read: an event larger than the whole backlog.
+                        let oldest = state.backlog.oldest();
+                        self.missed += oldest.number.saturating_sub(self.cursor.number);
+                        self.cursor = oldest;
+                    }
+                    let next = state.backlog.after(self.cursor).ok().and_then(|mut events| events.next());
+                    if let Some((id, payload)) = next {
+                        self.cursor = id;
+                        state.delivered = id;
+                        return Some((id, payload));
+                    }
+                    if state.finished {
+                        return None;
+                    }
+                } else if !self.stream.standing {
+                    return None;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// How many events this reader could not be given since it was last asked.
+    pub(crate) fn take_missed(&mut self) -> u64 {
+        std::mem::take(&mut self.missed)
+    }
+}
+
+impl Drop for StreamReader {
+    fn drop(&mut self) {
+        let me = self.me;
+        self.stream.state().readers.retain(|reader| *reader != me);
+        // The one who waited for its turn may have it now.
+        self.stream.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { events: 4, bytes: 100, retention: Duration::from_secs(60) };
+
+    fn texts(reader: &mut StreamReader) -> Vec<String> {
+        std::iter::from_fn(|| reader.next().now_or_never().flatten())
+            .map(|(_, payload)| String::from_utf8(payload.to_vec()).unwrap())
+            .collect()
+    }
+
+    /// Each message is on exactly one GET stream: the newest; the older one has its turn again when that is gone
+    /// (2025-11-25, Streamable HTTP › Multiple Connections).
+    #[tokio::test]
+    async fn the_newest_reader_reads_the_standing_stream() {
+        let stream = Stream::standing(BOUNDS);
+        stream.push(b"before");
+        let mut first = stream.attach(None, 2).unwrap();
+        assert_eq!(texts(&mut first), ["before"]);
+        let mut second = stream.attach(None, 2).unwrap();
+        stream.push(b"x");
+        assert_eq!(texts(&mut first), Vec::<String>::new());
+        assert_eq!(texts(&mut second), ["x"]);
+        drop(second);
+        stream.push(b"y");
+        assert_eq!(texts(&mut first), ["y"], "and nothing twice");
+    }
+
+    /// A resumed stream goes on behind the given event, and its former connection ends (2025-11-25, Resumability and Redelivery).
+    #[tokio::test]
+    async fn a_resumed_stream_moves() {
+        let stream = Stream::of_request(3, BOUNDS);
+        let first_id = stream.push(b"a");
+        stream.push(b"b");
+        assert!(stream.taken_over().now_or_never().is_none());
+        let mut first = stream.attach(Some(first_id), 1).unwrap();
+        assert!(stream.taken_over().now_or_never().is_some());
+        let mut second = stream.attach(Some(first_id), 1).unwrap();
+        assert_eq!(first.next().now_or_never(), Some(None));
+        assert_eq!(texts(&mut second), ["b"]);
+        stream.finish();
+        assert_eq!(second.next().now_or_never(), Some(None));
+        assert!(stream.attach(Some(EventId { stream: 2, number: 1 }), 1).is_err());
+    }
+
+    /// An event that is larger than the backlog is a loss that the reader learns of.
+    #[tokio::test]
+    async fn a_reader_learns_what_it_missed() {
+        let stream = Stream::standing(BOUNDS);
+        let mut reader = stream.attach(None, 2).unwrap();
+        stream.push(&[b'x'; 200]);
+        stream.push(b"small");
+        assert_eq!(texts(&mut reader), ["small"]);
+        assert_eq!(reader.take_missed(), 1);
+    }
+}
