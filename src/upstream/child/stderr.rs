@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{ChildEvents, Exit};
@@ -36,6 +37,7 @@ pub(super) async fn pump(
     let mut lines = Lines::default();
     let mut limiter = Limiter::new(Instant::now());
     let mut last_read = None;
+    let _complete = tail.ended.clone().drop_guard();
     loop {
         tokio::select! {
             // The timers first: a flood must not keep them from being looked at.
@@ -81,23 +83,32 @@ async fn ended(exited: &mut watch::Receiver<Option<Exit>>) {
 
 /// The last bytes of a stream.
 #[derive(Debug, Default)]
-pub(super) struct Tail(Mutex<VecDeque<u8>>);
+pub(super) struct Tail {
+    kept: Mutex<VecDeque<u8>>,
+    /// Cancelled when nothing will be added any more.
+    ended: CancellationToken,
+}
 
 impl Tail {
     fn push(&self, bytes: &[u8]) {
         let bytes = bytes
             .get(bytes.len().saturating_sub(TAIL_BYTES)..)
             .unwrap_or(bytes);
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let excess = (kept.len() + bytes.len()).saturating_sub(TAIL_BYTES);
         kept.drain(..excess);
         kept.extend(bytes);
     }
 
+    /// Waits until nothing will be added any more.
+    pub(super) async fn complete(&self) {
+        self.ended.cancelled().await;
+    }
+
     /// What is kept, as printable text; lines stay lines.
     pub(super) fn text(&self) -> String {
         let bytes: Vec<u8> = {
-            let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.iter().copied().collect()
         };
         let mut text = String::with_capacity(bytes.len());
