@@ -133,8 +133,8 @@ pub(crate) enum SpawnError {
 impl Child {
     /// Starts the process and the two tasks that look after it. `name` is the upstream's, for the log.
     ///
-    /// To be called from an async task, not from `spawn_blocking`: on Linux the child is told to end when the
-    /// *thread* that started it ends, and threads of the blocking pool end after seconds of idleness.
+    /// To be called from an async task, and not within `spawn_blocking` or `block_in_place`: on Linux the child is told
+    /// to end when the *thread* that started it ends, and threads of the blocking pool end after seconds of idleness.
     ///
     /// The child is told to stop by dropping the returned [`ChildStdin`] **and then** calling [`Child::stop`]. It has
     /// to be dropped: `AsyncWrite::shutdown` on it succeeds without closing the pipe, and the child would never see

@@ -27,46 +27,50 @@ const DRAIN: Duration = Duration::from_millis(200);
 const READ_BYTES: usize = 16 << 10;
 
 /// Reads until the end, or until shortly after the child's exit.
-pub(super) async fn pump(
+pub(super) fn pump(
     mut pipe: impl AsyncRead + Unpin,
     tail: Arc<Tail>,
     events: Arc<dyn ChildEvents>,
     mut exited: watch::Receiver<Option<Exit>>,
-) {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut lines = Lines::default();
-    let mut limiter = Limiter::new(Instant::now());
-    let mut last_read = None;
-    let _complete = tail.ended.clone().drop_guard();
-    loop {
-        tokio::select! {
-            // The timers first: a flood must not keep them from being looked at.
-            biased;
-            () = until(last_read) => break,
-            () = until(limiter.report_at()) => limiter.report(),
-            () = ended(&mut exited), if last_read.is_none() => last_read = Some(Instant::now() + DRAIN),
-            read = pipe.read(&mut buffer) => match read {
-                Ok(0) | Err(_) => break,
-                Ok(n) => {
-                    let Some(bytes) = buffer.get(..n) else { break };
-                    tail.push(bytes);
-                    let now = Instant::now();
-                    let (mut count, before) = (0, limiter.suppressed_ever);
-                    lines.feed(bytes, |line| {
-                        count += 1;
-                        limiter.log(line, now);
-                    });
-                    events.stderr(count, limiter.suppressed_ever - before);
+) -> impl Future<Output = ()> {
+    // Made before the first poll: a future that is dropped unpolled completes the tail, too.
+    let complete = tail.ended.clone().drop_guard();
+    async move {
+        let _complete = complete;
+        let mut buffer = vec![0; READ_BYTES];
+        let mut lines = Lines::default();
+        let mut limiter = Limiter::new(Instant::now());
+        let mut last_read = None;
+        loop {
+            tokio::select! {
+                // The timers first: a flood must not keep them from being looked at.
+                biased;
+                () = until(last_read) => break,
+                () = until(limiter.report_at()) => limiter.report(),
+                () = ended(&mut exited), if last_read.is_none() => last_read = Some(Instant::now() + DRAIN),
+                read = pipe.read(&mut buffer) => match read {
+                    Ok(0) | Err(_) => break,
+                    Ok(n) => {
+                        let Some(bytes) = buffer.get(..n) else { break };
+                        tail.push(bytes);
+                        let now = Instant::now();
+                        let (mut count, before) = (0, limiter.suppressed_ever);
+                        lines.feed(bytes, |line| {
+                            count += 1;
+                            limiter.log(line, now);
+                        });
+                        events.stderr(count, limiter.suppressed_ever - before);
+                    }
                 }
             }
         }
+        lines.finish(|line| {
+            let before = limiter.suppressed_ever;
+            limiter.log(line, Instant::now());
+            events.stderr(1, limiter.suppressed_ever - before);
+        });
+        limiter.report();
     }
-    lines.finish(|line| {
-        let before = limiter.suppressed_ever;
-        limiter.log(line, Instant::now());
-        events.stderr(1, limiter.suppressed_ever - before);
-    });
-    limiter.report();
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -127,3 +127,16 @@ async fn a_pipe_without_end_is_left_shortly_after_the_exit() {
     tail.complete().await;
     assert_eq!(tail.text(), "last words");
 }
+
+#[tokio::test]
+async fn a_pump_that_never_ran_leaves_nobody_waiting() {
+    let (_publish, exited) = watch::channel(None);
+    let tail = Arc::new(Tail::default());
+    drop(pump(
+        tokio::io::empty(),
+        Arc::clone(&tail),
+        Arc::new(()),
+        exited,
+    ));
+    tail.complete().await;
+}
