@@ -9,6 +9,9 @@
 //! - The task `child-stderr` reads stderr to its end ([`stderr`]).
 //! - If the owner is dropped before its work is done, because its runtime is gone, dropping it kills the group.
 //!
+//! Only the files 0, 1 and 2 go on to a child; on systems other than Linux also those that the proxy itself was given
+//! beyond these.
+//!
 //! A process that leaves the group (`setsid`) is out of reach of the signals; it sees its pipes close. On Linux the
 //! leader also gets SIGTERM when the thread that started it ends, see [`command::PARENT_DEATH_SIGNAL`].
 
@@ -130,8 +133,8 @@ pub(crate) enum SpawnError {
 impl Child {
     /// Starts the process and the two tasks that look after it. `name` is the upstream's, for the log.
     ///
-    /// To be called from an async task, not from `spawn_blocking`: on Linux the child is told to end when the
-    /// *thread* that started it ends, and threads of the blocking pool end after seconds of idleness.
+    /// To be called from an async task, and not within `spawn_blocking` or `block_in_place`: on Linux the child is told
+    /// to end when the *thread* that started it ends, and threads of the blocking pool end after seconds of idleness.
     ///
     /// The child is told to stop by dropping the returned [`ChildStdin`] **and then** calling [`Child::stop`]. It has
     /// to be dropped: `AsyncWrite::shutdown` on it succeeds without closing the pipe, and the child would never see
@@ -248,9 +251,16 @@ impl Child {
             .unwrap_or(Exit::Unknown)
     }
 
-    /// The last 64 KiB of its stderr, control characters escaped. For the operator's log; never for a client, since a
-    /// server may print anything there.
+    /// The last 64 KiB of its stderr so far, control characters escaped. For the operator's log; never for a client,
+    /// since a server may print anything there.
     pub(crate) fn stderr_tail(&self) -> String {
+        self.tail.text()
+    }
+
+    /// As [`Child::stderr_tail`], but complete: waits for the exit, and for what was in the pipe by then. For saying why
+    /// a child that has ended did so.
+    pub(crate) async fn last_words(&self) -> String {
+        self.tail.complete().await;
         self.tail.text()
     }
 

@@ -77,7 +77,7 @@ pub(super) fn start(target: &StdioTarget) -> Result<Box<dyn ChildWrapper>, Spawn
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped());
-            arm_parent_death_signal(command);
+            between_fork_and_exec(command);
             command.spawn()
         })
         .map_err(|error| explain(target, error))
@@ -152,16 +152,29 @@ fn find_with_extension(program: &str, path: &OsStr) -> Option<std::path::PathBuf
         .find(|candidate| candidate.is_file())
 }
 
+/// What is done in the child between fork and exec: no file but 0, 1 and 2 goes on, and the parent-death signal is
+/// armed.
 #[cfg(target_os = "linux")]
 #[expect(
     unsafe_code,
     reason = "there is no safe way to run code between fork and exec"
 )]
-fn arm_parent_death_signal(command: &mut Command) {
+fn between_fork_and_exec(command: &mut Command) {
+    use std::os::fd::BorrowedFd;
+
+    use rustix::io::{FdFlags, fcntl_setfd};
     use rustix::process::{getpid, getppid, set_parent_process_death_signal};
 
     let parent = getpid();
-    let arm = move || {
+    let inherited: &'static [_] = &INHERITED_FILES;
+    let prepare = move || {
+        for &file in inherited {
+            // SAFETY: the number is not -1. The program did not open this file and does not know it, so it is still
+            // open; if something else closed it, the call reports that the number is unused, or repeats what is so
+            // anyway for every file that Rust opens.
+            let file = unsafe { BorrowedFd::borrow_raw(file) };
+            let _ = fcntl_setfd(file, FdFlags::CLOEXEC);
+        }
         set_parent_process_death_signal(Some(PARENT_DEATH_SIGNAL))?;
         // If the proxy died in between, the signal was missed: the child has another parent already.
         if getppid() == Some(parent) {
@@ -170,16 +183,49 @@ fn arm_parent_death_signal(command: &mut Command) {
             Err(io::Error::from(rustix::io::Errno::SRCH))
         }
     };
-    // SAFETY: the closure runs in the forked child, where another thread may have held any lock at the time of the
-    // fork. It makes two system calls (prctl, getppid) without libc's help, and neither allocates nor locks: an
-    // `io::Error` made from an error number is a plain value. It captures a copy of an integer.
+    // SAFETY: the closure runs in the forked child, where any lock may be held for ever by a thread that does not
+    // exist there. It makes system calls without libc's help (fcntl, prctl, getppid), and neither allocates nor locks:
+    // an `io::Error` made from an error number is a plain value. It captures an integer and a slice that exists for
+    // ever.
     unsafe {
-        command.pre_exec(arm);
+        command.pre_exec(prepare);
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn arm_parent_death_signal(_command: &mut Command) {}
+fn between_fork_and_exec(_command: &mut Command) {}
+
+/// The files beyond 0, 1 and 2 that the proxy was itself started with, by a shell or a supervisor, and that would go
+/// on to every child. Whatever Rust opens is closed on exec. Looked up once, at the first start of a child.
+#[cfg(target_os = "linux")]
+static INHERITED_FILES: std::sync::LazyLock<Vec<std::os::fd::RawFd>> =
+    std::sync::LazyLock::new(inherited_files);
+
+#[cfg(target_os = "linux")]
+fn inherited_files() -> Vec<std::os::fd::RawFd> {
+    // Without /proc the children get what we got; there is no other safe way to ask.
+    let Ok(folder) = std::fs::read_dir("/proc/self/fdinfo") else {
+        return Vec::new();
+    };
+    let goes_on = |file: &std::os::fd::RawFd| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{file}"));
+        info.is_ok_and(|info| goes_on_to_children(&info))
+    };
+    folder
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|file| *file > 2 && goes_on(file))
+        .collect()
+}
+
+/// Whether the close-on-exec flag is missing from the flags in a file of `/proc/self/fdinfo`, see proc_pid_fdinfo(5).
+#[cfg(target_os = "linux")]
+fn goes_on_to_children(info: &str) -> bool {
+    const O_CLOEXEC: u32 = 0o2_000_000;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags
+        .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok())
+        .is_some_and(|flags| flags & O_CLOEXEC == 0)
+}
 
 /// Makes an error that says what to do. "Not found" has four causes, and the system does not tell which.
 fn explain(target: &StdioTarget, error: io::Error) -> SpawnError {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{ChildEvents, Exit};
@@ -26,45 +27,50 @@ const DRAIN: Duration = Duration::from_millis(200);
 const READ_BYTES: usize = 16 << 10;
 
 /// Reads until the end, or until shortly after the child's exit.
-pub(super) async fn pump(
+pub(super) fn pump(
     mut pipe: impl AsyncRead + Unpin,
     tail: Arc<Tail>,
     events: Arc<dyn ChildEvents>,
     mut exited: watch::Receiver<Option<Exit>>,
-) {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut lines = Lines::default();
-    let mut limiter = Limiter::new(Instant::now());
-    let mut last_read = None;
-    loop {
-        tokio::select! {
-            // The timers first: a flood must not keep them from being looked at.
-            biased;
-            () = until(last_read) => break,
-            () = until(limiter.report_at()) => limiter.report(),
-            () = ended(&mut exited), if last_read.is_none() => last_read = Some(Instant::now() + DRAIN),
-            read = pipe.read(&mut buffer) => match read {
-                Ok(0) | Err(_) => break,
-                Ok(n) => {
-                    let Some(bytes) = buffer.get(..n) else { break };
-                    tail.push(bytes);
-                    let now = Instant::now();
-                    let (mut count, before) = (0, limiter.suppressed_ever);
-                    lines.feed(bytes, |line| {
-                        count += 1;
-                        limiter.log(line, now);
-                    });
-                    events.stderr(count, limiter.suppressed_ever - before);
+) -> impl Future<Output = ()> {
+    // Made before the first poll: a future that is dropped unpolled completes the tail, too.
+    let complete = tail.ended.clone().drop_guard();
+    async move {
+        let _complete = complete;
+        let mut buffer = vec![0; READ_BYTES];
+        let mut lines = Lines::default();
+        let mut limiter = Limiter::new(Instant::now());
+        let mut last_read = None;
+        loop {
+            tokio::select! {
+                // The timers first: a flood must not keep them from being looked at.
+                biased;
+                () = until(last_read) => break,
+                () = until(limiter.report_at()) => limiter.report(),
+                () = ended(&mut exited), if last_read.is_none() => last_read = Some(Instant::now() + DRAIN),
+                read = pipe.read(&mut buffer) => match read {
+                    Ok(0) | Err(_) => break,
+                    Ok(n) => {
+                        let Some(bytes) = buffer.get(..n) else { break };
+                        tail.push(bytes);
+                        let now = Instant::now();
+                        let (mut count, before) = (0, limiter.suppressed_ever);
+                        lines.feed(bytes, |line| {
+                            count += 1;
+                            limiter.log(line, now);
+                        });
+                        events.stderr(count, limiter.suppressed_ever - before);
+                    }
                 }
             }
         }
+        lines.finish(|line| {
+            let before = limiter.suppressed_ever;
+            limiter.log(line, Instant::now());
+            events.stderr(1, limiter.suppressed_ever - before);
+        });
+        limiter.report();
     }
-    lines.finish(|line| {
-        let before = limiter.suppressed_ever;
-        limiter.log(line, Instant::now());
-        events.stderr(1, limiter.suppressed_ever - before);
-    });
-    limiter.report();
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -81,23 +87,32 @@ async fn ended(exited: &mut watch::Receiver<Option<Exit>>) {
 
 /// The last bytes of a stream.
 #[derive(Debug, Default)]
-pub(super) struct Tail(Mutex<VecDeque<u8>>);
+pub(super) struct Tail {
+    kept: Mutex<VecDeque<u8>>,
+    /// Cancelled when nothing will be added any more.
+    ended: CancellationToken,
+}
 
 impl Tail {
     fn push(&self, bytes: &[u8]) {
         let bytes = bytes
             .get(bytes.len().saturating_sub(TAIL_BYTES)..)
             .unwrap_or(bytes);
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let excess = (kept.len() + bytes.len()).saturating_sub(TAIL_BYTES);
         kept.drain(..excess);
         kept.extend(bytes);
     }
 
+    /// Waits until nothing will be added any more.
+    pub(super) async fn complete(&self) {
+        self.ended.cancelled().await;
+    }
+
     /// What is kept, as printable text; lines stay lines.
     pub(super) fn text(&self) -> String {
         let bytes: Vec<u8> = {
-            let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.iter().copied().collect()
         };
         let mut text = String::with_capacity(bytes.len());
