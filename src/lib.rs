@@ -4,10 +4,13 @@
 pub mod cli;
 pub mod config;
 pub mod protocol;
+pub mod server;
 pub mod settings;
 pub mod testing;
 
+pub(crate) mod admin;
 pub(crate) mod bridge;
+pub(crate) mod front;
 pub(crate) mod metrics;
 pub(crate) mod pool;
 pub(crate) mod proxy;

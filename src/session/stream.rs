@@ -164,6 +164,11 @@ impl StreamReader {
         }
     }
 
+    /// The last event that was read, or where reading began.
+    pub(crate) fn position(&self) -> EventId {
+        self.cursor
+    }
+
     /// How many events this reader could not be given since it was last asked.
     pub(crate) fn take_missed(&mut self) -> u64 {
         std::mem::take(&mut self.missed)

@@ -62,7 +62,7 @@ pub(super) fn start(target: &StdioTarget) -> Result<Box<dyn ChildWrapper>, Spawn
     let program = program(target, &environment);
     let mut command = CommandWrap::with_new(program, |_| ());
     #[cfg(unix)]
-    command.wrap(process_wrap::tokio::ProcessGroup::leader());
+    command.wrap(process_wrap::tokio::ProcessGroup::leader()).wrap(process_wrap::tokio::ResetSigmask);
     #[cfg(windows)]
     command.wrap(process_wrap::tokio::JobObject);
     // All but the program is said only now: with tracing at debug level the wrappers print the command as it was

@@ -1,0 +1,278 @@
+//! What answers a request, as HTTP: one JSON body, or a stream of server-sent events. The first message decides.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::{HeaderValue, StatusCode, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::time::{Duration, Instant, sleep_until};
+
+use crate::metrics::GaugeGuard;
+use crate::protocol::id::RequestId;
+use crate::protocol::sse::{self, Event, KEEP_ALIVE};
+use crate::proxy::Proxy;
+use crate::proxy::error::ProxyError;
+use crate::proxy::exchange::{Exchange, Output};
+use crate::session::backlog::EventId;
+use crate::session::stream::{Stream, StreamReader};
+
+use super::guard::Accepts;
+
+/// The time that a client should wait before it comes back to a stream that we ended.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+
+/// An error as the answer to a request; with `modern`, an id that is not known is left out rather than null.
+pub(super) fn refuse(proxy: &Proxy, error: &ProxyError, id: Option<&RequestId>) -> Response {
+    let (_, kind) = error.blame();
+    proxy.metrics.refused(kind);
+    let outward = error.outward();
+    let text = outward.error.to_json(id.or(error.id()));
+    let mut response = json(outward.status, Bytes::from(text));
+    if let Some(seconds) = outward.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if outward.status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
+    }
+    if matches!(error, ProxyError::TooLarge(_) | ProxyError::BodyTimeout | ProxyError::BodyBroken | ProxyError::ShuttingDown) {
+        // What is left of the body, or what would come next, is not worth reading.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// One JSON body.
+pub(super) fn json(status: StatusCode, text: Bytes) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Nothing but a status.
+pub(super) fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// A request under way, owned by the connection that asked. If that goes away, a legacy request is handed over and a
+/// modern one is cancelled: this is what its `Drop` does.
+pub(super) struct Running {
+    proxy: Arc<Proxy>,
+    exchange: Option<Exchange>,
+    stream: Option<Arc<Stream>>,
+}
+
+impl Running {
+    pub(super) fn new(proxy: &Arc<Proxy>, exchange: Exchange) -> Running {
+        Running { proxy: Arc::clone(proxy), exchange: Some(exchange), stream: None }
+    }
+
+    /// The next message. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Output> {
+        let output = self.exchange.as_mut()?.next().await;
+        if output.as_ref().is_none_or(|output| output.last) {
+            self.exchange = None;
+        }
+        output
+    }
+
+    /// Puts a message where the client may find it although it is not the answer to this request.
+    fn put_aside(&self, output: &Output) {
+        match self.exchange.as_ref().and_then(Exchange::session) {
+            Some(session) => {
+                session.standing().push(&output.message.line());
+            }
+            None => tracing::debug!("Message dropped: the client accepts no stream"),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        match self.exchange.take() {
+            Some(exchange) if exchange.session().is_some() => self.proxy.adopt(exchange, self.stream.take()),
+            _ => {
+                if let Some(stream) = &self.stream {
+                    stream.finish();
+                }
+            }
+        }
+    }
+}
+
+/// Answers a request: waits for the first message, and lets it decide.
+pub(super) async fn answer(mut running: Running, accepts: Accepts, prime: bool) -> Response {
+    let first = loop {
+        match running.next().await {
+            // Cancelled by its client: there is no answer, and HTTP wants one.
+            None => return if accepts.sse { event_stream(stream::empty()) } else { empty(StatusCode::ACCEPTED) },
+            Some(output) if output.last && (accepts.json || output.status != StatusCode::OK) => {
+                return json(output.status, output.message.line());
+            }
+            Some(output) if accepts.sse => break output,
+            Some(output) => running.put_aside(&output),
+        }
+    };
+    let session = running.exchange.as_ref().and_then(Exchange::session);
+    running.stream = session.map(|session| session.open_stream());
+    let proxy = Arc::clone(&running.proxy);
+    events(Sending {
+        keepalive: proxy.settings.timeouts.sse_keepalive,
+        primed: !prime,
+        first: Some(first),
+        ended: false,
+        _counted: proxy.metrics.stream(),
+        running,
+    })
+}
+
+/// The stream of one request.
+struct Sending {
+    running: Running,
+    primed: bool,
+    first: Option<Output>,
+    ended: bool,
+    keepalive: Duration,
+    _counted: GaugeGuard,
+}
+
+fn events(sending: Sending) -> Response {
+    event_stream(stream::unfold(sending, |mut sending| async move {
+        let frame = sending.frame().await?;
+        Some((frame, sending))
+    }))
+}
+
+impl Sending {
+    /// The next piece of the body. Dropped in between, the exchange goes where `Running` sends it.
+    async fn frame(&mut self) -> Option<Bytes> {
+        if !std::mem::replace(&mut self.primed, true)
+            && let Some(stream) = &self.running.stream
+        {
+            // An id to come back with before there is anything to lose (2025-11-25, Streamable HTTP › Sending Messages).
+            let mut out = BytesMut::new();
+            let event = Event { retry: Some(RETRY), ..Event::priming(stream.start().to_bytes()) };
+            encode(&event, &mut out);
+            return Some(out.freeze());
+        }
+        if let Some(first) = self.first.take() {
+            return Some(self.encode(&first));
+        }
+        if self.ended {
+            return None;
+        }
+        let stream = self.running.stream.clone();
+        tokio::select! {
+            biased;
+            // The client has come back for this stream on another connection.
+            () = taken_over(stream.as_ref()) => None,
+            output = self.running.next() => {
+                let output = output?;
+                Some(self.encode(&output))
+            }
+            () = sleep_until(Instant::now() + self.keepalive) => Some(Bytes::from_static(KEEP_ALIVE)),
+        }
+    }
+
+    fn encode(&mut self, output: &Output) -> Bytes {
+        self.ended |= output.last;
+        let data = output.message.line();
+        let id = self.running.stream.as_ref().map(|stream| stream.push(&data));
+        message_event(id, data)
+    }
+}
+
+async fn taken_over(stream: Option<&Arc<Stream>>) {
+    match stream {
+        Some(stream) => stream.taken_over().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One message as an event. Every client knows the type, and those of 2024-11-05 ask for it.
+pub(super) fn message_event(id: Option<EventId>, data: Bytes) -> Bytes {
+    let mut out = BytesMut::with_capacity(data.len() + 64);
+    let event = Event { id: id.map(EventId::to_bytes), event: Some(Bytes::from_static(b"message")), data, retry: None };
+    encode(&event, &mut out);
+    out.freeze()
+}
+
+pub(super) fn encode(event: &Event, out: &mut BytesMut) {
+    if let Err(error) = sse::encode(event, out) {
+        unreachable!("BUG: the proxy's own event ids and types have no line breaks: {error}");
+    }
+}
+
+/// The stream of what belongs to no request, or of one that is resumed.
+pub(super) fn resumed(proxy: &Arc<Proxy>, reader: StreamReader, ended: tokio_util::sync::CancellationToken, prime: bool) -> Response {
+    struct Reading {
+        reader: StreamReader,
+        primed: bool,
+        ended: tokio_util::sync::CancellationToken,
+        drain: tokio_util::sync::CancellationToken,
+        over: bool,
+        keepalive: Duration,
+        _counted: GaugeGuard,
+    }
+    let reading = Reading {
+        reader,
+        primed: !prime,
+        ended,
+        drain: proxy.tasks.drain().clone(),
+        over: false,
+        keepalive: proxy.settings.timeouts.sse_keepalive,
+        _counted: proxy.metrics.stream(),
+    };
+    event_stream(stream::unfold(reading, |mut reading| async move {
+        if reading.over {
+            return None;
+        }
+        let frame = if std::mem::replace(&mut reading.primed, true) {
+            tokio::select! {
+                biased;
+                next = reading.reader.next() => {
+                    let missed = reading.reader.take_missed();
+                    if missed > 0 {
+                        tracing::warn!(missed, "Events were larger than the backlog and are lost");
+                    }
+                    let (id, data) = next?;
+                    message_event(Some(id), data)
+                }
+                () = reading.ended.cancelled() => return None,
+                () = reading.drain.cancelled() => {
+                    // Said before the end, so that the client does not come back at once (2025-11-25, Sending Messages).
+                    reading.over = true;
+                    let mut out = BytesMut::new();
+                    sse::encode_retry(RETRY, &mut out);
+                    out.freeze()
+                }
+                () = sleep_until(Instant::now() + reading.keepalive) => Bytes::from_static(KEEP_ALIVE),
+            }
+        } else {
+            let mut out = BytesMut::new();
+            let event = Event { retry: Some(RETRY), ..Event::priming(reading.reader.position().to_bytes()) };
+            encode(&event, &mut out);
+            out.freeze()
+        };
+        Some((frame, reading))
+    }))
+}
+
+/// A body of events, with what keeps middle-boxes from holding it back.
+pub(super) fn event_stream(frames: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> Response {
+    use futures_util::StreamExt;
+    let frames = frames.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+    let mut response = Response::new(Body::new(StreamBody::new(frames)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}

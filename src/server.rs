@@ -1,0 +1,220 @@
+//! A proxy that listens: bind, run, drain, close.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Duration, Instant, sleep, timeout_at};
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::DropGuard;
+
+use crate::proxy::Proxy;
+use crate::rt::Tasks;
+use crate::session::EndReason;
+use crate::settings::Settings;
+use crate::{admin, front};
+
+/// How long the accept loop rests after an error that will not go away by itself, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a proxy is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It serves.
+    Running,
+    /// It takes nothing new and finishes what it has.
+    Draining,
+    /// It ends sessions and children.
+    Closing,
+    /// Nothing is left.
+    Done,
+}
+
+/// What a shutdown had to do by force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Requests that had not ended when the time for draining was over.
+    pub requests_cut: bool,
+    /// Tasks that had not ended when all time was over, by name.
+    pub survivors: Vec<String>,
+}
+
+impl ShutdownReport {
+    /// Whether everything ended by itself.
+    pub fn is_clean(&self) -> bool {
+        !self.requests_cut && self.survivors.is_empty()
+    }
+}
+
+/// A running proxy. Dropping it stops everything, without waiting for anything.
+#[derive(Debug)]
+pub struct Running {
+    inner: Arc<Inner>,
+    address: SocketAddr,
+    admin: Option<SocketAddr>,
+    _stop: DropGuard,
+}
+
+struct Inner {
+    proxy: Arc<Proxy>,
+    phase: Mutex<Phase>,
+    connections: Mutex<Option<GracefulShutdown>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// Binds and serves. Returns when clients can connect.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(settings: Settings) -> io::Result<Running> {
+        let listener = TcpListener::bind(settings.listen).await?;
+        let address = listener.local_addr()?;
+        let admin_listener = match settings.admin {
+            Some(admin) => Some(TcpListener::bind(admin).await?),
+            None => None,
+        };
+        let admin = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let tasks = Tasks::new();
+        let stop = tasks.stop_on_drop();
+        let proxy = Proxy::build(Settings { listen: address, ..settings }, tasks.clone());
+        let connections = GracefulShutdown::new();
+        accept(&proxy, listener, front::router(&proxy), &connections, "listener");
+        if let Some(listener) = admin_listener {
+            accept(&proxy, listener, admin::router(&proxy), &connections, "admin-listener");
+        }
+        let inner = Inner { proxy, phase: Mutex::new(Phase::Running), connections: Mutex::new(Some(connections)) };
+        Ok(Running { inner: Arc::new(inner), address, admin, _stop: stop })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where `/health`, `/ready` and `/metrics` are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        *self.inner.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.inner.proxy.tasks
+    }
+
+    /// Stops in order: nothing new is accepted, requests under way may finish, standing streams end, sessions and
+    /// children end, tasks end (C-LIFE-3). Takes at most the configured time. A second call finds nothing to do.
+    pub async fn shutdown(&self) -> ShutdownReport {
+        let timeouts = &self.inner.proxy.settings.timeouts;
+        let started = Instant::now();
+        let connections = self.inner.connections.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(connections) = connections else { return ShutdownReport::default() };
+
+        self.enter(Phase::Draining);
+        let proxy = &self.inner.proxy;
+        proxy.tasks.drain().cancel();
+        let drained = timeout_at(started + timeouts.drain, connections.shutdown());
+        let mut drained = pin!(drained);
+        let requests_cut = tokio::select! {
+            drained = &mut drained => drained.is_err(),
+            () = proxy.tasks.stop().cancelled() => true,
+        };
+
+        self.enter(Phase::Closing);
+        proxy.sessions.end_all(EndReason::Shutdown);
+        let survivors = proxy.tasks.close(started + timeouts.shutdown).await;
+        self.enter(Phase::Done);
+        ShutdownReport { requests_cut, survivors: survivors.into_iter().map(|task| task.name.to_owned()).collect() }
+    }
+
+    fn enter(&self, phase: Phase) {
+        tracing::debug!(?phase, "Shutdown");
+        *self.inner.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+}
+
+/// Starts the task that accepts connections for `router`.
+fn accept(proxy: &Arc<Proxy>, listener: TcpListener, router: Router, connections: &GracefulShutdown, name: &'static str) {
+    let proxy = Arc::clone(proxy);
+    let watcher = connections.watcher();
+    let permits = Arc::new(Semaphore::new(proxy.settings.limits.connections));
+    let tasks = proxy.tasks.clone();
+    let loop_tasks = tasks.clone();
+    tasks.spawn(name, async move {
+        let tasks = loop_tasks;
+        loop {
+            // A connection beyond the limit waits in the kernel's queue, where it costs nothing.
+            let accepted = async {
+                let permit = Arc::clone(&permits).acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                biased;
+                () = tasks.drain().cancelled() => return,
+                accepted = accepted => accepted,
+            };
+            let (stream, _) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "Connection not accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let limits = &proxy.settings.limits;
+            let timeouts = &proxy.settings.timeouts;
+            let io = TokioIo::new(Box::pin(guarded(stream, timeouts.write_stall)));
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.timer(TokioTimer::new())
+                .header_read_timeout(timeouts.header_read)
+                .max_headers(limits.header_count)
+                .max_buf_size(limits.header_bytes.max(8192))
+                // A client that closes its side has gone: for a modern one that is how it cancels, and nothing else would tell.
+                .half_close(false);
+            let connection = http.serve_connection(io, TowerToHyperService::new(router.clone()));
+            let connection = watcher.clone().watch(connection);
+            let counted = proxy.metrics.connection();
+            let stop = tasks.stop().clone();
+            tasks.spawn("connection", async move {
+                let _held = (permit, counted);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    ended = connection => if let Err(error) = ended {
+                        tracing::debug!(%error, "Connection ended");
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// A connection on which a client that reads nothing is given up.
+fn guarded(stream: TcpStream, write_stall: Duration) -> TimeoutStream<TcpStream> {
+    // Small events must not wait for more of them.
+    let _ = stream.set_nodelay(true);
+    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
+    let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(write_stall));
+    stream
+}
