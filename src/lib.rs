@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod protocol;
 pub mod settings;
+pub(crate) mod telemetry;
 pub mod testing;
 
 pub(crate) mod bridge;
