@@ -6,6 +6,7 @@ pub mod config;
 pub mod protocol;
 pub mod server;
 pub mod settings;
+pub(crate) mod telemetry;
 pub mod testing;
 
 pub(crate) mod admin;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ pub struct Settings {
     pub path: String,
     /// Listener of `/health`, `/ready` and `/metrics`; `None` switches it off.
     pub admin: Option<SocketAddr>,
+    /// Whether the start fails when `admin` cannot be bound: true when the address was asked for, false when it is the
+    /// default, which a second proxy on the same machine finds taken.
+    pub admin_required: bool,
     /// Values of `Origin` that are served besides loopback ones (exact match).
     pub allow_origins: Vec<String>,
     /// Values of `Host` that are served besides loopback names and the listening address (exact match, port optional).
@@ -55,8 +59,8 @@ pub enum Target {
     Http(HttpTarget),
 }
 
-/// A child process: an argument vector, never a shell line.
-#[derive(Debug, Clone)]
+/// A child process: an argument vector, never a shell line. Its `Debug` only counts the arguments: they may hold secrets.
+#[derive(Clone)]
 pub struct StdioTarget {
     /// Program, looked up in `PATH` when it has no slash.
     pub program: String,
@@ -70,8 +74,8 @@ pub struct StdioTarget {
     pub cwd: Option<PathBuf>,
 }
 
-/// An HTTP server.
-#[derive(Debug, Clone)]
+/// An HTTP server. Its `Debug` shows no more of the URL than [`HttpTarget::shown_url`].
+#[derive(Clone)]
 pub struct HttpTarget {
     /// Its endpoint.
     pub url: Uri,
@@ -79,6 +83,54 @@ pub struct HttpTarget {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Which transport it speaks.
     pub transport: HttpTransport,
+}
+
+impl HttpTarget {
+    /// The URL without what may be a secret: hosted servers put keys into the query, and some into the path, so only the
+    /// usual paths are shown.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        let scheme = self.url.scheme_str().unwrap_or("http");
+        let authority = self
+            .url
+            .authority()
+            .map_or("", |authority| authority.as_str());
+        let host = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host);
+        let path = match self.url.path() {
+            usual @ ("/" | "/mcp" | "/sse") => usual,
+            _ => "/[redacted]",
+        };
+        let query = if self.url.query().is_some() {
+            "?[redacted]"
+        } else {
+            ""
+        };
+        format!("{scheme}://{host}{path}{query}")
+    }
+}
+
+impl fmt::Debug for StdioTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StdioTarget")
+            .field("program", &self.program)
+            .field("args", &format_args!("[{} redacted]", self.args.len()))
+            .field("env", &self.env)
+            .field("pass_env", &self.pass_env)
+            .field("cwd", &self.cwd)
+            .finish()
+    }
+}
+
+impl fmt::Debug for HttpTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTarget")
+            .field("url", &self.shown_url())
+            .field("headers", &self.headers)
+            .field("transport", &self.transport)
+            .finish()
+    }
 }
 
 /// Which HTTP transport an upstream speaks.
@@ -92,6 +144,15 @@ pub enum HttpTransport {
     Sse,
 }
 
+impl HttpTransport {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 3] = [
+        ("auto", Self::Auto),
+        ("streamable-http", Self::Streamable),
+        ("sse", Self::Sse),
+    ];
+}
+
 /// Which eras an upstream is taken to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EraChoice {
@@ -101,6 +162,15 @@ pub enum EraChoice {
     Legacy,
     /// Stateless (2026-07-28).
     Modern,
+}
+
+impl EraChoice {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 3] = [
+        ("auto", Self::Auto),
+        ("legacy", Self::Legacy),
+        ("modern", Self::Modern),
+    ];
 }
 
 /// A text that must not be shown: its `Debug` is redacted.
@@ -113,144 +183,166 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Sizes and counts. None is unlimited.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Largest body of a client's request, in bytes (413 beyond it).
-    pub body_bytes: usize,
-    /// Largest header block of a client's request, in bytes (431 beyond it).
-    pub header_bytes: usize,
-    /// Most header fields in a client's request.
-    pub header_count: usize,
-    /// Deepest nesting of a message.
-    pub depth: usize,
-    /// Largest message from an upstream, in bytes: a line of a child, an SSE event, a JSON body.
-    pub message_bytes: usize,
-    /// Most entries in a batch (2025-03-26).
-    pub batch: usize,
-    /// Most sessions at once, over all upstreams.
-    pub sessions: usize,
-    /// Most requests in flight in one session.
-    pub in_flight: usize,
-    /// Most client connections at once.
-    pub connections: usize,
-    /// Most requests waiting for a connection of one upstream.
-    pub queue: usize,
-    /// Most events kept per stream for resumption.
-    pub backlog_events: usize,
-    /// Most bytes kept per stream for resumption.
-    pub backlog_bytes: usize,
-    /// Most GET streams at once in one session.
-    pub get_streams: usize,
+/// One number of [`Limits`] or [`Timeouts`]: how it is called, where it is kept, and what it may be. The configuration
+/// reader, its schema and its documentation all work through these, so that they cannot disagree.
+pub(crate) struct Number<Table: 'static, Value: 'static> {
+    /// The name of the field, and of the key.
+    pub(crate) name: &'static str,
+    /// The doc comment of the field.
+    pub(crate) about: &'static str,
+    /// What is accepted. Zero is in no range: it would be read as "unlimited" by one half of the readers.
+    pub(crate) range: RangeInclusive<Value>,
+    /// The field.
+    pub(crate) slot: fn(&mut Table) -> &mut Value,
 }
 
-/// Waits. None is infinite.
-#[derive(Debug, Clone)]
-pub struct Timeouts {
-    /// From accepting a connection, or from the first byte of a further request, to complete headers.
-    pub header_read: Duration,
-    /// From complete headers to a complete body.
-    pub body_total: Duration,
-    /// Between two pieces of a body.
-    pub body_idle: Duration,
-    /// How long a client may not read what is written to it.
-    pub write_stall: Duration,
-    /// Silence on an SSE stream after which a comment is sent.
-    pub sse_keepalive: Duration,
-    /// From a session's start to `notifications/initialized`.
-    pub session_init: Duration,
-    /// Life of a session without client activity.
-    pub session_idle: Duration,
-    /// Life of a session at all (it ends when idle).
-    pub session_max_age: Duration,
-    /// How long events are kept for resumption.
-    pub backlog_retention: Duration,
-    /// Waiting for a connection of an upstream.
-    pub acquire: Duration,
-    /// From starting a child or connection to its answer to the handshake.
-    pub start: Duration,
-    /// Waiting for the answer to `server/discover` when the era is not known.
-    pub probe: Duration,
-    /// A child not reading its input.
-    pub write_stall_child: Duration,
-    /// A started line of a child not ending.
-    pub partial_line: Duration,
-    /// A request without an answer; each progress notification starts it again.
-    pub request: Duration,
-    /// A request without an answer, whatever its progress.
-    pub request_max: Duration,
-    /// A question to the client (sampling, elicitation, roots) without an answer.
-    pub question: Duration,
-    /// After a cancellation: how long a late answer is waited for before the connection counts as dirty.
-    pub cancel_grace: Duration,
-    /// Connecting to an HTTP upstream, TLS included.
-    pub connect: Duration,
-    /// Between two pieces of an upstream's JSON body.
-    pub upstream_body_idle: Duration,
-    /// Silence on an upstream's SSE stream after which it counts as lost.
-    pub upstream_sse_idle: Duration,
-    /// Life of an unused pooled HTTP connection.
-    pub upstream_keepalive: Duration,
-    /// Stopping a child: from closing its input to SIGTERM.
-    pub stop_eof: Duration,
-    /// Stopping a child: from SIGTERM to SIGKILL.
-    pub stop_term: Duration,
-    /// Shutdown: how long requests in flight may finish.
-    pub drain: Duration,
-    /// Shutdown at all.
-    pub shutdown: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            body_bytes: 4 << 20,
-            header_bytes: 32 << 10,
-            header_count: 100,
-            depth: 128,
-            message_bytes: 16 << 20,
-            batch: 100,
-            sessions: 1_000,
-            in_flight: 32,
-            connections: 4_096,
-            queue: 64,
-            backlog_events: 256,
-            backlog_bytes: 1 << 20,
-            get_streams: 2,
-        }
+impl<Table> Number<Table, usize> {
+    /// Whether the number is a size (which may be written "4 MiB") and not a count.
+    pub(crate) fn is_size(&self) -> bool {
+        self.name.ends_with("_bytes")
     }
 }
 
-impl Default for Timeouts {
-    fn default() -> Self {
-        let s = Duration::from_secs;
-        Timeouts {
-            header_read: s(10),
-            body_total: s(30),
-            body_idle: s(10),
-            write_stall: s(30),
-            sse_keepalive: s(15),
-            session_init: s(30),
-            session_idle: s(30 * 60),
-            session_max_age: s(24 * 3600),
-            backlog_retention: s(5 * 60),
-            acquire: s(5),
-            start: s(30),
-            probe: s(5),
-            write_stall_child: s(10),
-            partial_line: s(30),
-            request: s(5 * 60),
-            request_max: s(60 * 60),
-            question: s(10 * 60),
-            cancel_grace: s(5),
-            connect: s(5),
-            upstream_body_idle: s(30),
-            upstream_sse_idle: s(5 * 60),
-            upstream_keepalive: s(4),
-            stop_eof: s(2),
-            stop_term: s(3),
-            drain: s(20),
-            shutdown: s(30),
+/// Declares a table of numbers once: the struct, its default, and the list of its [`Number`]s.
+macro_rules! numbers {
+    ($(#[doc = $about:literal])+ pub struct $Table:ident of $Value:ty {
+        $($(#[doc = $doc:literal])+ $field:ident: $default:expr, in $range:expr;)+
+    }) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone)]
+        pub struct $Table {
+            $($(#[doc = $doc])+ pub $field: $Value,)+
         }
+
+        impl Default for $Table {
+            fn default() -> Self {
+                $Table { $($field: $default,)+ }
+            }
+        }
+
+        impl $Table {
+            /// Every field.
+            pub(crate) const NUMBERS: &'static [Number<Self, $Value>] = &[
+                $(Number {
+                    name: stringify!($field),
+                    about: concat!($($doc),+),
+                    range: $range,
+                    slot: |table| &mut table.$field,
+                },)+
+            ];
+        }
+    };
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+/// No size is larger than 4 GiB: lengths fit 32 bits, and sums of a few of them fit `usize` everywhere.
+const BYTES_MAX: usize = u32::MAX as usize;
+
+numbers! {
+    /// Sizes and counts. None is unlimited.
+    pub struct Limits of usize {
+        /// Largest body of a client's request, in bytes (413 beyond it).
+        body_bytes: 4 * MIB, in KIB..=BYTES_MAX;
+        // The HTTP parser's own buffer is no smaller than 8 KiB.
+        /// Largest header block of a client's request, in bytes (431 beyond it).
+        header_bytes: 32 * KIB, in 8 * KIB..=16 * MIB;
+        /// Most header fields in a client's request.
+        header_count: 100, in 16..=10_000;
+        // JSON parsers stop at 128 levels by default, so a larger limit would not be kept by all of them.
+        /// Deepest nesting of a message.
+        depth: 128, in 8..=128;
+        /// Largest message from an upstream, in bytes: a line of a child, an SSE event, a JSON body.
+        message_bytes: 16 * MIB, in KIB..=BYTES_MAX;
+        /// Most entries in a batch (2025-03-26).
+        batch: 100, in 1..=10_000;
+        /// Most sessions at once, over all upstreams.
+        sessions: 1_000, in 1..=1_000_000;
+        /// Most requests in flight in one session.
+        in_flight: 32, in 1..=10_000;
+        /// Most client connections at once.
+        connections: 4_096, in 1..=1_000_000;
+        /// Most requests waiting for a connection of one upstream.
+        queue: 64, in 1..=100_000;
+        /// Most events kept per stream for resumption.
+        backlog_events: 256, in 1..=1_000_000;
+        /// Most bytes kept per stream for resumption.
+        backlog_bytes: MIB, in KIB..=BYTES_MAX;
+        /// Most GET streams at once in one session.
+        get_streams: 2, in 1..=64;
+    }
+}
+
+const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const fn hours(count: u64) -> Duration {
+    Duration::from_secs(count * 3600)
+}
+
+const fn days(count: u64) -> Duration {
+    Duration::from_secs(count * 24 * 3600)
+}
+
+numbers! {
+    /// Waits. None is infinite.
+    pub struct Timeouts of Duration {
+        /// From accepting a connection, or from the first byte of a further request, to complete headers.
+        header_read: secs(10), in ms(10)..=hours(1);
+        /// From complete headers to a complete body.
+        body_total: secs(30), in ms(10)..=hours(1);
+        /// Between two pieces of a body.
+        body_idle: secs(10), in ms(10)..=hours(1);
+        /// How long a client may not read what is written to it.
+        write_stall: secs(30), in ms(10)..=hours(1);
+        /// Silence on an SSE stream after which a comment is sent.
+        sse_keepalive: secs(15), in ms(100)..=hours(1);
+        /// From a session's start to `notifications/initialized`.
+        session_init: secs(30), in ms(10)..=hours(1);
+        /// Life of a session without client activity.
+        session_idle: secs(30 * 60), in ms(100)..=days(30);
+        /// Life of a session at all (it ends when idle).
+        session_max_age: hours(24), in ms(100)..=days(365);
+        /// How long events are kept for resumption.
+        backlog_retention: secs(5 * 60), in ms(10)..=hours(24);
+        /// Waiting for a connection of an upstream.
+        acquire: secs(5), in ms(10)..=hours(1);
+        /// From starting a child or connection to its answer to the handshake.
+        start: secs(30), in ms(10)..=hours(1);
+        /// Waiting for the answer to `server/discover` when the era is not known.
+        probe: secs(5), in ms(10)..=hours(1);
+        /// A child not reading its input.
+        write_stall_child: secs(10), in ms(10)..=hours(1);
+        /// A started line of a child not ending.
+        partial_line: secs(30), in ms(10)..=hours(1);
+        /// A request without an answer; each progress notification starts it again.
+        request: secs(5 * 60), in ms(10)..=hours(24);
+        /// A request without an answer, whatever its progress.
+        request_max: hours(1), in ms(10)..=days(7);
+        /// A question to the client (sampling, elicitation, roots) without an answer.
+        question: secs(10 * 60), in ms(10)..=hours(24);
+        /// After a cancellation: how long a late answer is waited for before the connection counts as dirty.
+        cancel_grace: secs(5), in ms(10)..=hours(1);
+        /// Connecting to an HTTP upstream, TLS included.
+        connect: secs(5), in ms(10)..=hours(1);
+        /// Between two pieces of an upstream's JSON body.
+        upstream_body_idle: secs(30), in ms(10)..=hours(1);
+        /// Silence on an upstream's SSE stream after which it counts as lost.
+        upstream_sse_idle: secs(5 * 60), in ms(100)..=hours(24);
+        /// Life of an unused pooled HTTP connection.
+        upstream_keepalive: secs(4), in ms(10)..=hours(1);
+        /// Stopping a child: from closing its input to SIGTERM.
+        stop_eof: secs(2), in ms(10)..=hours(1);
+        /// Stopping a child: from SIGTERM to SIGKILL.
+        stop_term: secs(3), in ms(10)..=hours(1);
+        /// Shutdown: how long requests in flight may finish.
+        drain: secs(20), in ms(10)..=hours(1);
+        /// Shutdown at all.
+        shutdown: secs(30), in ms(10)..=hours(1);
     }
 }

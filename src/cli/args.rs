@@ -1,0 +1,323 @@
+//! The arguments as data. What they mean together is decided in `serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{
+    BoolishValueParser, PossibleValuesParser, RangedU64ValueParser, TypedValueParser,
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, FaultKind};
+use crate::settings::{EraChoice, HttpTransport, Timeouts};
+
+/// A reverse proxy for MCP: any server behind one endpoint, any client revision.
+#[derive(Debug, Parser)]
+#[command(
+    name = "shadowcat",
+    version,
+    arg_required_else_help = true,
+    after_help = "`shadowcat -- COMMAND` is short for `shadowcat serve -- COMMAND`."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put MCP servers behind one HTTP endpoint
+    Serve(Box<ServeArgs>),
+    /// Be a stdio server for a client that can only spawn one, in front of a server that speaks HTTP
+    Connect(ConnectArgs),
+    /// Run a fake MCP server whose behaviour is scripted
+    #[command(subcommand)]
+    Fake(Fake),
+    /// Tell about the configuration file
+    #[command(subcommand, name = "config")]
+    Config(ConfigCommand),
+}
+
+/// `serve`: put MCP servers behind one HTTP endpoint.
+///
+/// Without a command, an upstream or a file, the built-in demo server is served.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where MCP clients connect [default: 127.0.0.1:8080]
+    #[arg(long, env = "SHADOWCAT_LISTEN", value_name = "ADDR", value_parser = config::parse_address)]
+    pub listen: Option<SocketAddr>,
+
+    /// Path of the endpoint [default: /mcp]
+    #[arg(long, env = "SHADOWCAT_PATH")]
+    pub path: Option<String>,
+
+    /// Where /health, /ready and /metrics are served, or `off` [default: 127.0.0.1:9464]
+    #[arg(long, env = "SHADOWCAT_ADMIN", value_name = "ADDR", value_parser = admin)]
+    pub admin: Option<Admin>,
+
+    /// Configuration file (TOML; `shadowcat config schema` describes it)
+    #[arg(long, env = "SHADOWCAT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// File with the `mcpServers` of an MCP host
+    #[arg(long, env = "SHADOWCAT_MCP_JSON", value_name = "FILE")]
+    pub mcp_json: Option<PathBuf>,
+
+    /// The server to put behind the endpoint: one that speaks HTTP
+    #[arg(
+        long,
+        env = "SHADOWCAT_UPSTREAM",
+        value_name = "URL",
+        hide_env_values = true,
+        conflicts_with = "command"
+    )]
+    pub upstream: Option<String>,
+
+    /// How the upstream speaks [default: auto]
+    #[arg(long, env = "SHADOWCAT_TRANSPORT", value_parser = transport())]
+    pub transport: Option<HttpTransport>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub headers: HeaderArgs,
+
+    /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
+    #[arg(
+        long,
+        env = "SHADOWCAT_ENV",
+        value_name = "K=V",
+        hide_env_values = true
+    )]
+    pub env: Vec<String>,
+
+    /// Let COMMAND inherit a variable besides PATH, HOME and the like (repeatable, or separated by commas)
+    #[arg(
+        long,
+        env = "SHADOWCAT_PASS_ENV",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub pass_env: Vec<String>,
+
+    /// Working directory of COMMAND
+    #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
+    pub cwd: Option<String>,
+
+    /// Name of the server given by COMMAND or --upstream [default: main]
+    #[arg(long, env = "SHADOWCAT_NAME")]
+    pub name: Option<String>,
+
+    /// Which revisions the server speaks: up to 2025-11-25, or from 2026-07-28 [default: auto]
+    #[arg(long, env = "SHADOWCAT_ERA", value_parser = era())]
+    pub era: Option<EraChoice>,
+
+    /// How many child processes, or sessions with the upstream, may exist at once [default: 64]
+    #[arg(long, env = "SHADOWCAT_MAX_CONNECTIONS", value_name = "N", value_parser = max_connections())]
+    pub max_connections: Option<usize>,
+
+    /// Origin of web pages that may connect, besides loopback ones (repeatable, or separated by commas)
+    #[arg(
+        long = "allow-origin",
+        env = "SHADOWCAT_ALLOW_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    pub allow_origins: Vec<String>,
+
+    /// Host by which clients may call the proxy, besides loopback ones (repeatable, or separated by commas)
+    #[arg(
+        long = "allow-host",
+        env = "SHADOWCAT_ALLOW_HOST",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
+    pub allow_hosts: Vec<String>,
+
+    /// Client header that is passed on to the upstream (repeatable, or separated by commas)
+    #[arg(
+        long = "forward-header",
+        env = "SHADOWCAT_FORWARD_HEADER",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub forward_headers: Vec<String>,
+
+    /// Do not serve the HTTP+SSE transport (2024-11-05)
+    #[arg(long, env = "SHADOWCAT_NO_HTTP_SSE", value_parser = BoolishValueParser::new())]
+    pub no_http_sse: bool,
+
+    /// How long a request may go without an answer or progress [default: 5m]
+    #[arg(long, env = "SHADOWCAT_REQUEST_TIMEOUT", value_name = "TIME", value_parser = request_timeout)]
+    pub request_timeout: Option<Duration>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+
+    /// Check the configuration, print what would be served, and exit
+    #[arg(long, env = "SHADOWCAT_CHECK", value_parser = BoolishValueParser::new())]
+    pub check: bool,
+
+    /// The server to put behind the endpoint: a program that speaks MCP on standard input and output
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `connect`: be a stdio server in front of one that speaks HTTP.
+#[derive(Debug, Args)]
+pub struct ConnectArgs {
+    /// The server to connect to
+    #[arg(value_name = "URL")]
+    pub url: String,
+
+    /// How the server speaks [default: auto]
+    #[arg(long, env = "SHADOWCAT_TRANSPORT", value_parser = transport())]
+    pub transport: Option<HttpTransport>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub headers: HeaderArgs,
+
+    /// Which revisions the server speaks: up to 2025-11-25, or from 2026-07-28 [default: auto]
+    #[arg(long, env = "SHADOWCAT_ERA", value_parser = era())]
+    pub era: Option<EraChoice>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}
+
+/// Headers for an HTTP upstream.
+#[derive(Debug, Args)]
+pub struct HeaderArgs {
+    /// Send a header to the upstream (repeatable; `${VAR}` in the value is expanded, which keeps secrets out of `ps`)
+    // Taken as text: clap would print the value of a malformed one, and the value may be a secret. For the same reason
+    // lines of the variable are separated only here, where no header can contain one.
+    #[arg(
+        long = "header",
+        env = "SHADOWCAT_HEADER",
+        value_name = "K: V",
+        value_delimiter = '\n',
+        hide_env_values = true
+    )]
+    pub headers: Vec<String>,
+}
+
+/// What is logged, and how. Logs go to standard error.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// What to log: error, warn, info, debug, trace, off, or a filter such as `shadowcat=debug,hyper=info`
+    #[arg(
+        long,
+        env = "SHADOWCAT_LOG",
+        value_name = "LEVEL|FILTER",
+        default_value = "info",
+        value_parser = log_filter
+    )]
+    pub log: String,
+
+    /// How to write logs
+    #[arg(long, env = "SHADOWCAT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// `fake`: scripted servers for those who test MCP software.
+#[derive(Debug, Subcommand)]
+pub enum Fake {
+    /// An MCP server on standard input and output
+    Stdio {
+        /// Script of its behaviour
+        #[arg(long, env = "SHADOWCAT_FAKE_SCRIPT", value_name = "FILE")]
+        script: Option<PathBuf>,
+    },
+    /// An HTTP server with SSE streams
+    Sse {
+        /// Where it listens
+        #[arg(
+            long,
+            env = "SHADOWCAT_FAKE_LISTEN",
+            value_name = "ADDR",
+            default_value = "127.0.0.1:8000",
+            value_parser = config::parse_address
+        )]
+        listen: SocketAddr,
+        /// Plan of its faults
+        #[arg(long, env = "SHADOWCAT_FAKE_PLAN", value_name = "FILE")]
+        plan: Option<PathBuf>,
+    },
+}
+
+/// `config`: about the configuration file.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the JSON schema of the configuration file
+    Schema,
+}
+
+/// The value of `--admin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admin {
+    /// Served at this address.
+    At(SocketAddr),
+    /// Not served.
+    Off,
+}
+
+fn admin(text: &str) -> Result<Admin, FaultKind> {
+    match text {
+        "off" => Ok(Admin::Off),
+        address => config::parse_address(address).map(Admin::At),
+    }
+}
+
+fn transport() -> impl TypedValueParser<Value = HttpTransport> {
+    named(HttpTransport::NAMED)
+}
+
+fn era() -> impl TypedValueParser<Value = EraChoice> {
+    named(EraChoice::NAMED)
+}
+
+/// Takes the names of the choices, and nothing else.
+fn named<V: Copy + Send + Sync + 'static>(
+    choices: [(&'static str, V); 3],
+) -> impl TypedValueParser<Value = V> {
+    PossibleValuesParser::new(choices.map(|(name, _)| name)).try_map(move |text| {
+        let choice = choices.iter().find(|(name, _)| *name == text);
+        choice.map(|(_, value)| *value).ok_or(FaultKind::Malformed {
+            expected: "one of the choices",
+        })
+    })
+}
+
+fn max_connections() -> RangedU64ValueParser<usize> {
+    let range = config::MAX_CONNECTIONS;
+    RangedU64ValueParser::new().range(*range.start() as u64..=*range.end() as u64)
+}
+
+fn request_timeout(text: &str) -> Result<Duration, FaultKind> {
+    let value = config::parse_duration(text)?;
+    match Timeouts::NUMBERS
+        .iter()
+        .find(|number| number.name == "request")
+    {
+        Some(number) => number.check(value),
+        None => Ok(value),
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    crate::telemetry::filter(text).map(|_| text.to_owned())
+}

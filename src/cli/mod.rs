@@ -1,0 +1,160 @@
+//! The command line: arguments, logging, exit code.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod args;
+mod exit;
+mod serve;
+
+pub use args::{
+    Admin, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat,
+    ServeArgs,
+};
+pub use exit::Exit;
+
+use crate::config::{FaultKind, Faults, Note, Place};
+use crate::settings::{Settings, UpstreamSettings};
+
+/// Runs the program: parses the arguments, does what they say, returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(with_subcommand(std::env::args_os().collect())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors too, for standard output and with code 0. If nobody reads, so be it.
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Fine.into()
+            };
+        }
+    };
+    match cli.command {
+        Command::Serve(args) => serve(&args),
+        Command::Connect(args) => connect(&args),
+        Command::Fake(fake) => run_fake(fake),
+        Command::Config(ConfigCommand::Schema) => {
+            print(format_args!("{:#}\n", crate::config::schema()))
+        }
+    }
+}
+
+/// `shadowcat -- COMMAND` is `shadowcat serve -- COMMAND`.
+fn with_subcommand(mut args: Vec<OsString>) -> Vec<OsString> {
+    if args.get(1).is_some_and(|arg| arg == "--") {
+        args.insert(1, "serve".into());
+    }
+    args
+}
+
+fn serve(args: &ServeArgs) -> ExitCode {
+    // The demo server is this program in another role.
+    let own_program = match std::env::current_exe().map(|path| path.into_os_string().into_string())
+    {
+        Ok(Ok(program)) => program,
+        Ok(Err(_)) | Err(_) => "shadowcat".to_owned(),
+    };
+    let loaded = match args.load(&own_program, &variable) {
+        Ok(loaded) => loaded,
+        Err(faults) => return refuse(&faults),
+    };
+    if args.check {
+        for note in &loaded.notes {
+            complain(format_args!("note: {note}"));
+        }
+        return print(format_args!(
+            "The configuration is valid.\n{}",
+            serve::Summary(&loaded.settings)
+        ));
+    }
+    if let Err(code) = start_log(&args.log) {
+        return code;
+    }
+    loaded.notes.iter().for_each(log_note);
+    run_serve(loaded.settings)
+}
+
+fn connect(args: &ConnectArgs) -> ExitCode {
+    let upstream = match args.load(&variable) {
+        Ok(upstream) => upstream,
+        Err(faults) => return refuse(&faults),
+    };
+    if let Err(code) = start_log(&args.log) {
+        return code;
+    }
+    run_connect(upstream)
+}
+
+/// Serves until told to stop.
+fn run_serve(_settings: Settings) -> ExitCode {
+    not_built("serve")
+}
+
+/// Relays between standard input and output and an HTTP server until either ends.
+fn run_connect(_upstream: UpstreamSettings) -> ExitCode {
+    not_built("connect")
+}
+
+/// Runs a fake server until it ends.
+fn run_fake(_fake: Fake) -> ExitCode {
+    not_built("fake")
+}
+
+fn not_built(what: &str) -> ExitCode {
+    complain(format_args!("error: this build cannot `{what}`"));
+    Exit::Internal.into()
+}
+
+/// A variable of the environment. One that is not Unicode counts as unset, as what it means cannot be said.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn start_log(args: &LogArgs) -> Result<(), ExitCode> {
+    crate::telemetry::init(&args.log, args.log_format == LogFormat::Json).map_err(|error| {
+        complain(format_args!("error: --log: {error}"));
+        Exit::Usage.into()
+    })
+}
+
+fn log_note(note: &Note) {
+    tracing::warn!(place = %note.place, note = %note.kind, "Configuration note");
+}
+
+/// Reports faults, one per line with its place first, as editors and terminals like to link them.
+fn refuse(faults: &Faults) -> ExitCode {
+    match faults.iter().count() {
+        1 => complain(format_args!("error: {faults}")),
+        count => complain(format_args!(
+            "error: the configuration has {count} faults\n{faults}"
+        )),
+    }
+    let of = |fault: &crate::config::Fault| match (&fault.kind, &fault.place) {
+        (FaultKind::Exposed { .. }, _) => Exit::Refused,
+        (_, Place::File { .. }) => Exit::Config,
+        (_, Place::Argument(_)) => Exit::Usage,
+    };
+    // A file's faults outweigh an argument's; that the address is unsafe is only the reason if it is the only one.
+    let exits: Vec<Exit> = faults.iter().map(of).collect();
+    let weighed = [Exit::Config, Exit::Usage, Exit::Refused];
+    let exit = weighed.into_iter().find(|exit| exits.contains(exit));
+    exit.unwrap_or(Exit::Internal).into()
+}
+
+/// Writes a result to standard output. A reader that has gone away is no fault of ours.
+fn print(text: fmt::Arguments<'_>) -> ExitCode {
+    match std::io::stdout().write_fmt(text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Internal.into(),
+        _ => Exit::Fine.into(),
+    }
+}
+
+/// Writes a line to standard error, if anybody is there to read it.
+fn complain(text: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

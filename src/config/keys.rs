@@ -1,0 +1,152 @@
+//! The keys of the configuration file, apart from the numbers: those are declared with
+//! [`Limits`](crate::settings::Limits) and [`Timeouts`](crate::settings::Timeouts).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{Config, Placed, ServerConfig, Template};
+use crate::settings::{EraChoice, HttpTransport};
+
+/// A key of the table `T`.
+pub(crate) struct Key<T: 'static> {
+    pub(crate) name: &'static str,
+    /// What it does, for the schema.
+    pub(crate) about: &'static str,
+    pub(crate) kind: Kind<T>,
+}
+
+/// What a key takes, and where it is kept.
+pub(crate) enum Kind<T: 'static> {
+    Flag(Optional<T, bool>),
+    Count(RangeInclusive<usize>, Optional<T, usize>),
+    Address(Optional<T, SocketAddr>),
+    AddressOrOff(Optional<T, Option<SocketAddr>>),
+    Text(Optional<T, String>),
+    Texts(fn(&mut T) -> &mut Vec<Placed<String>>),
+    Template(Optional<T, Template>),
+    Templates(fn(&mut T) -> &mut Vec<Placed<Template>>),
+    /// A table of texts.
+    Pairs(fn(&mut T) -> &mut Vec<(Placed<String>, Template)>),
+    Transport(Optional<T, HttpTransport>),
+    Era(Optional<T, EraChoice>),
+    Limits(fn(&mut T) -> &mut BTreeMap<&'static str, Placed<usize>>),
+    Timeouts(fn(&mut T) -> &mut BTreeMap<&'static str, Placed<Duration>>),
+    Servers(fn(&mut T) -> &mut Vec<ServerConfig>),
+}
+
+type Optional<T, V> = fn(&mut T) -> &mut Option<Placed<V>>;
+
+/// How many connections to one server may be allowed.
+pub(crate) const MAX_CONNECTIONS: RangeInclusive<usize> = 1..=10_000;
+
+/// The keys at the top of the file.
+pub(crate) const TOP: &[Key<Config>] = &[
+    Key {
+        name: "listen",
+        about: "Address and port where MCP clients connect. Default: 127.0.0.1:8080.",
+        kind: Kind::Address(|config| &mut config.listen),
+    },
+    Key {
+        name: "path",
+        about: "Path of the endpoint. Default: /mcp.",
+        kind: Kind::Text(|config| &mut config.path),
+    },
+    Key {
+        name: "admin",
+        about: "Address and port of /health, /ready and /metrics, or \"off\". Default: 127.0.0.1:9464.",
+        kind: Kind::AddressOrOff(|config| &mut config.admin),
+    },
+    Key {
+        name: "allow_origins",
+        about: "Origins of web pages that may connect, besides loopback ones: \"https://app.example\".",
+        kind: Kind::Texts(|config| &mut config.allow_origins),
+    },
+    Key {
+        name: "allow_hosts",
+        about: "Hosts by which clients may call the proxy, besides loopback ones: \"mcp.example\" or \
+                \"mcp.example:8080\". Needed to listen on an address that other machines can reach.",
+        kind: Kind::Texts(|config| &mut config.allow_hosts),
+    },
+    Key {
+        name: "http_sse",
+        about: "Whether the HTTP+SSE transport (MCP 2024-11-05) is served as well. Default: true.",
+        kind: Kind::Flag(|config| &mut config.http_sse),
+    },
+    Key {
+        name: "limits",
+        about: "Sizes and counts. None is unlimited.",
+        kind: Kind::Limits(|config| &mut config.limits),
+    },
+    Key {
+        name: "timeouts",
+        about: "Waits. None is infinite.",
+        kind: Kind::Timeouts(|config| &mut config.timeouts),
+    },
+    Key {
+        name: "servers",
+        about: "The MCP servers behind the proxy, by name.",
+        kind: Kind::Servers(|config| &mut config.servers),
+    },
+];
+
+/// The keys of `[servers.NAME]`.
+pub(crate) const SERVER: &[Key<ServerConfig>] = &[
+    Key {
+        name: "command",
+        about: "Program to start, looked up in PATH when it has no slash. No shell is involved.",
+        kind: Kind::Template(|server| &mut server.command),
+    },
+    Key {
+        name: "args",
+        about: "Arguments of the program.",
+        kind: Kind::Templates(|server| &mut server.args),
+    },
+    Key {
+        name: "env",
+        about: "Variables set for the program.",
+        kind: Kind::Pairs(|server| &mut server.env),
+    },
+    Key {
+        name: "pass_env",
+        about: "Variables that the program inherits from the proxy, besides PATH, HOME and the like.",
+        kind: Kind::Texts(|server| &mut server.pass_env),
+    },
+    Key {
+        name: "cwd",
+        about: "Working directory of the program. Default: the proxy's own.",
+        kind: Kind::Template(|server| &mut server.cwd),
+    },
+    Key {
+        name: "url",
+        about: "Endpoint of a server that speaks HTTP.",
+        kind: Kind::Template(|server| &mut server.url),
+    },
+    Key {
+        name: "headers",
+        about: "Headers sent with every request to `url`.",
+        kind: Kind::Pairs(|server| &mut server.headers),
+    },
+    Key {
+        name: "transport",
+        about: "What `url` speaks. \"auto\", the default, tries Streamable HTTP, then HTTP+SSE.",
+        kind: Kind::Transport(|server| &mut server.transport),
+    },
+    Key {
+        name: "era",
+        about: "Which revisions the server speaks: \"legacy\" up to 2025-11-25 (with sessions), \"modern\" from \
+                2026-07-28 (without). \"auto\", the default, asks it.",
+        kind: Kind::Era(|server| &mut server.era),
+    },
+    Key {
+        name: "max_connections",
+        about: "How many child processes, or sessions at `url`, may exist at once. Default: 64.",
+        kind: Kind::Count(MAX_CONNECTIONS, |server| &mut server.max_connections),
+    },
+    Key {
+        name: "forward_headers",
+        about: "Headers of client requests that are passed on to `url`. Default: none, credentials stay here.",
+        kind: Kind::Texts(|server| &mut server.forward_headers),
+    },
+];

@@ -1,0 +1,494 @@
+//! From what was said to what the program runs on. This conversion is the only validation: whoever holds
+//! [`Settings`] need not check them again.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use http::{HeaderName, HeaderValue, Uri, uri};
+
+use super::expand::expand;
+use super::fault::{Fault, FaultKind, Place, Placed};
+use super::{Config, ServerConfig, Template, values};
+use crate::settings::{
+    EraChoice, HttpTarget, HttpTransport, Limits, Secret, Settings, StdioTarget, Target, Timeouts,
+    UpstreamSettings,
+};
+
+/// Where the proxy listens if nothing is said.
+const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
+
+/// How many connections to one server there may be if nothing is said.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Waits that end inside others: the first, if given, must not be longer than the second, which would cut it short.
+/// Nothing is wrong with a first that is only a default.
+const NESTED: [(&str, &str); 5] = [
+    ("body_idle", "body_total"),
+    ("session_idle", "session_max_age"),
+    ("probe", "start"),
+    ("request", "request_max"),
+    ("drain", "shutdown"),
+];
+
+/// Headers that the proxy writes on requests to an upstream, or that HTTP itself owns. If users could set them, one
+/// hop or the other would be told something wrong about the message.
+const OWN_HEADERS: [&str; 18] = [
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Makes the settings. They are only good if no fault was added.
+pub(crate) fn settings(
+    config: &Config,
+    variable: &dyn Fn(&str) -> Option<String>,
+    faults: &mut Vec<Fault>,
+) -> Settings {
+    let mut resolver = Resolver { variable, faults };
+    let listen = config
+        .listen
+        .as_ref()
+        .map_or(LISTEN.into(), |listen| listen.value);
+    let settings = Settings {
+        listen,
+        path: resolver.path(config.path.as_ref()),
+        admin: resolver.admin(config, listen),
+        admin_required: config
+            .admin
+            .as_ref()
+            .is_some_and(|admin| admin.value.is_some()),
+        allow_origins: resolver.checked(&config.allow_origins, ORIGIN, is_origin),
+        allow_hosts: resolver.checked(&config.allow_hosts, HOST, is_host),
+        http_sse: config.http_sse.as_ref().is_none_or(|flag| flag.value),
+        upstreams: config
+            .servers
+            .iter()
+            .map(|server| resolver.upstream(server))
+            .collect(),
+        limits: limits(config),
+        timeouts: resolver.timeouts(config),
+    };
+    resolver.exposure(config, &settings);
+    settings
+}
+
+/// Makes the settings of one server. They are only good if no fault was added.
+pub(crate) fn upstream(
+    server: &ServerConfig,
+    variable: &dyn Fn(&str) -> Option<String>,
+    faults: &mut Vec<Fault>,
+) -> UpstreamSettings {
+    Resolver { variable, faults }.upstream(server)
+}
+
+const ORIGIN: &str = "an origin without a path, such as \"https://app.example\"";
+const HOST: &str =
+    "a host name or address, such as \"mcp.example\" or \"mcp.example:8080\" (no wildcard)";
+const NAME: &str = "a name of 1 to 64 characters A-Z a-z 0-9 _ . -, of which one is no dot";
+const PATH: &str = "a path such as \"/mcp\": segments of A-Z a-z 0-9 _ . ~ -, no slash at the end";
+const URL: &str = "a URL that starts with http:// or https:// and names a host (credentials belong into `headers`)";
+const VARIABLE: &str = "the name of an environment variable";
+const NO_NUL: &str = "a string that is not empty and has no NUL character";
+const HEADER_NAME: &str = "the name of a header";
+const HEADER_VALUE: &str = "a header value: visible ASCII characters, spaces, tabs";
+
+struct Resolver<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Resolver<'_> {
+    fn fault(&mut self, place: &Place, kind: FaultKind) {
+        self.faults.push(Fault {
+            place: place.clone(),
+            kind,
+        });
+    }
+
+    fn path(&mut self, given: Option<&Placed<String>>) -> String {
+        let Some(given) = given else {
+            return "/mcp".to_owned();
+        };
+        if !is_path(&given.value) {
+            self.fault(&given.place, FaultKind::Malformed { expected: PATH });
+        }
+        given.value.clone()
+    }
+
+    fn admin(&mut self, config: &Config, listen: SocketAddr) -> Option<SocketAddr> {
+        let admin = config.admin.as_ref()?;
+        if admin.value == Some(listen) && listen.port() != 0 {
+            let expected = "another address than the one that clients connect to";
+            self.fault(&admin.place, FaultKind::Malformed { expected });
+        }
+        admin.value
+    }
+
+    /// The texts, each of which must be what is expected.
+    fn checked(
+        &mut self,
+        texts: &[Placed<String>],
+        expected: &'static str,
+        is: fn(&str) -> bool,
+    ) -> Vec<String> {
+        for text in texts.iter().filter(|text| !is(&text.value)) {
+            self.fault(&text.place, FaultKind::Malformed { expected });
+        }
+        texts.iter().map(|text| text.value.clone()).collect()
+    }
+
+    fn timeouts(&mut self, config: &Config) -> Timeouts {
+        let mut timeouts = Timeouts::default();
+        for number in Timeouts::NUMBERS {
+            if let Some(given) = config.timeouts.get(number.name) {
+                *(number.slot)(&mut timeouts) = given.value;
+            }
+        }
+        let value = |timeouts: &mut Timeouts, name| {
+            let number = Timeouts::NUMBERS.iter().find(|number| number.name == name);
+            number.map(|number| *(number.slot)(timeouts))
+        };
+        for (inner, outer) in NESTED {
+            let (given, limit) = (config.timeouts.get(inner), value(&mut timeouts, outer));
+            if let (Some(given), Some(limit)) = (given, limit)
+                && given.value > limit
+            {
+                let kind = FaultKind::LongerThan {
+                    value: values::show_duration(given.value),
+                    other: outer,
+                    limit: values::show_duration(limit),
+                };
+                self.fault(&given.place, kind);
+            }
+        }
+        timeouts
+    }
+
+    /// Listening where others can connect must be meant, and is only safe with the `Host` values known: a web page
+    /// can make its visitor's browser call any address under a name of its own.
+    fn exposure(&mut self, config: &Config, settings: &Settings) {
+        if let Some(listen) = &config.listen
+            && !listen.value.ip().to_canonical().is_loopback()
+            && settings.allow_hosts.is_empty()
+        {
+            self.fault(
+                &listen.place,
+                FaultKind::Exposed {
+                    address: listen.value,
+                },
+            );
+        }
+    }
+
+    fn upstream(&mut self, server: &ServerConfig) -> UpstreamSettings {
+        if !is_server_name(&server.name.value) {
+            self.fault(&server.name.place, FaultKind::Malformed { expected: NAME });
+        }
+        self.misplaced(server);
+        let target = match &server.url {
+            Some(url) => Target::Http(HttpTarget {
+                url: self.url(url),
+                headers: self.headers(&server.headers),
+                transport: server
+                    .transport
+                    .as_ref()
+                    .map_or(HttpTransport::Auto, |it| it.value),
+            }),
+            None => Target::Stdio(self.stdio(server)),
+        };
+        UpstreamSettings {
+            name: server.name.value.clone(),
+            target,
+            era: server.era.as_ref().map_or(EraChoice::Auto, |era| era.value),
+            connections_max: server
+                .max_connections
+                .as_ref()
+                .map_or(CONNECTIONS_MAX, |n| n.value),
+            forward_headers: self.forward_headers(server),
+        }
+    }
+
+    /// What is said about the kind of server that this one is not.
+    fn misplaced(&mut self, server: &ServerConfig) {
+        let command = server.command.iter().map(|it| &it.place);
+        let args = server.args.first().map(|it| &it.place);
+        let env = server.env.first().map(|(key, _)| &key.place);
+        let pass_env = server.pass_env.first().map(|it| &it.place);
+        let cwd = server.cwd.as_ref().map(|it| &it.place);
+        let headers = server.headers.first().map(|(key, _)| &key.place);
+        let transport = server.transport.as_ref().map(|it| &it.place);
+        let forward = server.forward_headers.first().map(|it| &it.place);
+        let (places, why): (Vec<&Place>, _) = match (&server.command, &server.url) {
+            (None, None) => {
+                self.fault(&server.name.place, FaultKind::NoTarget);
+                return;
+            }
+            (Some(_), None) => (
+                headers
+                    .into_iter()
+                    .chain(transport)
+                    .chain(forward)
+                    .collect(),
+                "it is for a server with a `url`, and this one has a `command`",
+            ),
+            (_, Some(_)) => (
+                command
+                    .chain(args)
+                    .chain(env)
+                    .chain(pass_env)
+                    .chain(cwd)
+                    .collect(),
+                "it is for a server with a `command`, and this one has a `url`",
+            ),
+        };
+        for place in places {
+            self.fault(place, FaultKind::DoesNotApply { why });
+        }
+    }
+
+    fn stdio(&mut self, server: &ServerConfig) -> StdioTarget {
+        let command = server.command.as_ref();
+        StdioTarget {
+            program: command.map(|it| self.filled(it)).unwrap_or_default(),
+            args: server
+                .args
+                .iter()
+                .map(|arg| self.text(&arg.value, &arg.place))
+                .collect(),
+            env: self.env(&server.env),
+            pass_env: self.checked(&server.pass_env, VARIABLE, is_variable),
+            cwd: server
+                .cwd
+                .as_ref()
+                .map(|cwd| PathBuf::from(self.filled(cwd))),
+        }
+    }
+
+    fn env(&mut self, given: &[(Placed<String>, Template)]) -> Vec<(String, Secret)> {
+        let mut env: Vec<(String, Secret)> = Vec::new();
+        for (index, (name, value)) in given.iter().enumerate() {
+            if !is_variable(&name.value) {
+                self.fault(&name.place, FaultKind::Malformed { expected: VARIABLE });
+            }
+            self.once("the variable", name, &given[..index], |a, b| a == b);
+            env.push((name.value.clone(), Secret(self.text(value, &name.place))));
+        }
+        env
+    }
+
+    fn headers(&mut self, given: &[(Placed<String>, Template)]) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::new();
+        for (index, (name, value)) in given.iter().enumerate() {
+            self.once(
+                "the header",
+                name,
+                &given[..index],
+                str::eq_ignore_ascii_case,
+            );
+            let header = self.header_name(name);
+            let text = self.text(value, &name.place);
+            match HeaderValue::from_str(&text) {
+                Ok(mut value) => {
+                    value.set_sensitive(true);
+                    headers.extend(header.map(|header| (header, value)));
+                }
+                Err(_) => self.fault(
+                    &name.place,
+                    FaultKind::Malformed {
+                        expected: HEADER_VALUE,
+                    },
+                ),
+            }
+        }
+        headers
+    }
+
+    fn once(
+        &mut self,
+        what: &str,
+        name: &Placed<String>,
+        before: &[(Placed<String>, Template)],
+        same: fn(&str, &str) -> bool,
+    ) {
+        if let Some((first, _)) = before
+            .iter()
+            .find(|(first, _)| same(&first.value, &name.value))
+        {
+            let what = format!("{what} `{}`", name.value);
+            self.fault(
+                &name.place,
+                FaultKind::Duplicate {
+                    what,
+                    first: first.place.clone(),
+                },
+            );
+        }
+    }
+
+    fn forward_headers(&mut self, server: &ServerConfig) -> Vec<HeaderName> {
+        let mut forward = Vec::new();
+        for name in &server.forward_headers {
+            // Otherwise clients could replace what the configuration has fixed.
+            if server
+                .headers
+                .iter()
+                .any(|(set, _)| set.value.eq_ignore_ascii_case(&name.value))
+            {
+                let why = "`headers` sets this header, so clients cannot";
+                self.fault(&name.place, FaultKind::DoesNotApply { why });
+            }
+            forward.extend(self.header_name(name));
+        }
+        forward
+    }
+
+    fn header_name(&mut self, name: &Placed<String>) -> Option<HeaderName> {
+        match header_name(&name.value) {
+            Ok(name) => Some(name),
+            Err(kind) => {
+                self.fault(&name.place, kind);
+                None
+            }
+        }
+    }
+
+    fn url(&mut self, url: &Placed<Template>) -> Uri {
+        let faults = self.faults.len();
+        let text = self.text(&url.value, &url.place);
+        match text.parse::<Uri>() {
+            Ok(uri) if is_endpoint(&uri) => uri,
+            _ => {
+                // What could not be expanded has had its fault.
+                if self.faults.len() == faults {
+                    self.fault(&url.place, FaultKind::Malformed { expected: URL });
+                }
+                Uri::default()
+            }
+        }
+    }
+
+    /// The text with its variables filled in, which may not be empty.
+    fn filled(&mut self, template: &Placed<Template>) -> String {
+        let faults = self.faults.len();
+        let text = self.text(&template.value, &template.place);
+        if text.is_empty() && self.faults.len() == faults {
+            self.fault(&template.place, FaultKind::Malformed { expected: NO_NUL });
+        }
+        text
+    }
+
+    /// The text with its variables filled in. No text of ours may have a NUL: the operating system would end it there.
+    fn text(&mut self, template: &Template, place: &Place) -> String {
+        match expand(&template.0, self.variable) {
+            Ok(text) => {
+                if text.contains('\0') {
+                    self.fault(place, FaultKind::Malformed { expected: NO_NUL });
+                }
+                text
+            }
+            Err(faults) => {
+                for kind in faults {
+                    self.fault(place, kind);
+                }
+                String::new()
+            }
+        }
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let mut limits = Limits::default();
+    for number in Limits::NUMBERS {
+        if let Some(given) = config.limits.get(number.name) {
+            *(number.slot)(&mut limits) = given.value;
+        }
+    }
+    limits
+}
+
+/// The name of a header that users may set.
+///
+/// # Errors
+///
+/// If it is no name, or one of a header that the proxy writes.
+fn header_name(name: &str) -> Result<HeaderName, FaultKind> {
+    match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) if OWN_HEADERS.contains(&name.as_str()) => Err(FaultKind::OwnHeader {
+            name: name.to_string(),
+        }),
+        Ok(name) => Ok(name),
+        Err(_) => Err(FaultKind::Malformed {
+            expected: HEADER_NAME,
+        }),
+    }
+}
+
+fn is_server_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    // `.` and `..` would vanish from a URL.
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed) && name.bytes().any(|b| b != b'.')
+}
+
+fn is_path(path: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'~' | b'-');
+    let is_segment =
+        |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(allowed);
+    path.len() <= 256
+        && path
+            .strip_prefix('/')
+            .is_some_and(|rest| rest.split('/').all(is_segment))
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}
+
+fn is_endpoint(uri: &Uri) -> bool {
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    is_http && uri.authority().is_some_and(is_plain_authority)
+}
+
+fn is_host(host: &str) -> bool {
+    host.parse::<uri::Authority>()
+        .is_ok_and(|authority| is_plain_authority(&authority))
+}
+
+/// Whether it is a host and perhaps a port, and neither a wildcard nor credentials.
+fn is_plain_authority(authority: &uri::Authority) -> bool {
+    let port_is_fine = match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => true,
+        Some(port) => port
+            .strip_prefix(':')
+            .is_some_and(|port| port.parse::<u16>().is_ok()),
+        // Credentials come before the host.
+        None => false,
+    };
+    port_is_fine && !authority.host().is_empty() && !authority.host().contains('*')
+}
+
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, rest)) = origin.split_once("://") else {
+        return false;
+    };
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+    is_scheme && is_host(rest)
+}
