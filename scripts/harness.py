@@ -34,7 +34,7 @@ PORTS = range(20_000, 32_000)
 
 # A process carries this variable with a token of its own, and hands it to what it starts; whoever still has
 # it after the process has ended was left behind.
-MARK = "SHADOWCAT_HARNESS"
+MARK = "HARNESS_TOKEN"
 
 
 class Problem(Exception):
@@ -135,7 +135,9 @@ def shadowcat():
 def run(command, deadline=60, **options):
     """Runs a command that must succeed, and returns what it printed. Quiet unless it fails."""
     command = [str(part) for part in command]
-    with Process(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, **options) as it:
+    with Process(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, **options
+    ) as it:
         try:
             printed, _ = it.popen.communicate(timeout=deadline)
         except subprocess.TimeoutExpired:
@@ -198,7 +200,7 @@ class Service(Process):
         command = [self.token if part == "{mark}" else str(part) for part in command]
         key, value = self.token.split("=")
         with open(self.log, "w") as out:
-            environment = {**os.environ, **(env or {}), key: value}
+            environment = {**_plain_environment(), **(env or {}), key: value}
             super().__init__(command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def __enter__(self):
@@ -261,6 +263,15 @@ class Service(Process):
                 if pid != self.popen.pid and self.token.encode() in environ.read_bytes().split(b"\0"):
                     pids.append(pid)
         return pids
+
+
+def _plain_environment():
+    """Without the variables that set the proxy's options: a test decides about those itself."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("SHADOWCAT_") or key.startswith("SHADOWCAT_LOG")
+    }
 
 
 class Died(Exception):

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -18,11 +17,14 @@ use tokio_util::sync::DropGuard;
 use crate::proxy::Proxy;
 use crate::rt::Tasks;
 use crate::session::EndReason;
-use crate::settings::Settings;
+use crate::settings::{Settings, UpstreamSettings};
 use crate::{admin, front};
 
 /// How long the accept loop rests after an error that will not go away by itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Most connections to the admin listener at once: it has limits of its own, so that it answers when the other one is full.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// Where a proxy is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,39 @@ impl ShutdownReport {
     }
 }
 
+/// Why a proxy does not start.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; choose another address with --listen or --admin")]
+pub struct StartError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map_err(|source| StartError { address, source })
+}
+
+/// Serves one client on standard input and output with the single upstream of `settings`, until either ends.
+///
+/// # Errors
+/// A pipe breaks.
+pub(crate) async fn connect(upstream: UpstreamSettings, tasks: &Tasks) -> io::Result<()> {
+    let settings = Settings::for_upstream(upstream);
+    let shutdown = settings.timeouts.shutdown;
+    let proxy = Proxy::build(settings, tasks.clone());
+    let Some(server) = proxy.server(None).cloned() else {
+        return Err(io::Error::other("there is no upstream"));
+    };
+    let served = front::stdio::serve(&proxy, &server, tokio::io::stdin(), tokio::io::stdout()).await;
+    tasks.close(Instant::now() + shutdown).await;
+    served
+}
+
 /// A running proxy. Dropping it stops everything, without waiting for anything.
 #[derive(Debug)]
 pub struct Running {
@@ -65,7 +100,8 @@ pub struct Running {
 struct Inner {
     proxy: Arc<Proxy>,
     phase: Mutex<Phase>,
-    connections: Mutex<Option<GracefulShutdown>>,
+    /// One permit per connection: when all are back, all connections have ended.
+    connections: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -78,27 +114,34 @@ impl Running {
     /// Binds and serves. Returns when clients can connect.
     ///
     /// # Errors
-    /// The address cannot be listened on.
+    /// An address cannot be listened on.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn start(settings: Settings) -> io::Result<Running> {
-        let listener = TcpListener::bind(settings.listen).await?;
-        let address = listener.local_addr()?;
+    pub async fn start(settings: Settings) -> Result<Running, StartError> {
+        let (listener, address) = bind(settings.listen).await?;
         let admin_listener = match settings.admin {
-            Some(admin) => Some(TcpListener::bind(admin).await?),
             None => None,
+            Some(admin) => match bind(admin).await {
+                Ok(bound) => Some(bound),
+                Err(error) if settings.admin_required => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "No health and metrics: choose another address with --admin");
+                    None
+                }
+            },
         };
-        let admin = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let admin = admin_listener.as_ref().map(|(_, address)| *address);
         let tasks = Tasks::new();
         let stop = tasks.stop_on_drop();
         let proxy = Proxy::build(Settings { listen: address, ..settings }, tasks.clone());
-        let connections = GracefulShutdown::new();
+        let connections = Arc::new(Semaphore::new(proxy.settings.limits.connections));
         accept(&proxy, listener, front::router(&proxy), &connections, "listener");
-        if let Some(listener) = admin_listener {
+        if let Some((listener, _)) = admin_listener {
+            let connections = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
             accept(&proxy, listener, admin::router(&proxy), &connections, "admin-listener");
         }
-        let inner = Inner { proxy, phase: Mutex::new(Phase::Running), connections: Mutex::new(Some(connections)) };
+        let inner = Inner { proxy, phase: Mutex::new(Phase::Running), connections };
         Ok(Running { inner: Arc::new(inner), address, admin, _stop: stop })
     }
 
@@ -126,16 +169,16 @@ impl Running {
     pub async fn shutdown(&self) -> ShutdownReport {
         let timeouts = &self.inner.proxy.settings.timeouts;
         let started = Instant::now();
-        let connections = self.inner.connections.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(connections) = connections else { return ShutdownReport::default() };
-
+        if self.phase() != Phase::Running {
+            return ShutdownReport::default();
+        }
         self.enter(Phase::Draining);
         let proxy = &self.inner.proxy;
         proxy.tasks.drain().cancel();
-        let drained = timeout_at(started + timeouts.drain, connections.shutdown());
-        let mut drained = pin!(drained);
+        let all = u32::try_from(proxy.settings.limits.connections).unwrap_or(u32::MAX);
+        let ended = self.inner.connections.acquire_many(all);
         let requests_cut = tokio::select! {
-            drained = &mut drained => drained.is_err(),
+            ended = timeout_at(started + timeouts.drain, ended) => ended.is_err(),
             () = proxy.tasks.stop().cancelled() => true,
         };
 
@@ -153,10 +196,9 @@ impl Running {
 }
 
 /// Starts the task that accepts connections for `router`.
-fn accept(proxy: &Arc<Proxy>, listener: TcpListener, router: Router, connections: &GracefulShutdown, name: &'static str) {
+fn accept(proxy: &Arc<Proxy>, listener: TcpListener, router: Router, permits: &Arc<Semaphore>, name: &'static str) {
     let proxy = Arc::clone(proxy);
-    let watcher = connections.watcher();
-    let permits = Arc::new(Semaphore::new(proxy.settings.limits.connections));
+    let permits = Arc::clone(permits);
     let tasks = proxy.tasks.clone();
     let loop_tasks = tasks.clone();
     tasks.spawn(name, async move {
@@ -191,17 +233,25 @@ fn accept(proxy: &Arc<Proxy>, listener: TcpListener, router: Router, connections
                 // A client that closes its side has gone: for a modern one that is how it cancels, and nothing else would tell.
                 .half_close(false);
             let connection = http.serve_connection(io, TowerToHyperService::new(router.clone()));
-            let connection = watcher.clone().watch(connection);
             let counted = proxy.metrics.connection();
-            let stop = tasks.stop().clone();
+            let (drain, stop) = (tasks.drain().clone(), tasks.stop().clone());
             tasks.spawn("connection", async move {
                 let _held = (permit, counted);
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => {}
-                    ended = connection => if let Err(error) = ended {
-                        tracing::debug!(%error, "Connection ended");
+                let mut connection = pin!(connection);
+                let mut draining = false;
+                let ended = loop {
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        ended = connection.as_mut() => break ended,
+                        () = drain.cancelled(), if !draining => {
+                            draining = true;
+                            connection.as_mut().graceful_shutdown();
+                        }
                     }
+                };
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "Connection ended");
                 }
             });
         }

@@ -35,6 +35,24 @@ pub struct Settings {
     pub timeouts: Timeouts,
 }
 
+impl Settings {
+    /// The defaults, for one upstream.
+    pub fn for_upstream(upstream: UpstreamSettings) -> Settings {
+        Settings {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            path: "/mcp".to_owned(),
+            admin: None,
+            admin_required: false,
+            allow_origins: Vec::new(),
+            allow_hosts: Vec::new(),
+            http_sse: true,
+            upstreams: vec![upstream],
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
 /// One server behind the proxy.
 #[derive(Debug, Clone)]
 pub struct UpstreamSettings {

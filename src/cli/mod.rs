@@ -9,6 +9,7 @@ use clap::Parser as _;
 
 mod args;
 mod exit;
+mod run;
 mod serve;
 
 pub use args::{
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve(&args),
         Command::Connect(args) => connect(&args),
-        Command::Fake(fake) => run_fake(fake),
+        Command::Fake(fake) => run::fake(fake),
         Command::Config(ConfigCommand::Schema) => {
             print(format_args!("{:#}\n", crate::config::schema()))
         }
@@ -76,7 +77,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
         return code;
     }
     loaded.notes.iter().for_each(log_note);
-    run_serve(loaded.settings)
+    run::serve(loaded.settings)
 }
 
 fn connect(args: &ConnectArgs) -> ExitCode {
@@ -87,27 +88,7 @@ fn connect(args: &ConnectArgs) -> ExitCode {
     if let Err(code) = start_log(&args.log) {
         return code;
     }
-    run_connect(upstream)
-}
-
-/// Serves until told to stop.
-fn run_serve(_settings: Settings) -> ExitCode {
-    not_built("serve")
-}
-
-/// Relays between standard input and output and an HTTP server until either ends.
-fn run_connect(_upstream: UpstreamSettings) -> ExitCode {
-    not_built("connect")
-}
-
-/// Runs a fake server until it ends.
-fn run_fake(_fake: Fake) -> ExitCode {
-    not_built("fake")
-}
-
-fn not_built(what: &str) -> ExitCode {
-    complain(format_args!("error: this build cannot `{what}`"));
-    Exit::Internal.into()
+    run::connect(upstream)
 }
 
 /// A variable of the environment. One that is not Unicode counts as unset, as what it means cannot be said.

@@ -1,29 +1,41 @@
 //! HTTP towards clients: paths, guards, and what turns messages into responses.
 
+mod duplex;
 mod guard;
+mod http_sse;
 mod mcp;
 mod reply;
+pub(crate) mod stdio;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::middleware;
-use axum::response::Response;
-use axum::routing::any;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Extension, Router, middleware};
 use http::{HeaderName, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::protocol::headers;
 use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
+use http_sse::Clients;
 
 /// Everything that is served to clients.
 pub(crate) fn router(proxy: &Arc<Proxy>) -> Router {
-    let router = Router::new()
-        .route(&proxy.settings.path, any(single))
-        .route("/servers/{name}/mcp", any(named))
+    let mut router = Router::new().route(&proxy.settings.path, any(single)).route("/servers/{name}/mcp", any(named));
+    if proxy.settings.http_sse {
+        let base = base(&proxy.settings.path);
+        router = router
+            .route(&format!("{base}/sse"), get(sse_single))
+            .route(&format!("{base}/messages"), post(messages))
+            .route("/servers/{name}/sse", get(sse_named))
+            .route("/servers/{name}/messages", post(messages))
+            .layer(Extension(Arc::new(Clients::default())));
+    }
+    let router = router
         .fallback(nothing)
+        .method_not_allowed_fallback(wrong_method)
         .layer(cors(&proxy.settings.allow_origins));
     guard_layer(router, proxy).with_state(Arc::clone(proxy))
 }
@@ -72,4 +84,46 @@ async fn named(State(proxy): State<Arc<Proxy>>, Path(name): Path<String>, reques
 
 async fn nothing(State(proxy): State<Arc<Proxy>>) -> Response {
     reply::refuse(&proxy, &ProxyError::NotFound, None)
+}
+
+async fn wrong_method(State(proxy): State<Arc<Proxy>>) -> Response {
+    reply::refuse(&proxy, &ProxyError::MethodNotAllowed, None)
+}
+
+/// What stands before the last part of the endpoint's path: the paths of HTTP+SSE stand beside it.
+fn base(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(base, _)| base)
+}
+
+async fn sse_single(
+    State(proxy): State<Arc<Proxy>>,
+    Extension(clients): Extension<Arc<Clients>>,
+    request: Request,
+) -> Response {
+    let messages = format!("{}/messages", base(&proxy.settings.path));
+    open_sse(&proxy, None, &clients, &request, &messages)
+}
+
+async fn sse_named(
+    State(proxy): State<Arc<Proxy>>,
+    Extension(clients): Extension<Arc<Clients>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    let messages = format!("/servers/{name}/messages");
+    open_sse(&proxy, Some(&name), &clients, &request, &messages)
+}
+
+fn open_sse(proxy: &Arc<Proxy>, name: Option<&str>, clients: &Arc<Clients>, request: &Request, messages: &str) -> Response {
+    let server = proxy.server(name).cloned().ok_or(ProxyError::NotFound);
+    let opened = server.and_then(|server| http_sse::open(proxy, &server, clients, request, messages));
+    opened.unwrap_or_else(|error| reply::refuse(proxy, &error, None)).into_response()
+}
+
+async fn messages(
+    State(proxy): State<Arc<Proxy>>,
+    Extension(clients): Extension<Arc<Clients>>,
+    request: Request,
+) -> Response {
+    http_sse::post(&proxy, &clients, request).await.unwrap_or_else(|error| reply::refuse(&proxy, &error, None))
 }

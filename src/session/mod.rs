@@ -169,7 +169,7 @@ impl Sessions {
         timeouts: &Timeouts,
         metrics: ServerMetrics,
     ) -> Result<Arc<Session>, SessionError> {
-        let id = session_id()?;
+        let id = random_id()?;
         let bounds = Bounds {
             events: limits.backlog_events,
             bytes: limits.backlog_bytes,
@@ -478,7 +478,7 @@ impl Drop for CallGuard {
 }
 
 /// 192 random bits in URL-safe Base64: visible ASCII (2025-11-25, Streamable HTTP › Session Management).
-fn session_id() -> Result<String, SessionError> {
+pub(crate) fn random_id() -> Result<String, SessionError> {
     use base64::Engine as _;
     let mut bytes = [0u8; 24];
     getrandom::fill(&mut bytes).map_err(|_| SessionError::NoRandomness)?;

@@ -1,0 +1,211 @@
+//! What the commands do once their arguments are understood.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{Exit, Fake, complain};
+use crate::rt::{Signal, Signals, Tasks};
+use crate::server::Running;
+use crate::settings::{Settings, Target, UpstreamSettings};
+use crate::testing::{self, Script};
+
+/// How much longer than the configured time a shutdown may take before the process ends itself.
+const WATCHDOG_GRACE: Duration = Duration::from_secs(2);
+
+/// Serves until told to stop.
+pub(super) fn serve(settings: Settings) -> ExitCode {
+    if let Err(code) = check_programs(&settings) {
+        return code;
+    }
+    with_runtime(async move |signals| {
+        let shutdown_time = settings.timeouts.shutdown;
+        let names: Vec<String> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        let (path, http_sse) = (settings.path.clone(), settings.http_sse);
+        let running = match Running::start(settings).await {
+            Ok(running) => running,
+            Err(error) => {
+                complain(format_args!("error: {error}"));
+                return Ended::Exit(Exit::Listen);
+            }
+        };
+        complain(format_args!("{}", banner(&running, &names, &path, http_sse)));
+        let signal = signals.obey(running.tasks()).await;
+        tracing::info!(?signal, "Stopping; a second signal stops at once");
+        watchdog(shutdown_time + WATCHDOG_GRACE);
+        tokio::select! {
+            biased;
+            report = running.shutdown() => {
+                if report.is_clean() {
+                    return Ended::Exit(Exit::Fine);
+                }
+                tracing::warn!(requests_cut = report.requests_cut, survivors = ?report.survivors, "Stopped by force");
+                Ended::Exit(Exit::Forced)
+            }
+            signal = signals.obey(running.tasks()) => Ended::Signal(signal),
+        }
+    })
+}
+
+/// Relays between standard input and output and an HTTP server until either ends.
+pub(super) fn connect(upstream: UpstreamSettings) -> ExitCode {
+    with_runtime(async move |signals| {
+        let tasks = Tasks::new();
+        tokio::select! {
+            ended = crate::server::connect(upstream, &tasks) => match ended {
+                Ok(()) => Ended::Exit(Exit::Fine),
+                Err(error) => {
+                    complain(format_args!("error: {error}"));
+                    Ended::Exit(Exit::Internal)
+                }
+            },
+            signal = signals.obey(&tasks) => Ended::Signal(signal),
+        }
+    })
+}
+
+/// Runs a fake server until it ends.
+pub(super) fn fake(fake: Fake) -> ExitCode {
+    let script = match &fake {
+        Fake::Stdio { script } => script,
+        Fake::Sse { plan, .. } => plan,
+    };
+    let script = match read_script(script.as_deref()) {
+        Ok(script) => script,
+        Err(text) => {
+            complain(format_args!("error: {text}"));
+            return Exit::Config.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format_args!("error: {error}"));
+            return Exit::Internal.into();
+        }
+    };
+    let code = match fake {
+        Fake::Stdio { .. } => runtime.block_on(testing::run_stdio(script)),
+        Fake::Sse { .. } => { complain(format_args!("error: not there yet")); Exit::Internal.into() }
+    };
+    // A thread that is blocked in reading standard input would be waited for.
+    runtime.shutdown_background();
+    code
+}
+
+fn read_script(path: Option<&Path>) -> Result<Script, String> {
+    let Some(path) = path else { return Ok(Script::default()) };
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Script::from_json(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// How a command came to its end.
+enum Ended {
+    Exit(Exit),
+    /// At once, by a signal.
+    Signal(Signal),
+}
+
+fn with_runtime(main: impl AsyncFnOnce(&mut Signals) -> Ended) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format_args!("error: no runtime: {error}"));
+            return Exit::Internal.into();
+        }
+    };
+    let ended = runtime.block_on(async {
+        let mut signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => {
+                complain(format_args!("error: no signal handlers: {error}"));
+                return Ended::Exit(Exit::Internal);
+            }
+        };
+        main(&mut signals).await
+    });
+    // Dropping the tasks kills what children are left, by their guards; nothing is waited for.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    match ended {
+        Ended::Exit(exit) => exit.into(),
+        Ended::Signal(signal) => ExitCode::from(signal.exit_code()),
+    }
+}
+
+/// Ends the process when the shutdown does not: the last resort, outside of the runtime that may be what hangs.
+#[expect(clippy::disallowed_methods, reason = "the only thread: it watches the runtime, so it cannot be a task of it")]
+fn watchdog(time: Duration) {
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        complain(format_args!("error: the shutdown hangs; ending the process"));
+        std::process::exit(Exit::Forced as i32);
+    });
+}
+
+/// A single server whose program does not exist is refused at once. Among several it must not take the others down.
+fn check_programs(settings: &Settings) -> Result<(), ExitCode> {
+    let missing: Vec<_> = settings
+        .upstreams
+        .iter()
+        .filter_map(|upstream| match &upstream.target {
+            Target::Stdio(target) if !exists(&target.program, target.cwd.as_deref()) => {
+                Some((&upstream.name, &target.program))
+            }
+            _ => None,
+        })
+        .collect();
+    for (name, program) in &missing {
+        complain(format_args!(
+            "error: server `{name}`: program `{program}` not found: check the spelling, or give its full path"
+        ));
+    }
+    if missing.len() == settings.upstreams.len() && !missing.is_empty() { Err(Exit::Upstream.into()) } else { Ok(()) }
+}
+
+fn exists(program: &str, cwd: Option<&Path>) -> bool {
+    let candidate = |path: PathBuf| {
+        path.is_file() || (cfg!(windows) && ["exe", "cmd", "bat"].iter().any(|e| path.with_extension(e).is_file()))
+    };
+    if Path::new(program).components().count() > 1 {
+        return candidate(cwd.unwrap_or(Path::new("")).join(program));
+    }
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| candidate(dir.join(program))))
+}
+
+/// Where it listens, and what to paste into a client.
+fn banner(running: &Running, names: &[String], path: &str, http_sse: bool) -> String {
+    let base = format!("http://{}", reachable(running.address()));
+    let url = |name: &str| if names.len() == 1 { format!("{base}{path}") } else { format!("{base}/servers/{name}/mcp") };
+    let mut text = format!("shadowcat {} serves", env!("CARGO_PKG_VERSION"));
+    for name in names {
+        let _ = write!(text, "\n  {name:<12} {}", url(name));
+        if http_sse {
+            let sse = url(name).strip_suffix(if names.len() == 1 { path } else { "/mcp" }).map(|base| format!("{base}/sse"));
+            let _ = write!(text, "   (2024-11-05 clients: {})", sse.unwrap_or_default());
+        }
+    }
+    if let Some(admin) = running.admin_address() {
+        let _ = write!(text, "\n  {:<12} http://{admin}/health  /ready  /metrics", "admin");
+    }
+    let servers: serde_json::Map<_, _> = names
+        .iter()
+        .map(|name| (name.clone(), serde_json::json!({ "type": "http", "url": url(name) })))
+        .collect();
+    let paste = serde_json::json!({ "mcpServers": servers });
+    let _ = write!(text, "\nPaste into your client's configuration:\n{paste:#}");
+    text
+}
+
+/// The listening address as a client can use it.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}

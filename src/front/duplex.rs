@@ -1,0 +1,294 @@
+//! A client on one long-lived connection that carries everything, both ways: standard input and output, or HTTP+SSE.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio_util::sync::CancellationToken;
+
+use super::mcp::{deliver, pong};
+use crate::protocol::id::RequestId;
+use crate::protocol::message::{Incoming, Kind, Message, ParseError};
+use crate::protocol::meta::{self, Envelope};
+use crate::protocol::method::Known;
+use crate::protocol::revision::Revision;
+use crate::proxy::error::ProxyError;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::{Proxy, Server};
+use crate::rt::mailbox::{Bounds, PushError, Reader, Writer, mailbox};
+use crate::session::{EndReason, Session};
+
+/// Most messages that wait for a client to read them; a request that has more to say waits.
+const OUTBOX_ITEMS: usize = 64;
+/// Most bytes that wait for a client to read them.
+const OUTBOX_BYTES: usize = 1 << 20;
+
+/// One client. At most one session, and any number of stateless requests beside it.
+pub(crate) struct Duplex {
+    proxy: Arc<Proxy>,
+    server: Arc<Server>,
+    outbox: Writer<Bytes>,
+    session: OnceLock<Arc<Session>>,
+    /// The handshake has begun: there is one per connection.
+    initializing: OnceLock<()>,
+    /// Stateless requests under way, by the client's names.
+    modern: Mutex<HashMap<RequestId, CancellationToken>>,
+    closed: CancellationToken,
+}
+
+impl Duplex {
+    /// A client has connected; what is to be written to it comes out of the reader.
+    pub(crate) fn open(proxy: &Arc<Proxy>, server: &Arc<Server>) -> (Arc<Duplex>, Reader<Bytes>) {
+        let (outbox, reader) = mailbox(Bounds { items: OUTBOX_ITEMS, bytes: OUTBOX_BYTES });
+        let duplex = Duplex {
+            proxy: Arc::clone(proxy),
+            server: Arc::clone(server),
+            outbox,
+            session: OnceLock::new(),
+            initializing: OnceLock::new(),
+            modern: Mutex::default(),
+            closed: proxy.tasks.stop().child_token(),
+        };
+        (Arc::new(duplex), reader)
+    }
+
+    /// Whether the handshake is done.
+    pub(crate) fn has_session(&self) -> bool {
+        self.session.get().is_some()
+    }
+
+    /// Cancelled when the session is over: then so is the connection.
+    pub(crate) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
+    /// The client has gone: what it asked for is cancelled, its session ends.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+        if let Some(session) = self.session.get() {
+            self.proxy.sessions.end(session, EndReason::Disconnected);
+        }
+    }
+
+    /// Takes what the client sent. What answers it comes through the outbox, each when it is ready.
+    pub(crate) async fn accept(self: &Arc<Self>, incoming: Result<Incoming, ParseError>) {
+        match incoming {
+            Ok(Incoming::One(message)) => self.message(message).await,
+            Ok(Incoming::Batch(messages)) => self.batch(messages).await,
+            Err(error) => self.refuse(&ProxyError::Parse(error), None).await,
+        }
+    }
+
+    async fn batch(self: &Arc<Self>, messages: Vec<Result<Message, ParseError>>) {
+        let max = self.proxy.settings.limits.batch;
+        let allowed = self.session.get().is_some_and(|session| session.revision() == Revision::V2025_03_26);
+        if !allowed {
+            return self.refuse(&ProxyError::Batch, None).await;
+        }
+        if messages.is_empty() || messages.len() > max {
+            return self.refuse(&ProxyError::BatchSize(max), None).await;
+        }
+        for message in messages {
+            match message {
+                Ok(message) if message.known() == Some(Known::Initialize) => {
+                    self.refuse(&ProxyError::Initialize, message.id()).await;
+                }
+                Ok(message) => self.message(message).await,
+                Err(error) => self.refuse(&ProxyError::Parse(error), None).await,
+            }
+        }
+    }
+
+    async fn message(self: &Arc<Self>, message: Message) {
+        let id = message.id();
+        let result = match message.kind() {
+            Kind::Request if Envelope::of(&message) != Envelope::Absent => self.modern(&message).await,
+            Kind::Request if message.known() == Some(Known::Initialize) => self.initialize(message).await,
+            Kind::Request => self.legacy(&message).await,
+            Kind::Notification if self.cancel_modern(&message) => Ok(()),
+            Kind::Notification | Kind::Result | Kind::Error => match self.session.get() {
+                Some(session) => deliver(session, &message).await,
+                None => {
+                    self.server.metrics.dropped("no_session");
+                    Ok(())
+                }
+            },
+        };
+        if let Err(error) = result
+            && (message_wants_answer(id.as_ref()))
+        {
+            self.refuse(&error, id).await;
+        }
+    }
+
+    async fn initialize(self: &Arc<Self>, request: Message) -> Result<(), ProxyError> {
+        if self.proxy.is_draining() {
+            return Err(ProxyError::ShuttingDown);
+        }
+        if self.initializing.set(()).is_err() {
+            return Err(ProxyError::Initialize);
+        }
+        let duplex = Arc::clone(self);
+        self.adopt(async move {
+            match duplex.proxy.initialize(&duplex.server, &request).await {
+                Ok((session, answer)) => {
+                    duplex.say(answer.line()).await;
+                    match session {
+                        Some(session) => duplex.opened(session).await,
+                        // The server has refused this handshake and is gone; another one needs another connection.
+                        None => duplex.server.metrics.dropped("handshake_refused"),
+                    }
+                }
+                Err(error) => duplex.refuse(&error, request.id()).await,
+            }
+        });
+        Ok(())
+    }
+
+    /// Passes on what the server says by itself, for as long as the session lives.
+    async fn opened(&self, session: Arc<Session>) {
+        session.initialized();
+        let reader = session.standing().attach(None, 1);
+        let _ = self.session.set(Arc::clone(&session));
+        if self.closed.is_cancelled() {
+            return self.close();
+        }
+        if let Ok(mut reader) = reader {
+            while let Some((_, data)) = reader.next().await {
+                self.say(data).await;
+            }
+        }
+        // The server is gone, or the session was ended: this connection has no other.
+        self.closed.cancel();
+    }
+
+    async fn legacy(self: &Arc<Self>, request: &Message) -> Result<(), ProxyError> {
+        let Some(session) = self.session.get() else {
+            // A modern client that forgot its metadata, or a legacy one that forgot its handshake.
+            return Err(if request.known() == Some(Known::Discover) {
+                ProxyError::Envelope("`_meta` lacks io.modelcontextprotocol/protocolVersion")
+            } else {
+                ProxyError::SessionMissing
+            });
+        };
+        if let Some(pong) = pong(request) {
+            self.say(pong).await;
+            return Ok(());
+        }
+        if self.proxy.is_draining() {
+            return Err(ProxyError::ShuttingDown);
+        }
+        let exchange = self.proxy.begin(session, request, HeaderMap::new()).await?;
+        self.run(exchange, None);
+        Ok(())
+    }
+
+    async fn modern(self: &Arc<Self>, request: &Message) -> Result<(), ProxyError> {
+        self.proxy.check_envelope(&self.server, request).await?;
+        let Some(id) = request.id() else { return Ok(()) };
+        let cancelled = self.closed.child_token();
+        {
+            let mut modern = self.modern.lock().unwrap_or_else(PoisonError::into_inner);
+            if modern.len() >= self.proxy.settings.limits.in_flight {
+                return Err(crate::session::CallError::TooMany.into());
+            }
+            if modern.contains_key(&id) {
+                return Err(crate::session::CallError::Duplicate.into());
+            }
+            modern.insert(id.clone(), cancelled.clone());
+        }
+        let under_way = UnderWay { duplex: Arc::clone(self), id, cancelled };
+        let exchange = self.proxy.begin_modern(&self.server, request, HeaderMap::new()).await?;
+        self.run(exchange, Some(under_way));
+        Ok(())
+    }
+
+    /// Passes on everything that answers a request. A modern one ends when it is cancelled: dropping it tells the server.
+    fn run(self: &Arc<Self>, mut exchange: Exchange, under_way: Option<UnderWay>) {
+        let duplex = Arc::clone(self);
+        self.adopt(async move {
+            let cancelled = under_way.as_ref().map_or_else(CancellationToken::new, |one| one.cancelled.clone());
+            loop {
+                let output = tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => return,
+                    output = exchange.next() => output,
+                };
+                let Some(output) = output else { return };
+                let last = output.last;
+                duplex.say(output.message.line()).await;
+                if last {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// A modern request is cancelled by a notification where there is no stream to close (2026-07-28, Cancellation).
+    fn cancel_modern(&self, notification: &Message) -> bool {
+        if notification.known() != Some(Known::Cancelled) {
+            return false;
+        }
+        let Some(id) = notification.param(meta::REQUEST_ID).and_then(RequestId::from_json) else { return false };
+        match self.modern.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            Some(token) => {
+                token.cancel();
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn adopt(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let closed = self.closed.clone();
+        self.proxy.adopter.adopt(async move {
+            tokio::select! {
+                biased;
+                () = closed.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    async fn refuse(&self, error: &ProxyError, id: Option<RequestId>) {
+        let (_, kind) = error.blame();
+        self.proxy.metrics.refused(kind);
+        let text = error.outward().error.to_json(id.as_ref().or(error.id()));
+        self.say(Bytes::from(text)).await;
+    }
+
+    /// Writes one message; waits while the client does not read.
+    async fn say(&self, line: Bytes) {
+        let mut line = line;
+        loop {
+            let bytes = line.len();
+            match self.outbox.push(line, bytes) {
+                Ok(()) | Err(PushError::Gone) => return,
+                Err(PushError::Full(back)) => line = back,
+            }
+            tokio::select! {
+                () = self.outbox.room() => {}
+                () = self.closed.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Notifications and answers get no answer, not even an error.
+fn message_wants_answer(id: Option<&RequestId>) -> bool {
+    id.is_some()
+}
+
+/// A stateless request under way.
+struct UnderWay {
+    duplex: Arc<Duplex>,
+    id: RequestId,
+    cancelled: CancellationToken,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.duplex.modern.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}

@@ -1,0 +1,138 @@
+//! The two endpoints of HTTP+SSE (2024-11-05, Transports): a stream to read, an address to post to.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::{Request, StatusCode};
+use tokio::time::{Duration, Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::duplex::Duplex;
+use super::guard::{Accepts, check_content_type, read_body};
+use super::reply::{empty, encode, event_stream, message_event};
+use crate::metrics::GaugeGuard;
+use crate::protocol::message::Incoming;
+use crate::protocol::sse::{Event, KEEP_ALIVE};
+use crate::proxy::error::ProxyError;
+use crate::proxy::{Proxy, Server};
+use crate::rt::mailbox::Reader;
+use crate::session::{SessionError, random_id};
+
+/// The clients that are connected, by the name in the address they post to.
+#[derive(Default)]
+pub(super) struct Clients(Mutex<HashMap<String, Arc<Duplex>>>);
+
+/// The parameter in that address.
+const PARAMETER: &str = "sessionId=";
+
+/// Opens the stream; its first event says where to post. `messages` is the path of that address.
+pub(super) fn open(
+    proxy: &Arc<Proxy>,
+    server: &Arc<Server>,
+    clients: &Arc<Clients>,
+    request: &Request<Body>,
+    messages: &str,
+) -> Result<Response, ProxyError> {
+    if !Accepts::of(request.headers()).sse {
+        return Err(ProxyError::NotAcceptable);
+    }
+    if proxy.is_draining() {
+        return Err(ProxyError::ShuttingDown);
+    }
+    let id = random_id()?;
+    let (duplex, outbox) = Duplex::open(proxy, server);
+    {
+        let mut table = clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.len() >= proxy.settings.limits.sessions {
+            return Err(SessionError::TooMany.into());
+        }
+        table.insert(id.clone(), Arc::clone(&duplex));
+    }
+    let mut endpoint = BytesMut::new();
+    let address = format!("{messages}?{PARAMETER}{id}");
+    let event = Event { event: Some(Bytes::from_static(b"endpoint")), ..Event::new(Bytes::from(address)) };
+    encode(&event, &mut endpoint);
+    let timeouts = &proxy.settings.timeouts;
+    let streaming = Streaming {
+        init_until: Instant::now() + timeouts.session_init,
+        keepalive: timeouts.sse_keepalive,
+        first: Some(endpoint.freeze()),
+        client: Client { id, duplex, clients: Arc::clone(clients) },
+        drain: proxy.tasks.drain().clone(),
+        outbox,
+        _counted: proxy.metrics.stream(),
+    };
+    Ok(event_stream(stream::unfold(streaming, |mut streaming| async move {
+        let frame = streaming.frame().await?;
+        Some((frame, streaming))
+    })))
+}
+
+struct Streaming {
+    outbox: Reader<Bytes>,
+    client: Client,
+    first: Option<Bytes>,
+    init_until: Instant,
+    keepalive: Duration,
+    drain: CancellationToken,
+    _counted: GaugeGuard,
+}
+
+impl Streaming {
+    async fn frame(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        let duplex = &self.client.duplex;
+        loop {
+            let keepalive = Instant::now() + self.keepalive;
+            tokio::select! {
+                biased;
+                line = self.outbox.next() => return Some(message_event(None, line?)),
+                () = duplex.closed().cancelled() => return None,
+                () = self.drain.cancelled() => return None,
+                () = sleep_until(self.init_until), if !duplex.has_session() => {
+                    if !duplex.has_session() {
+                        return None;
+                    }
+                }
+                () = sleep_until(keepalive) => return Some(Bytes::from_static(KEEP_ALIVE)),
+            }
+        }
+    }
+}
+
+/// The stream is the session: when it is dropped, both are over.
+struct Client {
+    id: String,
+    duplex: Arc<Duplex>,
+    clients: Arc<Clients>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.clients.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.duplex.close();
+    }
+}
+
+/// Takes a message; what answers it comes on the stream.
+pub(super) async fn post(proxy: &Arc<Proxy>, clients: &Clients, request: Request<Body>) -> Result<Response, ProxyError> {
+    let (parts, body) = request.into_parts();
+    check_content_type(&parts.headers)?;
+    let query = parts.uri.query().unwrap_or_default();
+    let id = query.split('&').find_map(|pair| pair.strip_prefix(PARAMETER)).ok_or(ProxyError::SessionMissing)?;
+    let duplex = clients.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+    let duplex = duplex.ok_or(SessionError::NotFound)?;
+    let body = read_body(&parts.headers, body, &proxy.settings.limits, &proxy.settings.timeouts).await?;
+    let incoming = Incoming::parse(body, proxy.settings.limits.depth);
+    if let Err(error) = incoming {
+        return Err(ProxyError::Parse(error));
+    }
+    duplex.accept(incoming).await;
+    Ok(empty(StatusCode::ACCEPTED))
+}

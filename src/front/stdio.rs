@@ -1,0 +1,63 @@
+//! The proxy as a stdio server: for clients that can only start a program.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+use super::duplex::Duplex;
+use crate::protocol::lines::Lines;
+use crate::protocol::message::Incoming;
+use crate::proxy::{Proxy, Server};
+
+/// Serves one client over a pair of pipes until its end closes, or the session is over.
+///
+/// # Errors
+/// A pipe breaks, or a line is longer than a client's message may be.
+pub(crate) async fn serve(
+    proxy: &Arc<Proxy>,
+    server: &Arc<Server>,
+    mut input: impl AsyncRead + Unpin,
+    mut output: impl AsyncWrite + Unpin,
+) -> io::Result<()> {
+    let (duplex, mut outbox) = Duplex::open(proxy, server);
+    let _close = CloseOnDrop(Arc::clone(&duplex));
+    let mut lines = Lines::new(proxy.settings.limits.message_bytes);
+    let read = async {
+        loop {
+            while let Some(line) = lines.next_line() {
+                let line = line.map_err(io::Error::other)?;
+                duplex.accept(Incoming::parse(line, proxy.settings.limits.depth)).await;
+            }
+            if input.read_buf(lines.buffer()).await? == 0 {
+                return Ok::<_, io::Error>(());
+            }
+        }
+    };
+    let write = async {
+        while let Some(line) = outbox.next().await {
+            let deadline = Instant::now() + proxy.settings.timeouts.write_stall;
+            let written = timeout_at(deadline, async {
+                output.write_all(&line).await?;
+                output.write_all(b"\n").await?;
+                output.flush().await
+            });
+            written.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        }
+        Ok::<_, io::Error>(())
+    };
+    tokio::select! {
+        ended = read => ended,
+        ended = write => ended,
+        () = duplex.closed().cancelled() => Ok(()),
+    }
+}
+
+struct CloseOnDrop(Arc<Duplex>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
