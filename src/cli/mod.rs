@@ -10,6 +10,8 @@ use clap::Parser as _;
 mod args;
 mod exit;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use args::{
     Admin, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat,
