@@ -19,7 +19,7 @@ pub use args::{
 };
 pub use exit::Exit;
 
-use crate::config::{FaultKind, Faults, Note, Place};
+use crate::config::{FaultKind, Faults, Note, NoteKind, Place};
 use crate::settings::{Settings, UpstreamSettings};
 
 /// Runs the program: parses the arguments, does what they say, returns the exit code.
@@ -125,7 +125,14 @@ fn start_log(args: &LogArgs) -> Result<(), ExitCode> {
 }
 
 fn log_note(note: &Note) {
-    tracing::warn!(place = %note.place, note = %note.kind, "Configuration note");
+    let (place, kind) = (&note.place, &note.kind);
+    match kind {
+        // Something was asked for that will not be.
+        NoteKind::Unused(_) => tracing::warn!(%place, note = %kind, "Configuration note"),
+        NoteKind::Disabled | NoteKind::Renamed(_) => {
+            tracing::info!(%place, note = %kind, "Configuration note");
+        }
+    }
 }
 
 /// Reports faults, one per line with its place first, as editors and terminals like to link them.
