@@ -30,6 +30,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Put MCP servers behind one HTTP endpoint
+    ///
+    /// Which ones, COMMAND, --upstream, --config or --mcp-json say; without any of them, it is a built-in demo server.
     Serve(Box<ServeArgs>),
     /// Be a stdio server for a client that can only spawn one, in front of a server that speaks HTTP
     Connect(ConnectArgs),
@@ -42,8 +44,6 @@ pub enum Command {
 }
 
 /// `serve`: put MCP servers behind one HTTP endpoint.
-///
-/// Without a command, an upstream or a file, the built-in demo server is served.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Where MCP clients connect [default: 127.0.0.1:8080]
@@ -80,8 +80,8 @@ pub struct ServeArgs {
     #[arg(long, env = "SHADOWCAT_TRANSPORT", value_parser = transport())]
     pub transport: Option<HttpTransport>,
 
+    /// Headers for it.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub headers: HeaderArgs,
 
     /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
@@ -153,8 +153,8 @@ pub struct ServeArgs {
     #[arg(long, env = "SHADOWCAT_REQUEST_TIMEOUT", value_name = "TIME", value_parser = request_timeout)]
     pub request_timeout: Option<Duration>,
 
+    /// What is logged.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 
     /// Check the configuration, print what would be served, and exit
@@ -177,16 +177,16 @@ pub struct ConnectArgs {
     #[arg(long, env = "SHADOWCAT_TRANSPORT", value_parser = transport())]
     pub transport: Option<HttpTransport>,
 
+    /// Headers for it.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub headers: HeaderArgs,
 
     /// Which revisions the server speaks: up to 2025-11-25, or from 2026-07-28 [default: auto]
     #[arg(long, env = "SHADOWCAT_ERA", value_parser = era())]
     pub era: Option<EraChoice>,
 
+    /// What is logged.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 

@@ -11,6 +11,8 @@ mod args;
 mod exit;
 mod run;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use args::{
     Admin, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat,
@@ -18,7 +20,7 @@ pub use args::{
 };
 pub use exit::Exit;
 
-use crate::config::{FaultKind, Faults, Note, Place};
+use crate::config::{FaultKind, Faults, Note, NoteKind, Place};
 use crate::settings::{Settings, UpstreamSettings};
 
 /// Runs the program: parses the arguments, does what they say, returns the exit code.
@@ -104,7 +106,14 @@ fn start_log(args: &LogArgs) -> Result<(), ExitCode> {
 }
 
 fn log_note(note: &Note) {
-    tracing::warn!(place = %note.place, note = %note.kind, "Configuration note");
+    let (place, kind) = (&note.place, &note.kind);
+    match kind {
+        // Something was asked for that will not be.
+        NoteKind::Unused(_) => tracing::warn!(%place, note = %kind, "Configuration note"),
+        NoteKind::Disabled | NoteKind::Renamed(_) => {
+            tracing::info!(%place, note = %kind, "Configuration note");
+        }
+    }
 }
 
 /// Reports faults, one per line with its place first, as editors and terminals like to link them.

@@ -77,7 +77,7 @@ impl ServeArgs {
             let args = ["fake", "stdio"].map(|arg| placed("COMMAND", Template::literal(arg)));
             server.args = args.into();
         }
-        server.env = pairs("--env", &self.env, '=', "NAME=VALUE", loader);
+        server.env = pairs("--env", &self.env, '=', "`NAME=VALUE`", loader);
         server.pass_env = all("--pass-env", &self.pass_env);
         server.cwd = self
             .cwd
@@ -188,7 +188,7 @@ fn all(argument: &'static str, values: &[String]) -> Vec<Placed<String>> {
 }
 
 fn headers(given: &[String], loader: &mut Loader) -> Vec<(Placed<String>, Template)> {
-    let mut headers = pairs("--header", given, ':', "NAME: VALUE", loader);
+    let mut headers = pairs("--header", given, ':', "`NAME: VALUE`", loader);
     for (name, value) in &mut headers {
         name.value = name.value.trim_end().to_owned();
         value.0 = value.0.trim().to_owned();

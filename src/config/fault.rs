@@ -29,6 +29,23 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// The rest of this place's key, if it lies under the key of `table` in the same file.
+    pub(crate) fn key_under(&self, table: &Place) -> Option<&str> {
+        match (self, table) {
+            (
+                Place::File { file, key, .. },
+                Place::File {
+                    file: other,
+                    key: table,
+                    ..
+                },
+            ) if file == other => key.strip_prefix(table.as_str())?.strip_prefix('.'),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

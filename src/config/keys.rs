@@ -28,7 +28,7 @@ pub(crate) enum Kind<T: 'static> {
     Template(Optional<T, Template>),
     Templates(fn(&mut T) -> &mut Vec<Placed<Template>>),
     /// A table of texts.
-    Pairs(fn(&mut T) -> &mut Vec<(Placed<String>, Template)>),
+    Pairs(fn(&mut T) -> &mut Pairs),
     Transport(Optional<T, HttpTransport>),
     Era(Optional<T, EraChoice>),
     Limits(fn(&mut T) -> &mut BTreeMap<&'static str, Placed<usize>>),
@@ -36,6 +36,7 @@ pub(crate) enum Kind<T: 'static> {
     Servers(fn(&mut T) -> &mut Vec<ServerConfig>),
 }
 
+type Pairs = Vec<(Placed<String>, Template)>;
 type Optional<T, V> = fn(&mut T) -> &mut Option<Placed<V>>;
 
 /// How many connections to one server may be allowed.

@@ -136,7 +136,8 @@ impl Host<'_> {
                 let what = format!("`{}`", entry.key);
                 let first = self.reader.source.place(first.at, "");
                 let kind = FaultKind::Duplicate { what, first };
-                self.reader.refuse::<()>(&entry.value, &path, kind);
+                let place = self.reader.source.place(entry.at, &path);
+                self.reader.faults.push(Fault { place, kind });
                 continue;
             }
             seen.push(entry);

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::settings::{EraChoice, HttpTransport, Settings, UpstreamSettings};
 
+mod checks;
 mod document;
 mod expand;
 mod fault;
@@ -225,6 +226,7 @@ impl Loader {
             self.fault(place, FaultKind::NoServer);
         }
         let settings = resolve::settings(&self.config, variable, &mut self.faults);
+        self.notes.sort_by(|a, b| a.place.cmp(&b.place));
         match Faults::of(self.faults) {
             Some(faults) => Err(faults),
             None => Ok(Loaded {

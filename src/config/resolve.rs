@@ -4,8 +4,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use http::{HeaderName, HeaderValue, Uri, uri};
+use http::{HeaderName, HeaderValue, Uri};
 
+use super::checks::{
+    self, HEADER_VALUE, HOST, NAME, NO_NUL, NOT_EMPTY, ORIGIN, PATH, URL, VARIABLE, is_endpoint,
+    is_host, is_origin, is_path, is_server_name, is_variable,
+};
 use super::expand::expand;
 use super::fault::{Fault, FaultKind, Place, Placed};
 use super::{Config, ServerConfig, Template, values};
@@ -30,29 +34,6 @@ const NESTED: [(&str, &str); 5] = [
     ("drain", "shutdown"),
 ];
 
-/// Headers that the proxy writes on requests to an upstream, or that HTTP itself owns. If users could set them, one
-/// hop or the other would be told something wrong about the message.
-const OWN_HEADERS: [&str; 18] = [
-    "accept",
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "keep-alive",
-    "last-event-id",
-    "mcp-method",
-    "mcp-name",
-    "mcp-protocol-version",
-    "mcp-session-id",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// Makes the settings. They are only good if no fault was added.
 pub(crate) fn settings(
     config: &Config,
@@ -66,7 +47,7 @@ pub(crate) fn settings(
         .map_or(LISTEN.into(), |listen| listen.value);
     let settings = Settings {
         listen,
-        path: resolver.path(config.path.as_ref()),
+        path: resolver.path(config),
         admin: resolver.admin(config, listen),
         admin_required: config
             .admin
@@ -96,17 +77,6 @@ pub(crate) fn upstream(
     Resolver { variable, faults }.upstream(server)
 }
 
-const ORIGIN: &str = "an origin without a path, such as \"https://app.example\"";
-const HOST: &str =
-    "a host name or address, such as \"mcp.example\" or \"mcp.example:8080\" (no wildcard)";
-const NAME: &str = "a name of 1 to 64 characters A-Z a-z 0-9 _ . -, of which one is no dot";
-const PATH: &str = "a path such as \"/mcp\": segments of A-Z a-z 0-9 _ . ~ -, no slash at the end";
-const URL: &str = "a URL that starts with http:// or https:// and names a host (credentials belong into `headers`)";
-const VARIABLE: &str = "the name of an environment variable";
-const NO_NUL: &str = "a string that is not empty and has no NUL character";
-const HEADER_NAME: &str = "the name of a header";
-const HEADER_VALUE: &str = "a header value: visible ASCII characters, spaces, tabs";
-
 struct Resolver<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
     faults: &'a mut Vec<Fault>,
@@ -120,12 +90,16 @@ impl Resolver<'_> {
         });
     }
 
-    fn path(&mut self, given: Option<&Placed<String>>) -> String {
-        let Some(given) = given else {
+    fn path(&mut self, config: &Config) -> String {
+        let Some(given) = &config.path else {
             return "/mcp".to_owned();
         };
+        let http_sse = config.http_sse.as_ref().is_none_or(|flag| flag.value);
         if !is_path(&given.value) {
             self.fault(&given.place, FaultKind::Malformed { expected: PATH });
+        } else if http_sse && matches!(given.value.as_str(), "/sse" | "/messages") {
+            let why = "HTTP+SSE is served there, unless it is switched off";
+            self.fault(&given.place, FaultKind::DoesNotApply { why });
         }
         given.value.clone()
     }
@@ -235,7 +209,9 @@ impl Resolver<'_> {
         let forward = server.forward_headers.first().map(|it| &it.place);
         let (places, why): (Vec<&Place>, _) = match (&server.command, &server.url) {
             (None, None) => {
-                self.fault(&server.name.place, FaultKind::NoTarget);
+                if !self.has_faulty_target(&server.name.place) {
+                    self.fault(&server.name.place, FaultKind::NoTarget);
+                }
                 return;
             }
             (Some(_), None) => (
@@ -259,6 +235,23 @@ impl Resolver<'_> {
         for place in places {
             self.fault(place, FaultKind::DoesNotApply { why });
         }
+    }
+
+    /// Whether the server at `place` has a `command` or `url` that could not be read, or was misspelt. It is not
+    /// missing, then.
+    fn has_faulty_target(&self, place: &Place) -> bool {
+        let is_target = |key: &str| matches!(key, "command" | "url");
+        self.faults.iter().any(|fault| {
+            fault
+                .place
+                .key_under(place)
+                .is_some_and(|key| match &fault.kind {
+                    FaultKind::UnknownKey { suggestion } => {
+                        suggestion.as_deref().is_some_and(is_target)
+                    }
+                    _ => is_target(key),
+                })
+        })
     }
 
     fn stdio(&mut self, server: &ServerConfig) -> StdioTarget {
@@ -358,7 +351,7 @@ impl Resolver<'_> {
     }
 
     fn header_name(&mut self, name: &Placed<String>) -> Option<HeaderName> {
-        match header_name(&name.value) {
+        match checks::header_name(&name.value) {
             Ok(name) => Some(name),
             Err(kind) => {
                 self.fault(&name.place, kind);
@@ -387,7 +380,12 @@ impl Resolver<'_> {
         let faults = self.faults.len();
         let text = self.text(&template.value, &template.place);
         if text.is_empty() && self.faults.len() == faults {
-            self.fault(&template.place, FaultKind::Malformed { expected: NO_NUL });
+            self.fault(
+                &template.place,
+                FaultKind::Malformed {
+                    expected: NOT_EMPTY,
+                },
+            );
         }
         text
     }
@@ -419,76 +417,4 @@ fn limits(config: &Config) -> Limits {
         }
     }
     limits
-}
-
-/// The name of a header that users may set.
-///
-/// # Errors
-///
-/// If it is no name, or one of a header that the proxy writes.
-fn header_name(name: &str) -> Result<HeaderName, FaultKind> {
-    match HeaderName::from_bytes(name.as_bytes()) {
-        Ok(name) if OWN_HEADERS.contains(&name.as_str()) => Err(FaultKind::OwnHeader {
-            name: name.to_string(),
-        }),
-        Ok(name) => Ok(name),
-        Err(_) => Err(FaultKind::Malformed {
-            expected: HEADER_NAME,
-        }),
-    }
-}
-
-fn is_server_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    // `.` and `..` would vanish from a URL.
-    (1..=64).contains(&name.len()) && name.bytes().all(allowed) && name.bytes().any(|b| b != b'.')
-}
-
-fn is_path(path: &str) -> bool {
-    let allowed =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'~' | b'-');
-    let is_segment =
-        |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(allowed);
-    path.len() <= 256
-        && path
-            .strip_prefix('/')
-            .is_some_and(|rest| rest.split('/').all(is_segment))
-}
-
-fn is_variable(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['=', '\0'])
-}
-
-fn is_endpoint(uri: &Uri) -> bool {
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    is_http && uri.authority().is_some_and(is_plain_authority)
-}
-
-fn is_host(host: &str) -> bool {
-    host.parse::<uri::Authority>()
-        .is_ok_and(|authority| is_plain_authority(&authority))
-}
-
-/// Whether it is a host and perhaps a port, and neither a wildcard nor credentials.
-fn is_plain_authority(authority: &uri::Authority) -> bool {
-    let port_is_fine = match authority.as_str().strip_prefix(authority.host()) {
-        Some("") => true,
-        Some(port) => port
-            .strip_prefix(':')
-            .is_some_and(|port| port.parse::<u16>().is_ok()),
-        // Credentials come before the host.
-        None => false,
-    };
-    port_is_fine && !authority.host().is_empty() && !authority.host().contains('*')
-}
-
-fn is_origin(origin: &str) -> bool {
-    let Some((scheme, rest)) = origin.split_once("://") else {
-        return false;
-    };
-    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
-    is_scheme && is_host(rest)
 }
