@@ -9,4 +9,5 @@ pub mod testing;
 
 pub(crate) mod bridge;
 pub(crate) mod rt;
+pub(crate) mod session;
 pub(crate) mod upstream;

@@ -1,0 +1,200 @@
+//! What a client may have missed: the latest events of one stream of a legacy session, kept for `Last-Event-ID`
+//! (MCP 2025-11-25, Transports › Streamable HTTP › Resumability and Redelivery). Pure: time is an argument.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use thiserror::Error;
+
+/// The latest events of one stream, bounded in number, bytes and age. The oldest go first.
+///
+/// Who resumes gets everything behind the given event or is told that it cannot be had; never a part of it, and never
+/// anything of another stream.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    stream: u32,
+    bounds: Bounds,
+    /// The last `kept.len()` of the events that were issued.
+    kept: VecDeque<Kept>,
+    kept_bytes: usize,
+    /// Number of events ever issued, which is the number of the last one.
+    issued: u64,
+}
+
+/// How much is kept. An event goes as soon as any of these is exceeded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Most events.
+    pub(crate) events: usize,
+    /// Most bytes of payload.
+    pub(crate) bytes: usize,
+    /// How long an event is kept.
+    pub(crate) retention: Duration,
+}
+
+/// The place of an event in a session: opaque to clients, and theirs to send back.
+///
+/// As text it is `<stream>-<number>`, both in decimal without leading zeros: visible ASCII, at most 31 bytes, and
+/// exactly one text per id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct EventId {
+    /// Which stream of the session.
+    pub(crate) stream: u32,
+    /// Which event of the stream, from 1. 0 stands before the first one.
+    pub(crate) number: u64,
+}
+
+/// Why a stream cannot be resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum ResumeError {
+    /// Some of the events behind that id are no longer kept.
+    #[error("events after this id are no longer available")]
+    Gap,
+    /// No event of this stream ever had that id.
+    #[error("this event id was never issued on this stream")]
+    Unknown,
+}
+
+impl Backlog {
+    /// An empty backlog; `stream` is unique in the session and never used again.
+    pub(crate) fn new(stream: u32, bounds: Bounds) -> Backlog {
+        Backlog {
+            stream,
+            bounds,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            issued: 0,
+        }
+    }
+
+    /// Issues an id for `payload`, the data of an event, and keeps the event as far as the bounds allow.
+    ///
+    /// The bytes are copied. A message is often a slice of a much larger network buffer, which it would keep in memory
+    /// with all that had been in it, and the bound in bytes would mean nothing.
+    pub(crate) fn push(&mut self, payload: &[u8], now: Instant) -> EventId {
+        self.issued += 1;
+        self.expire(now);
+        if payload.len() > self.bounds.bytes || self.bounds.events == 0 {
+            // Not even alone does it fit. What is older must go as well, as nobody could resume across the gap.
+            self.kept.clear();
+            self.kept_bytes = 0;
+            return self.last();
+        }
+        while self.kept.len() >= self.bounds.events
+            || self.kept_bytes + payload.len() > self.bounds.bytes
+        {
+            self.drop_oldest();
+        }
+        self.kept_bytes += payload.len();
+        self.kept.push_back(Kept {
+            payload: Bytes::copy_from_slice(payload),
+            since: now,
+        });
+        self.last()
+    }
+
+    /// The events behind `id`, oldest first. Empty if `id` is the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`ResumeError::Gap`] if one of them was dropped, [`ResumeError::Unknown`] if `id` is of another stream or lies in
+    /// the future.
+    pub(crate) fn after(
+        &self,
+        id: EventId,
+    ) -> Result<impl Iterator<Item = (EventId, Bytes)>, ResumeError> {
+        if id.stream != self.stream || id.number > self.issued {
+            return Err(ResumeError::Unknown);
+        }
+        let dropped = self.issued - self.kept.len() as u64;
+        let Some(skip) = id.number.checked_sub(dropped) else {
+            return Err(ResumeError::Gap);
+        };
+        // `skip` is at most `kept.len()`, so it fits.
+        let events = self.kept.range(skip as usize..).zip(id.number + 1..);
+        Ok(events.map(move |(kept, number)| (EventId { number, ..id }, kept.payload.clone())))
+    }
+
+    /// The place before the first event: the id of a priming event.
+    pub(crate) fn start(&self) -> EventId {
+        EventId {
+            stream: self.stream,
+            number: 0,
+        }
+    }
+
+    /// The id of the last event that was issued, or [`start`](Backlog::start).
+    pub(crate) fn last(&self) -> EventId {
+        EventId {
+            stream: self.stream,
+            number: self.issued,
+        }
+    }
+
+    /// Drops what has been kept for long enough. [`push`](Backlog::push) does this too; a stream on which nothing
+    /// happens needs to be swept. `now` never goes back.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let retention = self.bounds.retention;
+        let expired = |kept: &Kept| now.saturating_duration_since(kept.since) >= retention;
+        while self.kept.front().is_some_and(expired) {
+            self.drop_oldest();
+        }
+    }
+
+    /// Whether nothing is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(kept) = self.kept.pop_front() {
+            self.kept_bytes -= kept.payload.len();
+        }
+    }
+}
+
+impl EventId {
+    /// Reads what a client sent as `Last-Event-ID`. `None` if it is not, to the byte, what [`Display`](fmt::Display)
+    /// writes for some id.
+    pub(crate) fn parse(text: &[u8]) -> Option<EventId> {
+        if text.len() > TEXT_BYTES_MAX {
+            return None;
+        }
+        let (stream, number) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        Some(EventId {
+            stream: parse_number(stream)?,
+            number: parse_number(number)?,
+        })
+    }
+
+    /// The text, for an SSE event.
+    pub(crate) fn to_bytes(self) -> Bytes {
+        Bytes::from(self.to_string())
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.stream, self.number)
+    }
+}
+
+#[derive(Debug)]
+struct Kept {
+    payload: Bytes,
+    since: Instant,
+}
+
+/// Ten digits, a hyphen, twenty digits.
+const TEXT_BYTES_MAX: usize = 31;
+
+/// Decimal digits without sign or leading zeros.
+fn parse_number<N: std::str::FromStr>(text: &str) -> Option<N> {
+    let canonical = text == "0" || !text.starts_with('0');
+    (canonical && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests;

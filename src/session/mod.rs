@@ -1,0 +1,3 @@
+//! Legacy sessions.
+
+pub(crate) mod backlog;
