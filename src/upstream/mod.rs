@@ -1,3 +1,4 @@
 //! Processes and sockets towards MCP servers.
 
 pub(crate) mod child;
+pub(crate) mod reconnect;
