@@ -1,6 +1,7 @@
 //! What must hold for any input. The fuzz targets and `tests/fuzz_corpus.rs` include this file.
 
 use bytes::{Bytes, BytesMut};
+use shadowcat::protocol::message::{Incoming, Message};
 use shadowcat::protocol::lines::{LineError, Lines, single_line};
 use shadowcat::protocol::sse::{self, DecodeError, Decoder, Item};
 
@@ -40,6 +41,43 @@ pub(crate) fn lines(input: &[u8]) {
     assert_eq!(line.len(), text.len());
     assert!(!line.iter().any(|byte| matches!(byte, b'\r' | b'\n')));
 }
+
+/// What is accepted is JSON for another parser too, says what that one reads, and keeps its text.
+pub(crate) fn message_parse(input: &[u8]) {
+    let text = Bytes::copy_from_slice(input);
+    match Incoming::parse(text.clone(), DEPTH) {
+        Ok(Incoming::One(message)) => {
+            assert_eq!(message.text(), &text);
+            let value: serde_json::Value = match serde_json::from_slice(input) {
+                Ok(value) => value,
+                // Text that is no Unicode inside an escape passes as text; numbers beyond what it can hold are ours to pass on.
+                Err(error) => return assert!(!error.is_syntax() || input.contains(&b'u') || input.contains(&b'e') || input.contains(&b'E')),
+            };
+            assert_eq!(message.method(), value["method"].as_str());
+            assert_eq!(message.id().is_some(), value["id"].is_string() || value["id"].is_number());
+            let line = message.line();
+            assert!(!line.iter().any(|byte| matches!(byte, b'\r' | b'\n')));
+            assert_eq!(serde_json::from_slice::<serde_json::Value>(&line).ok(), Some(value));
+        }
+        Ok(Incoming::Batch(messages)) => assert!(messages.len() <= input.len()),
+        Err(_) => {}
+    }
+}
+
+/// An edited message is the one that parsing its text gives, and nothing but what was named has changed.
+pub(crate) fn message_edit(input: &[u8]) {
+    let Ok(message) = Message::parse(Bytes::copy_from_slice(input), DEPTH) else { return };
+    let edited = message.edit().id("\"edited\"").meta("progressToken", "4711").param("requestId", "0").finish();
+    assert_eq!(Message::parse(edited.text().clone(), DEPTH).as_ref(), Ok(&edited));
+    let back = |name: &str| message.param(name).map(str::to_owned);
+    for name in ["name", "uri", "arguments"] {
+        assert_eq!(edited.param(name).map(str::to_owned), back(name));
+    }
+    assert_eq!(edited.method(), message.method());
+}
+
+/// As deep as messages may be nested by default.
+const DEPTH: usize = 128;
 
 type Decoded = (Vec<Item>, Option<DecodeError>, Option<Bytes>);
 

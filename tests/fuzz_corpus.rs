@@ -11,7 +11,12 @@ type Target = (&'static str, fn(&[u8]));
 
 #[test]
 fn every_target_accepts_its_corpus() {
-    const TARGETS: &[Target] = &[("lines", checks::lines), ("sse_decode", checks::sse_decode)];
+    const TARGETS: &[Target] = &[
+        ("lines", checks::lines),
+        ("message_edit", checks::message_edit),
+        ("message_parse", checks::message_parse),
+        ("sse_decode", checks::sse_decode),
+    ];
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let mut folders = names(&corpus);
     folders.sort();
