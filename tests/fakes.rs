@@ -1,5 +1,8 @@
 //! The fakes as their users see them: the server over HTTP, the client, and the server as a process of its own.
 
+#[path = "fakes/process.rs"]
+mod process;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
