@@ -19,14 +19,8 @@ fn fake_server_process() {
         return;
     };
     let script = Script::from_json(&script).unwrap();
-    let code = tokio::runtime::Runtime::new()
-        .unwrap()
-        .block_on(run_stdio(script));
-    std::process::exit(if code == std::process::ExitCode::SUCCESS {
-        0
-    } else {
-        99
-    });
+    let code = tokio::runtime::Runtime::new().unwrap().block_on(run_stdio(script));
+    std::process::exit(if code == std::process::ExitCode::SUCCESS { 0 } else { 99 });
 }
 
 struct Fake {
@@ -39,23 +33,14 @@ impl Fake {
     #[expect(clippy::disallowed_methods, reason = "the process is what is tested")]
     fn start(script: &Script) -> Fake {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "process::fake_server_process",
-                "--nocapture",
-                "--test-threads=1",
-            ])
+            .args(["--exact", "process::fake_server_process", "--nocapture", "--test-threads=1"])
             .env(VARIABLE, serde_json::to_string(script).unwrap())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Fake {
-            input: child.stdin.take(),
-            output: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        }
+        Fake { input: child.stdin.take(), output: BufReader::new(child.stdout.take().unwrap()), child }
     }
 
     fn initialized(script: &Script) -> Fake {
@@ -83,10 +68,7 @@ impl Fake {
                 return Value::Null;
             }
             // The harness does not end the line in which it names the test.
-            if let Some(message) = line
-                .find('{')
-                .and_then(|at| serde_json::from_str(&line[at..]).ok())
-            {
+            if let Some(message) = line.find('{').and_then(|at| serde_json::from_str(&line[at..]).ok()) {
                 return message;
             }
         }
@@ -115,9 +97,7 @@ const LONG: Duration = Duration::from_secs(20);
 const BRIEF: Duration = Duration::from_millis(700);
 
 fn text(answer: &Value) -> &str {
-    answer["result"]["content"][0]["text"]
-        .as_str()
-        .unwrap_or_else(|| panic!("no text: {answer}"))
+    answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text: {answer}"))
 }
 
 #[test]
@@ -137,36 +117,18 @@ fn it_exits_with_the_code_it_was_told() {
     let mut fake = Fake::initialized(&Script::default());
     fake.call("exit", json!({ "code": 41, "when": "after" }));
     assert_eq!(text(&fake.next()), "goodbye");
-    assert_eq!(
-        fake.ended(LONG).and_then(|status| status.code()),
-        Some(41),
-        "though its stdin is open"
-    );
-    let mut dead = Fake::start(&Script::default().fault(
-        On::start(),
-        Do::Exit {
-            code: 42,
-            when: When::Before,
-        },
-    ));
+    assert_eq!(fake.ended(LONG).and_then(|status| status.code()), Some(41), "though its stdin is open");
+    let mut dead = Fake::start(&Script::default().fault(On::start(), Do::Exit { code: 42, when: When::Before }));
     assert_eq!(dead.ended(LONG).and_then(|status| status.code()), Some(42));
 }
 
 #[test]
 fn a_flood_on_stderr_blocks_it_until_somebody_reads() {
-    let flood = Do::Stderr {
-        bytes: 3 << 20,
-        newlines: false,
-    };
+    let flood = Do::Stderr { bytes: 3 << 20, newlines: false };
     let mut fake = Fake::initialized(&Script::default().fault(On::tool("echo"), flood));
     fake.call("echo", json!({ "text": "x" }));
     let mut noise = vec![0; 3 << 20];
-    fake.child
-        .stderr
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut noise)
-        .unwrap();
+    fake.child.stderr.as_mut().unwrap().read_exact(&mut noise).unwrap();
     assert!(noise.iter().all(|byte| *byte == b'e'));
     assert_eq!(text(&fake.next()), "x");
 }
@@ -174,13 +136,8 @@ fn a_flood_on_stderr_blocks_it_until_somebody_reads() {
 #[cfg(unix)]
 #[test]
 fn it_can_close_its_stdout_and_live_on() {
-    let mut fake = Fake::initialized(&Script::default().fault(
-        On::tool("echo"),
-        Do::Cut {
-            after: None,
-            end: Default::default(),
-        },
-    ));
+    let mut fake =
+        Fake::initialized(&Script::default().fault(On::tool("echo"), Do::Cut { after: None, end: Default::default() }));
     fake.call("echo", json!({ "text": "x" }));
     assert_eq!(fake.next(), Value::Null);
     assert_eq!(fake.ended(BRIEF), None);
@@ -191,9 +148,7 @@ fn it_can_close_its_stdout_and_live_on() {
 #[cfg(unix)]
 #[test]
 fn it_can_ignore_everything_but_a_kill() {
-    let stubborn = Script::default()
-        .fault(On::start(), Do::IgnoreEof)
-        .fault(On::start(), Do::IgnoreTerm);
+    let stubborn = Script::default().fault(On::start(), Do::IgnoreEof).fault(On::start(), Do::IgnoreTerm);
     let mut fake = Fake::initialized(&stubborn);
     fake.input = None;
     let pid = rustix_pid(&fake);
@@ -214,17 +169,12 @@ fn rustix_pid(fake: &Fake) -> rustix::process::Pid {
 #[cfg(unix)]
 #[test]
 fn a_grandchild_keeps_the_pipes_open() {
-    let mut fake = Fake::initialized(
-        &Script::default().fault(On::tool("echo"), Do::Grandchild { seconds: 2 }),
-    );
+    let mut fake = Fake::initialized(&Script::default().fault(On::tool("echo"), Do::Grandchild { seconds: 2 }));
     fake.call("echo", json!({ "text": "x" }));
     assert_eq!(text(&fake.next()), "x");
     fake.input = None;
     assert!(fake.ended(LONG).is_some());
     let before = tokio::time::Instant::now();
     assert_eq!(fake.next(), Value::Null);
-    assert!(
-        before.elapsed() >= Duration::from_millis(500),
-        "the output ends with the grandchild, not with the child"
-    );
+    assert!(before.elapsed() >= Duration::from_millis(500), "the output ends with the grandchild, not with the child");
 }
