@@ -274,7 +274,7 @@ impl<W: AsyncWrite + Unpin> Output<W> {
                 }
                 Step::Pause(gap) => tokio::time::sleep(gap).await,
                 Step::Stall => self.silent = true,
-                Step::Close { .. } => {
+                Step::Close(_) => {
                     writer.shutdown().await?;
                     self.writer = None;
                     if self.is_stdout {

@@ -180,9 +180,9 @@ pub enum Do {
         /// Where; without it before anything at all is said (over HTTP: before the headers).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<At>,
-        /// With a reset instead of a proper end. HTTP.
+        /// How. Over stdio all are the same.
         #[serde(default)]
-        reset: bool,
+        end: End,
     },
     /// Writes the answer in pieces. At the start: everything.
     Slice {
@@ -248,6 +248,19 @@ pub struct At {
     pub events: u64,
     /// Bytes of the next.
     pub bytes: usize,
+}
+
+/// How a connection ends that is cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The connection is closed, and the body is short of what was announced.
+    #[default]
+    Abrupt,
+    /// The body ends as if all had been said.
+    Clean,
+    /// The connection is reset.
+    Reset,
 }
 
 /// Before or after the answer.

@@ -13,6 +13,23 @@ use super::state::tagged_notification;
 /// How long modern clients may keep what can be kept: not at all, so that they see each change.
 const TTL_MS: u64 = 0;
 
+/// Whether 2026-07-28 has such a method, and the fake server serves it.
+pub(crate) fn is_modern_method(method: &str) -> bool {
+    const METHODS: [&str; 10] = [
+        "server/discover",
+        "subscriptions/listen",
+        "tools/list",
+        "resources/list",
+        "resources/templates/list",
+        "prompts/list",
+        "tools/call",
+        "resources/read",
+        "prompts/get",
+        "completion/complete",
+    ];
+    METHODS.contains(&method)
+}
+
 impl Exchange {
     /// The result of the request, as text.
     pub(crate) async fn handle(&self) -> Result<String, Stop> {

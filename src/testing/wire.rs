@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::faults::{At, Do};
+use super::faults::{At, Do, End};
 
 /// How messages are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +23,7 @@ pub(crate) enum Step {
     /// Nothing more, but the output stays open.
     Stall,
     /// Nothing more; the output ends.
-    Close {
-        reset: bool,
-    },
+    Close(End),
 }
 
 /// Makes bytes of messages and breaks them as the faults of one exchange say.
@@ -85,8 +83,8 @@ impl Wire {
                     wire.slice = Some(((*bytes).max(1), Duration::from_millis(*gap_ms)))
                 }
                 Do::Stall(at) => wire.end = Some((*at, Step::Stall)),
-                Do::Cut { after, reset } => {
-                    wire.end = Some((after.unwrap_or_default(), Step::Close { reset: *reset }))
+                Do::Cut { after, end } => {
+                    wire.end = Some((after.unwrap_or_default(), Step::Close(*end)))
                 }
                 Do::Print {
                     text,
@@ -164,11 +162,6 @@ impl Wire {
             steps.push(end);
         }
         steps
-    }
-
-    /// Whether it has come to an end that a fault set.
-    pub(crate) fn ended(&self) -> bool {
-        self.ended
     }
 
     fn extras(&mut self, framing: Framing, steps: &mut Vec<Step>) {
@@ -273,7 +266,7 @@ mod tests {
         let steps = said(
             &[Do::Cut {
                 after: Some(at),
-                reset: true,
+                end: End::Reset,
             }],
             Framing::Lines,
             &["{\"a\":1}", "{\"b\":2}", "{}"],
@@ -281,7 +274,7 @@ mod tests {
         let expected = [
             Step::Write(b"{\"a\":1}\n".to_vec()),
             Step::Write(b"{\"b".to_vec()),
-            Step::Close { reset: true },
+            Step::Close(End::Reset),
         ];
         assert_eq!(steps, expected);
     }

@@ -1,15 +1,16 @@
 //! Dialogues with the fake server over an in-memory pipe.
 
+mod misbehaviour;
+mod tools;
+
 use std::future::Future;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{
-    AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf,
-};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
 
 use super::*;
-use crate::testing::{At, Discover, On, OnCancel, Served, When, WrongId};
+use crate::testing::{Discover, Served};
 
 /// The client's end of the pipe.
 struct Client {
