@@ -151,10 +151,13 @@ class Process:
     """A process in a group of its own, that is gone when its `with` block is left."""
 
     _live = set()
+    _closed = False
     _lock = threading.RLock()  # a signal handler takes it too, in whatever thread holds it
 
     def __init__(self, command, env=None, **options):
         with Process._lock:
+            if Process._closed:
+                raise Problem("interrupted")
             try:
                 self.popen = subprocess.Popen(command, env=env, start_new_session=True, **options)
             except OSError as error:
@@ -177,8 +180,9 @@ class Process:
 
     @staticmethod
     def kill_all():
-        """Ends whatever still runs: asked first, so that a proxy can end its children."""
+        """Ends whatever still runs, for good: asked first, so that a proxy can end its children."""
         with Process._lock:
+            Process._closed = True
             live = list(Process._live)
         for how in (signal.SIGTERM, signal.SIGKILL):
             for process in live:
@@ -190,7 +194,7 @@ class Process:
 
 
 class Service(Process):
-    """A server under test: logs to a file, is waited for until its port answers, is asked to stop before it is killed."""
+    """A server under test: logs to a file, is waited for until its port answers, is asked to stop, then killed."""
 
     def __init__(self, name, command, port, log, env=None):
         self.name, self.port, self.log = name, port, Path(log)
@@ -307,6 +311,8 @@ def main(body):
     """Runs a script's body: its return value is the exit status, a Problem is status 2, and nothing is left running."""
 
     def interrupted(number, _):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         Process.kill_all()
         os._exit(128 + number)
 

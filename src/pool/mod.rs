@@ -22,10 +22,11 @@ use crate::upstream::driver::{self, CallFacts, DriverLimits, Sharing};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::probe::{self, Verdict};
 use crate::upstream::stdio::StdioPipe;
+use crate::upstream::streamable::HttpUpstream;
 use crate::upstream::{Call, Connection};
 
-/// How long a verdict that a server has a handshake is relied on. The way back is noticed at once: its connection breaks.
-const LEGACY_VERDICT_FOR: Duration = Duration::from_secs(3600);
+/// How long a verdict is relied on. A child's ends with the child.
+const VERDICT_FOR: Duration = Duration::from_secs(3600);
 
 /// How long silence is taken for a verdict.
 const SILENCE_VERDICT_FOR: Duration = Duration::from_secs(60);
@@ -70,6 +71,7 @@ pub(crate) struct Pool {
     timeouts: Timeouts,
     tasks: Tasks,
     metrics: ServerMetrics,
+    http: Option<Arc<HttpUpstream>>,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
     /// The era and the shared connection, found out by one request while the others wait. Replaced when out of date.
@@ -103,7 +105,15 @@ impl Pool {
         tasks: &Tasks,
         metrics: ServerMetrics,
     ) -> Pool {
+        let http = match &settings.target {
+            Target::Http(target) => HttpUpstream::new(target, limits, timeouts, tasks, metrics.clone())
+                .inspect_err(|error| tracing::error!(upstream = metrics.name(), %error, "Server cannot be used"))
+                .ok()
+                .map(Arc::new),
+            Target::Stdio(_) => None,
+        };
         Pool {
+            http,
             permits: Arc::new(Semaphore::new(settings.connections_max)),
             settings,
             limits: limits.clone(),
@@ -139,8 +149,8 @@ impl Pool {
             let known = cell.get_or_try_init(|| self.ask()).await?;
             let current = match &known.modern {
                 Modern::Shared(connection, _) => !connection.gone().is_cancelled(),
-                Modern::LegacyOnly => known.until.is_none_or(|until| Instant::now() < until),
-            };
+                Modern::LegacyOnly => true,
+            } && known.until.is_none_or(|until| Instant::now() < until);
             if current {
                 return Ok(known.modern.clone());
             }
@@ -206,15 +216,26 @@ impl Pool {
                 });
                 Ok(Lease { connection: Connection::Driven(handle), standing })
             }
-            Target::Http(_) => Err(UpstreamError::Unreachable("HTTP".into())),
+            Target::Http(_) => {
+                let http = self.http()?;
+                let (connection, standing, task) = http.legacy();
+                self.tasks.spawn("upstream-session", async move {
+                    task.await;
+                    drop(permit);
+                });
+                Ok(Lease { connection: Connection::Http(connection), standing })
+            }
         }
     }
 
     /// Finds out the era, on a child that may not survive the question.
     async fn ask(&self) -> Result<Known, PoolError> {
-        let legacy = || Known { modern: Modern::LegacyOnly, until: Some(Instant::now() + LEGACY_VERDICT_FOR) };
+        let legacy = || Known { modern: Modern::LegacyOnly, until: Some(Instant::now() + VERDICT_FOR) };
         if self.settings.era == EraChoice::Legacy {
             return Ok(Known { modern: Modern::LegacyOnly, until: None });
+        }
+        if let Target::Http(_) = self.settings.target {
+            return self.ask_http().await;
         }
         let permit = self.permit().await?;
         let since = Instant::now();
@@ -224,8 +245,9 @@ impl Pool {
         match verdict {
             Ok(Verdict::Modern(versions)) => {
                 self.start_succeeded();
-                let Connection::Driven(handle) = &lease.connection;
-                handle.share();
+                if let Connection::Driven(handle) = &lease.connection {
+                    handle.share();
+                }
                 tracing::info!(upstream = self.metrics.name(), "Server speaks 2026-07-28");
                 Ok(Known { modern: Modern::Shared(lease.connection, versions.into()), until: None })
             }
@@ -247,6 +269,27 @@ impl Pool {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    async fn ask_http(&self) -> Result<Known, PoolError> {
+        let http = self.http()?;
+        let until = Some(Instant::now() + VERDICT_FOR);
+        let modern = match http.probe().await.inspect_err(|_| self.start_failed())? {
+            Verdict::Modern(versions) => {
+                tracing::info!(upstream = self.metrics.name(), "Server speaks 2026-07-28");
+                Modern::Shared(Connection::Http(http.modern()), versions.into())
+            }
+            Verdict::Legacy => {
+                tracing::info!(upstream = self.metrics.name(), "Server has a handshake");
+                Modern::LegacyOnly
+            }
+        };
+        self.start_succeeded();
+        Ok(Known { modern, until })
+    }
+
+    fn http(&self) -> Result<&Arc<HttpUpstream>, UpstreamError> {
+        self.http.as_ref().ok_or_else(|| UpstreamError::Unreachable("its URL or the system's certificates cannot be used".into()))
     }
 
     async fn probe(&self, connection: &Connection, deadline: Instant) -> Result<Verdict, UpstreamError> {

@@ -97,6 +97,12 @@ impl<T> Writer<T> {
         self.shared.readable.notify_one();
     }
 
+    /// Nothing more will be put in.
+    pub(crate) fn close(&self) {
+        self.shared.state().finished = true;
+        self.shared.readable.notify_one();
+    }
+
     /// Waits until there is room, or nobody reads any more.
     ///
     /// Cancel safe. Only one task waits at a time.
@@ -117,8 +123,7 @@ impl<T> Writer<T> {
 
 impl<T> Drop for Writer<T> {
     fn drop(&mut self) {
-        self.shared.state().finished = true;
-        self.shared.readable.notify_one();
+        self.close();
     }
 }
 

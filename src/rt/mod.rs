@@ -6,4 +6,4 @@ pub(crate) mod mailbox;
 pub(crate) mod tasks;
 
 pub(crate) use signal::{Signal, Signals};
-pub(crate) use tasks::{Survivor, Tasks};
+pub(crate) use tasks::{Spawner, Tasks};

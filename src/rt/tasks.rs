@@ -33,6 +33,32 @@ pub(crate) struct Survivor {
     pub(crate) age: Duration,
 }
 
+/// Starts the tasks of a library that wants to start its own.
+#[derive(Clone)]
+pub(crate) struct Spawner {
+    tasks: Tasks,
+    name: &'static str,
+}
+
+impl Spawner {
+    /// All of them get this name.
+    pub(crate) fn new(tasks: &Tasks, name: &'static str) -> Spawner {
+        Spawner { tasks: tasks.clone(), name }
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner {
+    fn execute(&self, future: F) {
+        let stop = self.tasks.stop().clone();
+        self.tasks.spawn(self.name, async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = future => {}
+            }
+        });
+    }
+}
+
 struct Inner {
     tracker: TaskTracker,
     stop: CancellationToken,

@@ -23,16 +23,12 @@ impl Headers {
     /// All values of a header.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         let name = name.to_owned();
-        self.iter()
-            .filter(move |(known, _)| known.eq_ignore_ascii_case(&name))
-            .map(|(_, value)| value)
+        self.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(&name)).map(|(_, value)| value)
     }
 
     /// All lines.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Adds a line.
@@ -43,25 +39,13 @@ impl Headers {
     /// Whether a comma-separated header has this token, without regard to parameters and case.
     pub(crate) fn lists(&self, name: &str, token: &str) -> bool {
         let mut tokens = self.all(name).flat_map(|value| value.split(','));
-        tokens.any(|value| {
-            value
-                .split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .eq_ignore_ascii_case(token)
-        })
+        tokens.any(|value| value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(token))
     }
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(lines: I) -> Headers {
-        Headers(
-            lines
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        )
+        Headers(lines.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 }
 
@@ -87,20 +71,14 @@ impl Head {
             return Ok(Length::Chunked);
         }
         match self.headers.get("content-length") {
-            Some(length) => length
-                .trim()
-                .parse()
-                .map(Length::Bytes)
-                .map_err(|_| invalid("content-length")),
+            Some(length) => length.trim().parse().map(Length::Bytes).map_err(|_| invalid("content-length")),
             None => Ok(otherwise),
         }
     }
 }
 
 /// Reads a head; `None` when the connection ended before it began.
-pub(crate) async fn read_head(
-    reader: &mut (impl AsyncBufRead + Unpin),
-) -> io::Result<Option<Head>> {
+pub(crate) async fn read_head(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Head>> {
     let mut left = HEAD_MAX;
     let first = loop {
         match read_line(reader, &mut left).await? {
@@ -111,9 +89,7 @@ pub(crate) async fn read_head(
     };
     let mut headers = Headers::default();
     loop {
-        let line = read_line(reader, &mut left)
-            .await?
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let line = read_line(reader, &mut left).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         if line.is_empty() {
             return Ok(Some(Head { first, headers }));
         }
@@ -128,17 +104,10 @@ pub(crate) async fn read_line(
     left: &mut usize,
 ) -> io::Result<Option<String>> {
     let mut line = Vec::new();
-    let read = reader
-        .take(*left as u64)
-        .read_until(b'\n', &mut line)
-        .await?;
+    let read = reader.take(*left as u64).read_until(b'\n', &mut line).await?;
     *left -= read;
     if read == 0 {
-        return if *left == 0 {
-            Err(invalid("length of head"))
-        } else {
-            Ok(None)
-        };
+        return if *left == 0 { Err(invalid("length of head")) } else { Ok(None) };
     }
     if line.pop() != Some(b'\n') {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -146,16 +115,11 @@ pub(crate) async fn read_line(
     if line.last() == Some(&b'\r') {
         line.pop();
     }
-    String::from_utf8(line)
-        .map(Some)
-        .map_err(|_| invalid("text"))
+    String::from_utf8(line).map(Some).map_err(|_| invalid("text"))
 }
 
 /// Reads a whole body.
-pub(crate) async fn read_body(
-    reader: &mut (impl AsyncBufRead + Unpin),
-    length: Length,
-) -> io::Result<Vec<u8>> {
+pub(crate) async fn read_body(reader: &mut (impl AsyncBufRead + Unpin), length: Length) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     match length {
         Length::Bytes(bytes) if bytes > BODY_MAX => return Err(invalid("length of body")),
@@ -179,13 +143,9 @@ pub(crate) async fn read_body(
 }
 
 /// Reads a chunk; `None` after the last one.
-pub(crate) async fn read_chunk(
-    reader: &mut (impl AsyncBufRead + Unpin),
-) -> io::Result<Option<Vec<u8>>> {
+pub(crate) async fn read_chunk(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let mut left = HEAD_MAX;
-    let line = read_line(reader, &mut left)
-        .await?
-        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    let line = read_line(reader, &mut left).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let size = line.split(';').next().unwrap_or_default().trim();
     let size = usize::from_str_radix(size, 16).map_err(|_| invalid("chunk size"))?;
     if size > BODY_MAX {
@@ -193,18 +153,13 @@ pub(crate) async fn read_chunk(
     }
     let mut chunk = vec![0; size];
     reader.read_exact(&mut chunk).await?;
-    read_line(reader, &mut left)
-        .await?
-        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    read_line(reader, &mut left).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok((size > 0).then_some(chunk))
 }
 
 /// The text of a head.
 pub(crate) fn head(first: &str, headers: &Headers) -> Vec<u8> {
-    let lines: String = headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
+    let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!("{first}\r\n{lines}\r\n").into_bytes()
 }
 
@@ -218,10 +173,7 @@ pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
 
 /// The words that go with a status code.
 pub(crate) fn reason(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason())
-        .unwrap_or("Unknown")
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }
 
 pub(crate) fn invalid(what: &str) -> io::Error {

@@ -4,8 +4,10 @@
 mod connection;
 mod events;
 mod message;
+mod post;
 mod respond;
 mod session;
+mod write;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,6 +28,9 @@ pub use super::http::Headers;
 use super::script::Script;
 use super::server::Server;
 use super::state::Topic;
+
+/// The header of a legacy session.
+const SESSION: &str = "Mcp-Session-Id";
 
 /// A fake MCP server that listens on a port of its own.
 ///
@@ -111,9 +116,7 @@ impl MockSse {
     /// # Errors
     /// When it cannot listen there, or the script holds a fault that HTTP cannot have.
     pub async fn start_on(address: SocketAddr, script: Script) -> io::Result<MockSse> {
-        script
-            .check(Some(Transport::Http))
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        script.check(Some(Transport::Http)).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let site = Arc::new(Site {
@@ -128,11 +131,7 @@ impl MockSse {
         });
         let accepting = Arc::clone(&site);
         site.spawn(async move { accepting.accept(listener).await });
-        Ok(MockSse {
-            site,
-            address,
-            unused_allowed: false,
-        })
+        Ok(MockSse { site, address, unused_allowed: false })
     }
 
     /// Where it listens.
@@ -144,10 +143,7 @@ impl MockSse {
     /// The Streamable HTTP endpoint.
     #[must_use]
     pub fn url(&self) -> String {
-        format!(
-            "http://{}{}",
-            self.address, self.site.server.script.http.path
-        )
+        format!("http://{}{}", self.address, self.site.server.script.http.path)
     }
 
     /// The HTTP+SSE endpoint (2024-11-05).
@@ -163,24 +159,14 @@ impl MockSse {
     }
 
     /// Waits until a request fits, and gives it back; `None` if that takes longer than `patience`.
-    pub async fn request(
-        &self,
-        patience: Duration,
-        fits: impl Fn(&Recorded) -> bool,
-    ) -> Option<Recorded> {
+    pub async fn request(&self, patience: Duration, fits: impl Fn(&Recorded) -> bool) -> Option<Recorded> {
         let mut news = self.site.news.subscribe();
         let deadline = Instant::now() + patience;
         loop {
-            if let Some(request) = lock(&self.site.requests)
-                .iter()
-                .find(|request| fits(request))
-            {
+            if let Some(request) = lock(&self.site.requests).iter().find(|request| fits(request)) {
                 return Some(request.clone());
             }
-            tokio::time::timeout_at(deadline, news.changed())
-                .await
-                .ok()?
-                .ok()?;
+            tokio::time::timeout_at(deadline, news.changed()).await.ok()?.ok()?;
         }
     }
 
@@ -195,13 +181,8 @@ impl MockSse {
     /// # Errors
     /// When HTTP cannot have it.
     pub fn add_fault(&self, fault: Fault) -> io::Result<()> {
-        let script = Script {
-            faults: vec![fault.clone()],
-            ..Script::default()
-        };
-        script
-            .check(Some(Transport::Http))
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let script = Script { faults: vec![fault.clone()], ..Script::default() };
+        script.check(Some(Transport::Http)).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         self.site.server.plan.add(fault);
         Ok(())
     }
@@ -259,19 +240,11 @@ pub async fn run_sse(address: SocketAddr, script: Script) -> ExitCode {
         Ok(mock) => mock,
         Err(error) => {
             eprintln!("shadowcat fake sse: {address}: {error}");
-            return ExitCode::from(if error.kind() == io::ErrorKind::InvalidInput {
-                3
-            } else {
-                4
-            });
+            return ExitCode::from(if error.kind() == io::ErrorKind::InvalidInput { 3 } else { 4 });
         }
     };
     mock.allow_unused();
-    eprintln!(
-        "listening: {} (Streamable HTTP), {} (HTTP+SSE)",
-        mock.url(),
-        mock.sse_url()
-    );
+    eprintln!("listening: {} (Streamable HTTP), {} (HTTP+SSE)", mock.url(), mock.sse_url());
     tokio::select! {
         () = mock.site.down.cancelled() => ExitCode::from(lock(&mock.site.exit).unwrap_or(0)),
         _ = tokio::signal::ctrl_c() => ExitCode::from(130),

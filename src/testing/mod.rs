@@ -51,6 +51,7 @@ mod http;
 mod incoming;
 mod methods;
 mod peer;
+mod plan;
 mod process;
 mod questions;
 mod raw;

@@ -42,6 +42,8 @@ pub(crate) enum Event {
     Text(Bytes),
     /// The first byte of this call was written: from now on its outcome is unknown if the connection breaks.
     Sent(i64),
+    /// This call was not accepted.
+    Failed(i64, UpstreamError),
     /// The connection is at its end.
     Closed(UpstreamError),
 }
@@ -99,6 +101,7 @@ struct Shared {
     /// its length is bounded by the number of open calls.
     cancels: Mutex<Cancels>,
     wake: Notify,
+    closing: CancellationToken,
     gone: CancellationToken,
     why: OnceLock<UpstreamError>,
 }
@@ -149,6 +152,11 @@ impl Handle {
     /// From now on unrelated requests use the connection.
     pub(crate) fn share(&self) {
         self.shared.is_shared.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes the connection, whoever else holds it.
+    pub(crate) fn close(&self) {
+        self.shared.closing.cancel();
     }
 
     /// Cancelled when the connection is gone.
@@ -219,7 +227,6 @@ struct Driver<P> {
     /// Cancelled calls that may still be answered.
     tombstones: BTreeSet<i64>,
     standing: Writer<Message>,
-    stop: CancellationToken,
     limits: DriverLimits,
     metrics: ServerMetrics,
     junk: u32,
@@ -246,6 +253,7 @@ pub(crate) fn drive<P: Pipe>(
         is_shared: AtomicBool::new(sharing == Sharing::Shared),
         cancels: Mutex::default(),
         wake: Notify::new(),
+        closing: stop.child_token(),
         gone: CancellationToken::new(),
         why: OnceLock::new(),
     });
@@ -256,7 +264,6 @@ pub(crate) fn drive<P: Pipe>(
         calls: BTreeMap::new(),
         tombstones: BTreeSet::new(),
         standing,
-        stop,
         limits,
         metrics,
         junk: 0,
@@ -303,7 +310,7 @@ impl<P: Pipe> Driver<P> {
             let writable = self.pipe.queued() < self.limits.message_bytes;
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return UpstreamError::Closed,
+                () = shared.closing.cancelled() => return UpstreamError::Closed,
                 () = shared.wake.notified() => self.cancel_calls(),
                 command = self.commands.recv(), if writable => match command {
                     Some(Command::Call { id, line, facts, replies }) => {
@@ -321,6 +328,11 @@ impl<P: Pipe> Driver<P> {
                     Event::Sent(id) => {
                         if let Some(call) = self.calls.get_mut(&id) {
                             call.sent = true;
+                        }
+                    }
+                    Event::Failed(id, error) => {
+                        if let Some(call) = self.calls.remove(&id) {
+                            call.replies.finish(Err(error), 0);
                         }
                     }
                     Event::Closed(error) => return error,
@@ -537,7 +549,7 @@ async fn room(calls: &BTreeMap<i64, OpenCall>, standing: &Writer<Message>, block
 }
 
 /// The notification that cancels our call `id` (2025-11-25, Cancellation).
-fn cancelled(id: i64) -> Bytes {
+pub(super) fn cancelled(id: i64) -> Bytes {
     Bytes::from(format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"The client no longer waits for the answer"}}}}"#
     ))

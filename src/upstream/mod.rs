@@ -3,11 +3,15 @@
 pub(crate) mod child;
 pub(crate) mod driver;
 pub(crate) mod error;
+pub(crate) mod http;
 pub(crate) mod probe;
+pub(crate) mod reconnect;
+mod sse_2024;
 pub(crate) mod stdio;
+pub(crate) mod streamable;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use ::http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::message::Message;
@@ -19,6 +23,8 @@ use error::UpstreamError;
 pub(crate) enum Connection {
     /// Many messages over one pair of pipes, or over HTTP+SSE.
     Driven(Handle),
+    /// A request and a response for each message.
+    Http(streamable::HttpConnection),
 }
 
 /// One request on its way upstream, its names already those of the connection.
@@ -36,6 +42,7 @@ impl Connection {
     pub(crate) fn next_id(&self) -> i64 {
         match self {
             Connection::Driven(handle) => handle.next_id(),
+            Connection::Http(http) => http.next_id(),
         }
     }
 
@@ -48,6 +55,7 @@ impl Connection {
             Connection::Driven(handle) => {
                 handle.call(call.id, call.message.line(), call.facts).await.map(Replies::Driven)
             }
+            Connection::Http(http) => http.call(call).await.map(|replies| Replies::Http(Box::new(replies))),
         }
     }
 
@@ -58,6 +66,7 @@ impl Connection {
     pub(crate) async fn send(&self, message: &Message) -> Result<(), UpstreamError> {
         match self {
             Connection::Driven(handle) => handle.send(message.line()).await,
+            Connection::Http(http) => http.send(message).await,
         }
     }
 
@@ -65,6 +74,7 @@ impl Connection {
     pub(crate) fn cancel(&self, id: i64, notification: Bytes) {
         match self {
             Connection::Driven(handle) => handle.cancel(id, Some(notification)),
+            Connection::Http(http) => http.cancel(id, notification),
         }
     }
 
@@ -72,6 +82,7 @@ impl Connection {
     pub(crate) fn gone(&self) -> &CancellationToken {
         match self {
             Connection::Driven(handle) => handle.gone(),
+            Connection::Http(http) => http.gone(),
         }
     }
 }
@@ -79,6 +90,7 @@ impl Connection {
 /// What comes back for one call. Dropping it before the final answer cancels the call.
 pub(crate) enum Replies {
     Driven(driver::Replies),
+    Http(Box<streamable::HttpReplies>),
 }
 
 impl Replies {
@@ -86,6 +98,7 @@ impl Replies {
     pub(crate) async fn next(&mut self) -> Option<Reply> {
         match self {
             Replies::Driven(replies) => replies.next().await,
+            Replies::Http(replies) => replies.next().await,
         }
     }
 
@@ -93,6 +106,7 @@ impl Replies {
     pub(crate) fn cancelled(&mut self) {
         match self {
             Replies::Driven(replies) => replies.cancelled(),
+            Replies::Http(replies) => replies.cancelled(),
         }
     }
 }

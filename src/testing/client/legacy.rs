@@ -29,32 +29,18 @@ impl LegacySession {
         let response = post(url, &initialize(revision, &capabilities), &[]).await?;
         let id = response.headers.get("mcp-session-id").map(str::to_owned);
         let answer = response.answer().await?;
-        let initialized = answer
-            .get("result")
-            .cloned()
-            .ok_or_else(|| io::Error::other(answer.to_string()))?;
-        let session = LegacySession {
-            url: url.into(),
-            id,
-            initialized,
-            last_id: AtomicU64::new(0),
-        };
-        session
-            .send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)
-            .await?;
+        let initialized = answer.get("result").cloned().ok_or_else(|| io::Error::other(answer.to_string()))?;
+        let session = LegacySession { url: url.into(), id, initialized, last_id: AtomicU64::new(0) };
+        session.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await?;
         Ok(session)
     }
 
     /// The headers of this session.
     #[must_use]
     pub fn headers(&self) -> Vec<(&str, &str)> {
-        let revision = self.initialized["protocolVersion"]
-            .as_str()
-            .filter(|revision| *revision >= "2025-06-18");
+        let revision = self.initialized["protocolVersion"].as_str().filter(|revision| *revision >= "2025-06-18");
         let id = self.id.as_deref().map(|id| ("Mcp-Session-Id", id));
-        id.into_iter()
-            .chain(revision.map(|revision| ("MCP-Protocol-Version", revision)))
-            .collect()
+        id.into_iter().chain(revision.map(|revision| ("MCP-Protocol-Version", revision))).collect()
     }
 
     /// POSTs a message as it is.
@@ -71,10 +57,7 @@ impl LegacySession {
     /// As [`send`].
     pub async fn request(&self, method: &str, params: Value) -> io::Result<Response> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        self.send(
-            &json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string(),
-        )
-        .await
+        self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()).await
     }
 
     /// Calls a tool.
@@ -82,11 +65,7 @@ impl LegacySession {
     /// # Errors
     /// As [`send`].
     pub async fn call(&self, tool: &str, arguments: Value) -> io::Result<Response> {
-        self.request(
-            "tools/call",
-            json!({ "name": tool, "arguments": arguments }),
-        )
-        .await
+        self.request("tools/call", json!({ "name": tool, "arguments": arguments })).await
     }
 
     /// Answers a request of the server; `id` as it came.
@@ -94,8 +73,7 @@ impl LegacySession {
     /// # Errors
     /// As [`send`].
     pub async fn respond(&self, id: &Value, result: &Value) -> io::Result<Response> {
-        self.send(&json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string())
-            .await
+        self.send(&json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string()).await
     }
 
     /// Opens the GET stream, or (with an event id) resumes a stream.
@@ -116,13 +94,7 @@ impl LegacySession {
     /// # Errors
     /// As [`send`].
     pub async fn delete(&self) -> io::Result<Response> {
-        send(
-            "DELETE",
-            &self.url,
-            self.headers().into_iter().collect(),
-            "",
-        )
-        .await
+        send("DELETE", &self.url, self.headers().into_iter().collect(), "").await
     }
 }
 
@@ -143,36 +115,15 @@ impl SseSession {
     /// # Errors
     /// When there is no connection, no endpoint, or no result.
     pub async fn open(url: &str, revision: &str, capabilities: Value) -> io::Result<SseSession> {
-        let mut stream = send(
-            "GET",
-            url,
-            [("Accept", "text/event-stream")].into_iter().collect(),
-            "",
-        )
-        .await?;
-        let first = stream
-            .event()
-            .await?
-            .filter(|event| event.event.as_deref() == Some("endpoint"));
-        let target = first
-            .and_then(|event| event.data)
-            .ok_or_else(|| invalid("endpoint event"))?;
+        let mut stream = send("GET", url, [("Accept", "text/event-stream")].into_iter().collect(), "").await?;
+        let first = stream.event().await?.filter(|event| event.event.as_deref() == Some("endpoint"));
+        let target = first.and_then(|event| event.data).ok_or_else(|| invalid("endpoint event"))?;
         let origin = url.get(..url.rfind('/').unwrap_or(0)).unwrap_or_default();
-        let endpoint = if target.starts_with('/') {
-            format!("{origin}{target}")
-        } else {
-            target
-        };
-        let mut session = SseSession {
-            endpoint,
-            stream,
-            initialized: Value::Null,
-        };
+        let endpoint = if target.starts_with('/') { format!("{origin}{target}") } else { target };
+        let mut session = SseSession { endpoint, stream, initialized: Value::Null };
         session.send(&initialize(revision, &capabilities)).await?;
         session.initialized = session.next().await?["result"].clone();
-        session
-            .send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)
-            .await?;
+        session.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await?;
         Ok(session)
     }
 
@@ -189,16 +140,12 @@ impl SseSession {
     /// # Errors
     /// When the stream has ended.
     pub async fn next(&mut self) -> io::Result<Value> {
-        self.stream
-            .message()
-            .await?
-            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        self.stream.message().await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 
 fn initialize(revision: &str, capabilities: &Value) -> String {
     let info = json!({ "name": "shadowcat-test-client", "version": env!("CARGO_PKG_VERSION") });
-    let params =
-        json!({ "protocolVersion": revision, "capabilities": capabilities, "clientInfo": info });
+    let params = json!({ "protocolVersion": revision, "capabilities": capabilities, "clientInfo": info });
     json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params }).to_string()
 }

@@ -29,18 +29,8 @@ pub(super) enum After {
 pub(super) async fn serve(site: Arc<Site>, socket: TcpStream, number: u64) {
     // Small writes are the point here; waiting to join them would hide what the script says.
     let _ = socket.set_nodelay(true);
-    let always = site
-        .server
-        .script
-        .http
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    let mut connection = Connection {
-        stream: BufReader::new(socket),
-        always,
-    };
+    let always = site.server.script.http.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut connection = Connection { stream: BufReader::new(socket), always };
     while let Ok(Some(request)) = connection.read(number).await {
         site.record(request.clone());
         match site.respond(&mut connection, &request).await {
@@ -83,12 +73,7 @@ impl Connection {
     }
 
     /// Writes a whole response.
-    pub(super) async fn reply(
-        &mut self,
-        status: u16,
-        headers: Headers,
-        body: &str,
-    ) -> io::Result<After> {
+    pub(super) async fn reply(&mut self, status: u16, headers: Headers, body: &str) -> io::Result<After> {
         let mut headers = headers;
         if status != 204 && headers.get("content-length").is_none() {
             headers.push("Content-Length", body.len().to_string());

@@ -60,12 +60,7 @@ impl Events {
             Some(last) => last.number + 1,
             None => 1,
         };
-        state.events.push(Event {
-            number,
-            text,
-            answer,
-            wire,
-        });
+        state.events.push(Event { number, text, answer, wire });
         drop(state);
         self.news.send_replace(());
     }
@@ -105,21 +100,12 @@ impl Events {
         state.reader += 1;
         let reader = state.reader;
         let at = match after {
-            Some(after) => state
-                .events
-                .iter()
-                .position(|event| event.number > after)
-                .unwrap_or(state.events.len()),
+            Some(after) => state.events.iter().position(|event| event.number > after).unwrap_or(state.events.len()),
             None => state.taken,
         };
         drop(state);
         self.news.send_replace(());
-        Reader {
-            events: Arc::clone(self),
-            reader,
-            at,
-            news: self.news.subscribe(),
-        }
+        Reader { events: Arc::clone(self), reader, at, news: self.news.subscribe() }
     }
 }
 

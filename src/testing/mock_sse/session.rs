@@ -45,11 +45,7 @@ impl Session {
     pub(super) fn place(&self, event_id: &str) -> Option<(Arc<Events>, u64)> {
         let (stream, number) = event_id.split_once('-')?;
         let (stream, number) = (stream.parse().ok()?, number.parse().ok()?);
-        let events = if stream == 0 {
-            Arc::clone(&self.unasked)
-        } else {
-            lock(&self.streams).get(&stream).cloned()?
-        };
+        let events = if stream == 0 { Arc::clone(&self.unasked) } else { lock(&self.streams).get(&stream).cloned()? };
         Some((events, number))
     }
 
@@ -70,10 +66,7 @@ impl Sessions {
 
     /// Ends a session; whether there was one.
     pub(super) fn forget(&self, id: &str) -> bool {
-        lock(&self.0)
-            .remove(id)
-            .map(|session| session.end())
-            .is_some()
+        lock(&self.0).remove(id).map(|session| session.end()).is_some()
     }
 
     pub(super) fn forget_all(&self) {
@@ -120,9 +113,7 @@ impl Site {
             if let ((), Some(code)) = tokio::join!(exchange.run(), events.fill(said)) {
                 if events.answered() {
                     // The process ends after its answer: not before a connection has written that, if there is one.
-                    let _ =
-                        tokio::time::timeout(Duration::from_secs(1), events.delivered.cancelled())
-                            .await;
+                    let _ = tokio::time::timeout(Duration::from_secs(1), events.delivered.cancelled()).await;
                 }
                 site.exit(code);
             }

@@ -7,7 +7,11 @@ async fn echo_and_payload_and_meta() {
     legacy(Script::default(), async |mut client: Client| {
         client.call("1", "echo", json!({ "text": "hé\n" })).await;
         assert_eq!(text(&client.next().await), "hé\n");
-        client.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":1.10}}}"#).await;
+        client
+            .send(
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":1.10}}}"#,
+            )
+            .await;
         assert_eq!(text(&client.next().await), "1.10");
         client.call("1", "payload", json!({ "bytes": 100_000 })).await;
         assert_eq!(text(&client.next().await).len(), 100_000);
@@ -23,12 +27,8 @@ async fn echo_and_payload_and_meta() {
 #[tokio::test(start_paused = true)]
 async fn progress_carries_the_token_as_it_was_written() {
     legacy(Script::default(), async |mut client: Client| {
-        let request = call(
-            "7",
-            "progress",
-            json!({ "steps": 2, "delay_ms": 10 }),
-            &json!({ "progressToken": "TOKEN" }),
-        );
+        let request =
+            call("7", "progress", json!({ "steps": 2, "delay_ms": 10 }), &json!({ "progressToken": "TOKEN" }));
         client.send(&request.replace("\"TOKEN\"", "1.0")).await;
         for step in 1..=2 {
             let line = client.line().await;
@@ -45,26 +45,14 @@ async fn progress_carries_the_token_as_it_was_written() {
 #[tokio::test(start_paused = true)]
 async fn a_legacy_client_hears_logs_from_the_level_it_set() {
     legacy(Script::default(), async |mut client: Client| {
-        client
-            .call("1", "log", json!({ "level": "debug", "text": "unasked" }))
-            .await;
+        client.call("1", "log", json!({ "level": "debug", "text": "unasked" })).await;
         assert_eq!(client.next().await["params"]["data"], "unasked");
         client.next().await;
-        let set =
-            r#"{"jsonrpc":"2.0","id":2,"method":"logging/setLevel","params":{"level":"error"}}"#;
+        let set = r#"{"jsonrpc":"2.0","id":2,"method":"logging/setLevel","params":{"level":"error"}}"#;
         assert_eq!(client.ask(set).await["result"], json!({}));
-        client
-            .call(
-                "3",
-                "log",
-                json!({ "level": "warning", "text": "too mild" }),
-            )
-            .await;
+        client.call("3", "log", json!({ "level": "warning", "text": "too mild" })).await;
         assert_eq!(text(&client.next().await), "not logged");
-        assert_eq!(
-            client.ask(&set.replace("error", "loud")).await["error"]["code"],
-            -32602
-        );
+        assert_eq!(client.ask(&set.replace("error", "loud")).await["error"]["code"], -32602);
     })
     .await;
 }
@@ -73,29 +61,15 @@ async fn a_legacy_client_hears_logs_from_the_level_it_set() {
 async fn a_modern_client_hears_logs_only_if_the_request_says_so() {
     with(Script::default(), async |mut client: Client| {
         let log = |level: Option<&str>| {
-            let meta = level.map_or(
-                json!({}),
-                |level| json!({ "io.modelcontextprotocol/logLevel": level }),
-            );
+            let meta = level.map_or(json!({}), |level| json!({ "io.modelcontextprotocol/logLevel": level }));
             let arguments = json!({ "level": "warning", "text": "hot" });
-            modern(
-                "1",
-                "tools/call",
-                json!({ "name": "log", "arguments": arguments, "_meta": meta }),
-                json!({}),
-            )
+            modern("1", "tools/call", json!({ "name": "log", "arguments": arguments, "_meta": meta }), json!({}))
         };
         assert_eq!(text(&client.ask(&log(None)).await), "not logged");
         assert_eq!(text(&client.ask(&log(Some("error"))).await), "not logged");
-        assert_eq!(
-            client.ask(&log(Some("warning"))).await["params"]["level"],
-            "warning"
-        );
+        assert_eq!(client.ask(&log(Some("warning"))).await["params"]["level"], "warning");
         client.next().await;
-        assert_eq!(
-            client.ask(&log(Some("loud"))).await["error"]["code"],
-            -32602
-        );
+        assert_eq!(client.ask(&log(Some("loud"))).await["error"]["code"], -32602);
     })
     .await;
 }
@@ -105,22 +79,12 @@ async fn tools_fail_in_both_ways() {
     legacy(Script::default(), async |mut client: Client| {
         client.call("1", "fail", json!({ "message": "no" })).await;
         let answer = client.next().await;
-        assert_eq!(
-            (text(&answer), &answer["result"]["isError"]),
-            ("no", &json!(true))
-        );
-        client
-            .call("1", "error", json!({ "code": -32050, "message": "never" }))
-            .await;
-        assert_eq!(
-            client.next().await["error"],
-            json!({ "code": -32050, "message": "never" })
-        );
+        assert_eq!((text(&answer), &answer["result"]["isError"]), ("no", &json!(true)));
+        client.call("1", "error", json!({ "code": -32050, "message": "never" })).await;
+        assert_eq!(client.next().await["error"], json!({ "code": -32050, "message": "never" }));
         client.call("1", "no such tool", json!({})).await;
         assert_eq!(client.next().await["error"]["code"], -32602);
-        client
-            .call("1", "payload", json!({ "bytes": "many" }))
-            .await;
+        client.call("1", "payload", json!({ "bytes": "many" })).await;
         assert_eq!(client.next().await["result"]["isError"], true);
     })
     .await;
@@ -157,8 +121,14 @@ async fn a_legacy_client_is_asked_by_request() {
             assert_eq!(first["params"]["message"], "really?");
             for (question, action) in [(second, "decline"), (first, "accept")] {
                 let id = &question["id"];
-                client.send(&format!(r#"{{"jsonrpc":"2.0","id":"{id}","result":{{"action":"wrong type of id"}}}}"#)).await;
-                client.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"{action}","content":{{"a":1}}}}}}"#)).await;
+                client
+                    .send(&format!(r#"{{"jsonrpc":"2.0","id":"{id}","result":{{"action":"wrong type of id"}}}}"#))
+                    .await;
+                client
+                    .send(&format!(
+                        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"{action}","content":{{"a":1}}}}}}"#
+                    ))
+                    .await;
             }
         }
         let answer = client.next().await;
@@ -187,11 +157,7 @@ async fn a_question_is_withdrawn_with_its_call() {
     legacy(Script::default(), async |mut client: Client| {
         client.call("1", "ask", json!({ "message": "?" })).await;
         let question = client.next().await;
-        client
-            .send(
-                r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#,
-            )
-            .await;
+        client.send(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#).await;
         let withdrawn = client.next().await;
         assert_eq!(withdrawn["method"], "notifications/cancelled");
         assert_eq!(withdrawn["params"]["requestId"], question["id"]);
@@ -203,28 +169,13 @@ async fn a_question_is_withdrawn_with_its_call() {
 #[tokio::test(start_paused = true)]
 async fn nobody_is_asked_what_he_did_not_offer() {
     with(Script::default(), async |mut client: Client| {
-        client
-            .initialize("2025-03-26", json!({ "elicitation": {} }))
-            .await;
+        client.initialize("2025-03-26", json!({ "elicitation": {} })).await;
         client.call("1", "ask", json!({ "message": "?" })).await;
-        assert_eq!(
-            client.next().await["result"]["isError"],
-            true,
-            "2025-03-26 has no elicitation"
-        );
-        let answer = client
-            .ask(&modern(
-                "1",
-                "tools/call",
-                json!({ "name": "roots" }),
-                json!({ "sampling": {} }),
-            ))
-            .await;
+        assert_eq!(client.next().await["result"]["isError"], true, "2025-03-26 has no elicitation");
+        let answer =
+            client.ask(&modern("1", "tools/call", json!({ "name": "roots" }), json!({ "sampling": {} }))).await;
         assert_eq!(answer["error"]["code"], -32021);
-        assert_eq!(
-            answer["error"]["data"],
-            json!({ "requiredCapabilities": { "roots": {} } })
-        );
+        assert_eq!(answer["error"]["data"], json!({ "requiredCapabilities": { "roots": {} } }));
     })
     .await;
 }
@@ -269,10 +220,14 @@ async fn changes_reach_those_who_asked() {
         let uri = "shadowcat://demo/hello.txt";
         let subscribe = json!({ "jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": { "uri": uri } });
         client.ask(&subscribe.to_string()).await;
-        let filter = json!({ "notifications": { "toolsListChanged": true, "resourceSubscriptions": [uri], "odd": true } });
+        let filter =
+            json!({ "notifications": { "toolsListChanged": true, "resourceSubscriptions": [uri], "odd": true } });
         let acknowledged = client.ask(&modern("1.50", "subscriptions/listen", filter, json!({}))).await;
         assert_eq!(acknowledged["method"], "notifications/subscriptions/acknowledged");
-        assert_eq!(acknowledged["params"]["notifications"], json!({ "toolsListChanged": true, "resourceSubscriptions": [uri] }));
+        assert_eq!(
+            acknowledged["params"]["notifications"],
+            json!({ "toolsListChanged": true, "resourceSubscriptions": [uri] })
+        );
 
         client.call("2", "touch", json!({ "uri": uri })).await;
         let (plain, tagged) = (client.next().await, client.line().await);
@@ -296,21 +251,11 @@ async fn changes_reach_those_who_asked() {
 #[tokio::test(start_paused = true)]
 async fn a_subscription_ends_with_a_result_when_the_server_does() {
     with(Script::default(), async |mut client: Client| {
-        client
-            .ask(&modern(
-                "\"s\"",
-                "subscriptions/listen",
-                json!({ "notifications": {} }),
-                json!({}),
-            ))
-            .await;
+        client.ask(&modern("\"s\"", "subscriptions/listen", json!({ "notifications": {} }), json!({}))).await;
         client.writer.shutdown().await.unwrap();
         let result = client.next().await["result"].clone();
         assert_eq!(result["resultType"], "complete");
-        assert_eq!(
-            result["_meta"]["io.modelcontextprotocol/subscriptionId"],
-            "s"
-        );
+        assert_eq!(result["_meta"]["io.modelcontextprotocol/subscriptionId"], "s");
     })
     .await;
 }
@@ -342,46 +287,18 @@ async fn resources_prompts_and_completion() {
             let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
             client.ask(&request.to_string()).await
         };
-        ask(
-            "tools/call",
-            json!({ "name": "count", "arguments": { "key": "k1" } }),
-        )
-        .await;
-        let read = ask(
-            "resources/read",
-            json!({ "uri": "shadowcat://demo/count/k1" }),
-        )
-        .await;
-        assert_eq!(
-            read["result"]["contents"][0]["text"],
-            r#"{"count":1,"key":"k1"}"#
-        );
-        let read = ask(
-            "resources/read",
-            json!({ "uri": "shadowcat://demo/dot.png" }),
-        )
-        .await;
+        ask("tools/call", json!({ "name": "count", "arguments": { "key": "k1" } })).await;
+        let read = ask("resources/read", json!({ "uri": "shadowcat://demo/count/k1" })).await;
+        assert_eq!(read["result"]["contents"][0]["text"], r#"{"count":1,"key":"k1"}"#);
+        let read = ask("resources/read", json!({ "uri": "shadowcat://demo/dot.png" })).await;
         assert!(read["result"]["contents"][0]["blob"].is_string());
-        let prompt = ask(
-            "prompts/get",
-            json!({ "name": "greet", "arguments": { "name": "Ada" } }),
-        )
-        .await;
-        assert_eq!(
-            prompt["result"]["messages"][0]["content"]["text"],
-            "Greet Ada in a friendly way."
-        );
-        assert_eq!(
-            ask("prompts/get", json!({ "name": "greet" })).await["error"]["code"],
-            -32602
-        );
+        let prompt = ask("prompts/get", json!({ "name": "greet", "arguments": { "name": "Ada" } })).await;
+        assert_eq!(prompt["result"]["messages"][0]["content"]["text"], "Greet Ada in a friendly way.");
+        assert_eq!(ask("prompts/get", json!({ "name": "greet" })).await["error"]["code"], -32602);
         let reference = json!({ "type": "ref/prompt", "name": "greet" });
         let params = json!({ "ref": reference, "argument": { "name": "style", "value": "f" } });
         let completed = ask("completion/complete", params).await;
-        assert_eq!(
-            completed["result"]["completion"]["values"],
-            json!(["formal", "friendly", "funny"])
-        );
+        assert_eq!(completed["result"]["completion"]["values"], json!(["formal", "friendly", "funny"]));
     })
     .await;
 }
@@ -394,23 +311,10 @@ async fn the_process_describes_itself() {
         assert_eq!(report["pid"], std::process::id());
         assert!(report["argv"].is_array() && report["env"].is_array());
         if cfg!(target_os = "linux") {
-            assert!(
-                report["fds"]["0"].is_string()
-                    && report["pgid"].is_u64()
-                    && report["ppid"].is_u64()
-            );
+            assert!(report["fds"]["0"].is_string() && report["pgid"].is_u64() && report["ppid"].is_u64());
         }
-        client
-            .call(
-                "2",
-                "notify",
-                json!({ "method": "x/y", "params": { "a": 1 } }),
-            )
-            .await;
-        assert_eq!(
-            client.next().await,
-            json!({ "jsonrpc": "2.0", "method": "x/y", "params": { "a": 1 } })
-        );
+        client.call("2", "notify", json!({ "method": "x/y", "params": { "a": 1 } })).await;
+        assert_eq!(client.next().await, json!({ "jsonrpc": "2.0", "method": "x/y", "params": { "a": 1 } }));
     })
     .await;
 }
@@ -420,7 +324,9 @@ async fn batches_are_taken_where_the_revision_has_them() {
     for (revision, answers) in [("2025-03-26", 2), ("2025-06-18", 0)] {
         with(Script::default(), async |mut client: Client| {
             client.initialize(revision, json!({})).await;
-            client.send(r#"[{"jsonrpc":"2.0","id":1.0,"method":"ping"}, {"jsonrpc":"2.0","id":2,"method":"ping"}]"#).await;
+            client
+                .send(r#"[{"jsonrpc":"2.0","id":1.0,"method":"ping"}, {"jsonrpc":"2.0","id":2,"method":"ping"}]"#)
+                .await;
             for _ in 0..answers {
                 assert_eq!(client.next().await["result"], json!({}));
             }
