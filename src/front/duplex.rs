@@ -1,7 +1,7 @@
 //! A client on one long-lived connection that carries everything, both ways: standard input and output, or HTTP+SSE.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -32,8 +32,8 @@ pub(crate) struct Duplex {
     server: Arc<Server>,
     outbox: Writer<Bytes>,
     session: OnceLock<Arc<Session>>,
-    /// The handshake has begun: there is one per connection.
-    initializing: OnceLock<()>,
+    /// A handshake is under way or done: there is one per connection.
+    initializing: AtomicBool,
     /// Stateless requests under way, by the client's names.
     modern: Mutex<HashMap<RequestId, CancellationToken>>,
     closed: CancellationToken,
@@ -51,7 +51,7 @@ impl Duplex {
             server: Arc::clone(server),
             outbox,
             session: OnceLock::new(),
-            initializing: OnceLock::new(),
+            initializing: AtomicBool::new(false),
             modern: Mutex::default(),
             closed: proxy.tasks.stop().child_token(),
             work: AtomicUsize::new(0),
@@ -156,7 +156,7 @@ impl Duplex {
         if self.proxy.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        if self.initializing.set(()).is_err() {
+        if self.initializing.swap(true, Ordering::AcqRel) {
             return Err(ProxyError::Initialize);
         }
         let duplex = Arc::clone(self);
@@ -171,11 +171,14 @@ impl Duplex {
                     drop(working);
                     match session {
                         Some(session) => duplex.opened(session).await,
-                        // The server has refused this handshake and is gone; another one needs another connection.
-                        None => duplex.server.metrics.dropped("handshake_refused"),
+                        // The client may try again, with another version perhaps.
+                        None => duplex.initializing.store(false, Ordering::Release),
                     }
                 }
-                Err(error) => duplex.refuse(&error, request.id()).await,
+                Err(error) => {
+                    duplex.initializing.store(false, Ordering::Release);
+                    duplex.refuse(&error, request.id()).await;
+                }
             }
         });
         Ok(())

@@ -489,10 +489,21 @@ pub(crate) struct HttpReplies {
 
 enum State {
     Posting(Sending),
-    Falling(BoxFuture<'static, Result<driver::Replies, UpstreamError>>, UpstreamError),
-    Reading { body: Box<SseBody>, reconnect: Reconnect, heard: bool },
-    Waiting { until: std::time::Instant, reconnect: Reconnect },
-    Resuming { get: Sending, reconnect: Reconnect },
+    /// Trying the transport of 2024-11-05; what the server said first holds if it does not speak that either.
+    Falling(BoxFuture<'static, Result<driver::Replies, UpstreamError>>, Box<Reply>),
+    Reading {
+        body: Box<SseBody>,
+        reconnect: Reconnect,
+        heard: bool,
+    },
+    Waiting {
+        until: std::time::Instant,
+        reconnect: Reconnect,
+    },
+    Resuming {
+        get: Sending,
+        reconnect: Reconnect,
+    },
     Driven(driver::Replies),
     Over,
 }
@@ -547,7 +558,10 @@ impl HttpReplies {
                         let State::Falling(_, first) = std::mem::replace(&mut self.state, State::Over) else {
                             return None;
                         };
-                        return Some(Err(self.failed(first)));
+                        match *first {
+                            Ok(answer) => self.ready.push_back(answer),
+                            Err(first) => return Some(Err(self.failed(first))),
+                        }
                     }
                 },
                 State::Reading { body, heard, .. } => match body.next().await {
@@ -671,30 +685,32 @@ impl HttpReplies {
         };
         let answer = answer.filter(|answer| answer.kind() == Kind::Error);
         let telling = matches!(error, UpstreamError::Status(_));
-        if let (Some(answer), true) = (answer, telling) {
-            // Errors that refuse a request before it was read carry no id, or null; this is the only request it can mean.
-            let named = match answer.id() {
-                Some(_) => Some(answer),
-                None => answer.body().and_then(|body| {
-                    let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{body}}}"#, self.id);
-                    Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
-                }),
-            };
-            self.ready.extend(named);
-            return Ok(());
-        }
-        let old =
-            matches!(response.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+        let answered = answer.as_ref().is_some_and(|answer| answer.id().is_some());
+        // Errors that refuse a request before it was read carry no id, or null; this is the only request it can mean.
+        let answer = answer.filter(|_| telling).and_then(|answer| match answer.id() {
+            Some(_) => Some(answer),
+            None => {
+                let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, self.id, answer.body()?);
+                Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
+            }
+        });
+        let verdict = answer.ok_or(error);
+        // What an old server says to a POST (2025-11-25, Transports › Backwards Compatibility).
+        let old = match response.status {
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => true,
+            StatusCode::BAD_REQUEST => !answered,
+            _ => false,
+        };
         if let (Some(body), true, HttpTransport::Auto) =
             (self.handshake.take(), old, self.core.upstream.target.transport)
         {
-            // What an old server says to a POST (2025-11-25, Transports › Backwards Compatibility).
             let (core, id, facts) = (Arc::clone(&self.core), self.id, self.facts);
             let connecting = async move { core.fall_back().await?.call(id, body, facts).await };
-            self.state = State::Falling(connecting.boxed(), error);
+            self.state = State::Falling(connecting.boxed(), Box::new(verdict));
             return Ok(());
         }
-        Err(error)
+        self.ready.push_back(verdict?);
+        Ok(())
     }
 
     /// The stream ended before the answer. It is resumed where the server has said how (2025-11-25, Resumability and
