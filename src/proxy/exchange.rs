@@ -1,5 +1,6 @@
 //! One client request and everything that answers it.
 
+use futures_util::FutureExt;
 use http::StatusCode;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use crate::protocol::error as code;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
-use crate::session::{CallGuard, Pending, Session};
+use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
 use crate::upstream::Replies;
 use crate::upstream::error::UpstreamError;
@@ -154,7 +155,14 @@ impl Exchange {
             let replies = self.replies.as_mut()?;
             let reply = tokio::select! {
                 biased;
-                () = self.cancelled.cancelled() => return self.stopped(),
+                () = self.cancelled.cancelled() => match self.legacy.as_ref().and_then(|it| it.session.end_reason()) {
+                    // What the server said before it went, and how it went, is there by now; it tells more than that
+                    // the session is over.
+                    Some(EndReason::UpstreamGone) => {
+                        replies.next().now_or_never().unwrap_or(Some(Err(UpstreamError::Lost { sent: true })))
+                    }
+                    reason => return self.stopped(reason),
+                },
                 reply = replies.next() => reply,
                 () = until(self.until.as_ref()) => return Some(self.end_listening()),
                 () = sleep_until(self.clock.deadline()) => {
@@ -235,12 +243,11 @@ impl Exchange {
         Output { message: own(text), last: true, status: StatusCode::OK }
     }
 
-    fn stopped(&mut self) -> Option<Output> {
+    fn stopped(&mut self, reason: Option<EndReason>) -> Option<Output> {
         // Whoever stopped it has told the server, in the client's words; or its connection is closing.
         if let Some(replies) = &mut self.replies {
             replies.cancelled();
         }
-        let reason = self.session().and_then(|session| session.end_reason());
         match reason {
             Some(reason) => {
                 let error = ProxyError::SessionEnded(reason);
