@@ -53,7 +53,11 @@ async fn each_message_of_a_batch_is_answered_for_itself() {
             None => format!("{}: {}", answer["id"], code(answer)),
         };
         let outcomes: Vec<String> = answers.iter().map(outcome).collect();
-        assert_eq!(outcomes, ["\"1\"", "1", "2: -32600", "3", "4: -32600", "5: -32601", "6", "null: -32600"], "{accept}");
+        assert_eq!(
+            outcomes,
+            ["\"1\"", "1", "2: -32600", "3", "4: -32600", "5: -32601", "6", "null: -32600"],
+            "{accept}"
+        );
         assert_eq!((text(&answers[0]), text(&answers[1])), ("\"1\"", "1"), "{accept}");
     }
     let stats = Client::Legacy(session).stats().await;
@@ -99,7 +103,11 @@ async fn batches_are_refused_where_there_are_none() {
         assert_eq!(text(&counted), if good { "2" } else { "1" }, "{revision}");
     }
     let mut headers = json_headers();
-    assert_eq!(send("POST", &proxy.url, &headers, &array(&[initialize(LEGACY)])).await.status, 400, "nor can a session begin in one");
+    assert_eq!(
+        send("POST", &proxy.url, &headers, &array(&[initialize(LEGACY)])).await.status,
+        400,
+        "nor can a session begin in one"
+    );
     headers.push(("MCP-Protocol-Version", MODERN));
     assert_eq!(send("POST", &proxy.url, &headers, &array(&[count])).await.status, 400);
 }

@@ -35,7 +35,10 @@ async fn a_legacy_cancellation_reaches_the_server_and_ends_the_call() {
         let value: Value = serde_json::from_str(id).unwrap();
         assert_eq!(session(&client).send(&cancelled(value)).ok().await.status, 202);
         let heard = rest(&mut response).await;
-        assert!(heard.iter().all(|event| event.json()["method"] == "notifications/cancelled"), "no answer follows: {heard:?}");
+        assert!(
+            heard.iter().all(|event| event.json()["method"] == "notifications/cancelled"),
+            "no answer follows: {heard:?}"
+        );
         let late = session(&client).respond(&question["id"], &json!({ "action": "accept" })).ok().await;
         assert_eq!(late.status, 202, "to an answer that comes too late nobody objects");
         assert_eq!(text(&client.call("echo", json!({ "text": "x" })).await), "x");
@@ -68,7 +71,9 @@ async fn cancelling_what_is_not_there_does_nothing() {
 #[tokio::test]
 async fn an_answer_that_follows_a_cancellation_goes_nowhere() {
     for how in [OnCancel::Answer, OnCancel::Ignore] {
-        let script = legacy().fault(On::tool("sleep"), Do::Cancel(how)).fault(On::tool("sleep"), Do::Flood { count: 1, bytes: 1 });
+        let script = legacy()
+            .fault(On::tool("sleep"), Do::Cancel(how))
+            .fault(On::tool("sleep"), Do::Flood { count: 1, bytes: 1 });
         let proxy = Proxy::start(script).await;
         let client = proxy.client(Era::Legacy).await;
         let sleep = json!({ "name": "sleep", "arguments": { "ms": 100 } }).to_string();
@@ -162,9 +167,11 @@ async fn progress_extends_the_deadline_up_to_a_limit() {
         };
         let proxy = Proxy::with(era.server(), quick).await;
         let client = proxy.client(era).await;
-        let slow = messages(client.begin("1", Some("1"), "progress", json!({ "steps": 5, "delay_ms": 200 })).await).await;
+        let slow =
+            messages(client.begin("1", Some("1"), "progress", json!({ "steps": 5, "delay_ms": 200 })).await).await;
         assert_eq!(text(slow.last().unwrap()), "did 5 steps", "longer than the deadline, but alive");
-        let endless = messages(client.begin("1", Some("1"), "progress", json!({ "steps": 1000, "delay_ms": 100 })).await).await;
+        let endless =
+            messages(client.begin("1", Some("1"), "progress", json!({ "steps": 1000, "delay_ms": 100 })).await).await;
         assert_ours(endless.last().unwrap(), -31001);
         client.until_stats("/cancelled", 1).await;
     }

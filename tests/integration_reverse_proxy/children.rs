@@ -27,7 +27,9 @@ async fn a_death_in_the_middle_of_calls_is_told_to_each_of_them_once() {
     let hang = |tool: &str| (On::tool(tool), Do::Hang);
     for era in Era::BOTH {
         let list = On::method("prompts/list");
-        let script = [hang("echo"), hang("sleep")].into_iter().fold(era.server().fault(list, Do::Hang), |script, (on, fault)| script.fault(on, fault));
+        let script = [hang("echo"), hang("sleep")]
+            .into_iter()
+            .fold(era.server().fault(list, Do::Hang), |script, (on, fault)| script.fault(on, fault));
         let proxy = Proxy::start(script).await;
         let client = proxy.client(era).await;
         let pid = client.pid().await;
@@ -43,8 +45,12 @@ async fn a_death_in_the_middle_of_calls_is_told_to_each_of_them_once() {
             client.until_stats("/tools/echo", 1).await;
             client.begin("\"last\"", Some("1"), "exit", json!({ "code": 7 })).await
         };
-        let (echo, sleep, list, exit) =
-            tokio::join!(client.begin("\"e\"", None, "echo", json!({})), client.begin("\"s\"", Some("1"), "sleep", json!({})), list, kill);
+        let (echo, sleep, list, exit) = tokio::join!(
+            client.begin("\"e\"", None, "echo", json!({})),
+            client.begin("\"s\"", Some("1"), "sleep", json!({})),
+            list,
+            kill
+        );
         for response in [echo, sleep, exit] {
             assert_eq!(response.status, 200, "after the dispatch trouble is no HTTP status");
             assert_unknown(response).await;
@@ -54,12 +60,21 @@ async fn a_death_in_the_middle_of_calls_is_told_to_each_of_them_once() {
         assert_eq!(list["error"]["data"]["retryable"], true);
         match &client {
             Client::Legacy(session) => {
-                until("the session is over", async || session.request("ping", json!({})).ok().await.status, |status| *status == 404).await;
+                until(
+                    "the session is over",
+                    async || session.request("ping", json!({})).ok().await.status,
+                    |status| *status == 404,
+                )
+                .await;
                 assert_eq!(proxy.metric("shadowcat_sessions", &[]).await, 0.0);
             }
             Client::Modern(_) => {
                 let stats = client.stats().await;
-                assert_eq!(stats["tools"], json!({ "stats": 1 }), "the fresh process was not given the old calls: {stats}");
+                assert_eq!(
+                    stats["tools"],
+                    json!({ "stats": 1 }),
+                    "the fresh process was not given the old calls: {stats}"
+                );
                 assert_ne!(client.pid().await, pid);
             }
         }
@@ -280,8 +295,10 @@ async fn a_child_inherits_its_pipes_and_nothing_else() {
     let process = proxy.client(Era::Legacy).await.process().await;
     let fds = process["fds"].as_object().unwrap();
     assert!(fds.len() > 3 && fds["0"] != fds["1"], "{fds:?}");
-    let own = std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    let own: Vec<String> = own.map(|target| target.display().to_string()).filter(|target| !target.starts_with("anon_inode")).collect();
+    let own =
+        std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let own: Vec<String> =
+        own.map(|target| target.display().to_string()).filter(|target| !target.starts_with("anon_inode")).collect();
     assert!(own.contains(&fds["0"].as_str().unwrap().to_owned()), "the other end of its input is ours");
     for (fd, target) in fds.iter().filter(|(fd, _)| !["0", "1", "2"].contains(&fd.as_str())) {
         assert!(!own.iter().any(|own| target == own), "{fd} is {target}, which is ours");

@@ -30,15 +30,33 @@ async fn foreign_origins_and_hosts_are_refused_at_every_door() {
         origins.iter().for_each(|origin| head += &format!("Origin: {origin}\r\n"));
         raw(proxy.running.address(), &format!("{head}\r\n{{bad")).await
     };
-    let origins = ["null", "http://evil.example", "https://localhost.evil.example", "http://127.0.0.1.evil.example", "http://localhost@evil.example", "localhost", ""];
-    let hosts = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8080", "localhost.", "user@localhost", "localhost:8080:1"];
+    let origins = [
+        "null",
+        "http://evil.example",
+        "https://localhost.evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://localhost@evil.example",
+        "localhost",
+        "",
+    ];
+    let hosts = [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example:8080",
+        "localhost.",
+        "user@localhost",
+        "localhost:8080:1",
+    ];
     for (method, path) in DOORS {
         for origin in origins {
             let answer = with(path, method, &host, &[origin]).await;
             assert!(answer.starts_with("HTTP/1.1 403"), "{method} {path} {origin:?}: {answer}");
             assert!(answer.contains(r#""reason":"origin""#) && !answer.contains("access-control"), "{answer}");
         }
-        assert!(with(path, method, &host, &["http://localhost", "http://localhost"]).await.starts_with("HTTP/1.1 403"), "twice");
+        assert!(
+            with(path, method, &host, &["http://localhost", "http://localhost"]).await.starts_with("HTTP/1.1 403"),
+            "twice"
+        );
         for host in hosts {
             let answer = with(path, method, host, &[]).await;
             assert!(answer.starts_with("HTTP/1.1 403"), "{method} {path} {host}: {answer}");
@@ -76,14 +94,24 @@ async fn allowed_origins_and_hosts_get_in() {
     };
     let proxy = Proxy::with(legacy(), allow).await;
     let address = proxy.running.address();
-    let ask = async |method: &str, more: &str| raw(address, &format!("{method} /mcp HTTP/1.1\r\nHost: mcp.example\r\nConnection: close\r\n{more}\r\n")).await.to_lowercase();
+    let ask = async |method: &str, more: &str| {
+        raw(address, &format!("{method} /mcp HTTP/1.1\r\nHost: mcp.example\r\nConnection: close\r\n{more}\r\n"))
+            .await
+            .to_lowercase()
+    };
     let preflight = ask("OPTIONS", "Origin: https://app.example\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: mcp-session-id\r\n").await;
-    assert!(preflight.starts_with("http/1.1 200") && preflight.contains("access-control-allow-origin: https://app.example"), "{preflight}");
+    assert!(
+        preflight.starts_with("http/1.1 200") && preflight.contains("access-control-allow-origin: https://app.example"),
+        "{preflight}"
+    );
     assert!(preflight.contains("mcp-protocol-version") && preflight.contains("last-event-id"), "{preflight}");
     let got = ask("DELETE", "Origin: https://app.example\r\n").await;
     assert!(got.contains("access-control-expose-headers: mcp-session-id") && got.contains("http/1.1 400"), "{got}");
     let local = ask("DELETE", "Origin: http://localhost\r\n").await;
-    assert!(!local.contains("access-control-allow-origin"), "pages of this machine get in, but nothing is said for them: {local}");
+    assert!(
+        !local.contains("access-control-allow-origin"),
+        "pages of this machine get in, but nothing is said for them: {local}"
+    );
     assert!(ask("DELETE", "Origin: https://app.example.evil\r\n").await.starts_with("http/1.1 403"));
 }
 
@@ -98,19 +126,34 @@ async fn media_types_are_negotiated() {
         send("POST", &proxy.url, &headers, &initialize(LEGACY)).await
     };
     let json = "application/json";
-    for accept in ["*/*", "application/*;q=0.1", "text/event-stream, APPLICATION/JSON;q=1.0", "text/html, */*;q=0.1", "text/event-stream"] {
+    for accept in [
+        "*/*",
+        "application/*;q=0.1",
+        "text/event-stream, APPLICATION/JSON;q=1.0",
+        "text/html, */*;q=0.1",
+        "text/event-stream",
+    ] {
         let response = post(json, Some(accept)).await;
         assert_eq!(response.status, 200, "{accept}");
         assert_eq!(response.is_sse(), accept == "text/event-stream", "{accept}");
     }
     assert_eq!(post(json, None).await.status, 200);
-    for accept in ["text/html", "application/xml, text/plain", "*/*;q=0", "application/json;q=0, text/event-stream;q=0.0", "junk"] {
+    for accept in
+        ["text/html", "application/xml, text/plain", "*/*;q=0", "application/json;q=0, text/event-stream;q=0.0", "junk"]
+    {
         assert_eq!(post(json, Some(accept)).await.status, 406, "{accept}");
     }
     for content in ["application/json; charset=utf-8", "Application/JSON", "application/json;charset=\"UTF-8\""] {
         assert_eq!(post(content, Some("*/*")).await.status, 200, "{content}");
     }
-    for content in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp", "", "text/plain; application/json"] {
+    for content in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/jsonp",
+        "",
+        "text/plain; application/json",
+    ] {
         assert_eq!(post(content, Some("*/*")).await.status, 415, "{content}");
     }
     let session = proxy.session().await;
@@ -134,12 +177,18 @@ async fn a_child_knows_what_it_was_given_and_nothing_else() {
     };
     let proxy = Proxy::with(legacy(), change).await;
     let mut headers = json_headers();
-    headers.extend([("Authorization", "Bearer t0ken"), ("Cookie", "c=00kie"), ("X-Env", "PATH=/evil"), ("Forwarded", "for=x")]);
+    headers.extend([
+        ("Authorization", "Bearer t0ken"),
+        ("Cookie", "c=00kie"),
+        ("X-Env", "PATH=/evil"),
+        ("Forwarded", "for=x"),
+    ]);
     let first = send("POST", &proxy.url, &headers, &initialize(LEGACY)).await;
     let id = first.headers.get("mcp-session-id").unwrap().to_owned();
     headers.push(("Mcp-Session-Id", &id));
     let call = async |tool: &str| {
-        let params = json!({ "name": tool, "arguments": { "cwd": "/evil", "env": { "A": "b" }, "argv": ["evil"] } }).to_string();
+        let params =
+            json!({ "name": tool, "arguments": { "cwd": "/evil", "env": { "A": "b" }, "argv": ["evil"] } }).to_string();
         send("POST", &proxy.url, &headers, &message("1", "tools/call", &params)).await.answer().ok().await
     };
     let report = call("pid").await;
@@ -147,7 +196,10 @@ async fn a_child_knows_what_it_was_given_and_nothing_else() {
     let names: Vec<&str> = process["env"].as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
     assert!(names.contains(&"GIVEN") && names.contains(&"PATH") && names.contains(&"CARGO_MANIFEST_DIR"), "{names:?}");
     let own = std::env::vars().filter(|(name, _)| name.starts_with("CARGO") && name != "CARGO_MANIFEST_DIR").count();
-    assert!(own > 3 && names.iter().filter(|name| name.starts_with("CARGO")).count() == 1, "of ours only what was allowed: {names:?}");
+    assert!(
+        own > 3 && names.iter().filter(|name| name.starts_with("CARGO")).count() == 1,
+        "of ours only what was allowed: {names:?}"
+    );
     assert_eq!(process["cwd"], json!(folder.path().canonicalize().unwrap()));
     assert_eq!(process["argv"].as_array().unwrap().len(), 5, "{process}");
     assert!(!process.to_string().contains("evil"));
@@ -167,6 +219,9 @@ async fn errors_tell_nothing_about_this_machine() {
         assert_eq!(response.status, 503);
         assert!(response.headers.get("retry-after").is_some());
         let body = response.text().ok().await;
-        assert!(body.contains(r#""origin":"proxy""#) && !body.contains("s3cret") && !body.contains("nonexistent"), "{body}");
+        assert!(
+            body.contains(r#""origin":"proxy""#) && !body.contains("s3cret") && !body.contains("nonexistent"),
+            "{body}"
+        );
     }
 }

@@ -15,13 +15,17 @@ async fn call(session: &mut SseSession, id: &str, tool: &str, arguments: Value) 
 #[tokio::test]
 async fn a_client_of_2024_is_served() {
     let proxy = Proxy::start(legacy()).await;
-    let mut stream = client::send("GET", &proxy.at("/sse"), [("Accept", "text/event-stream")].into_iter().collect(), "").ok().await;
+    let mut stream =
+        client::send("GET", &proxy.at("/sse"), [("Accept", "text/event-stream")].into_iter().collect(), "").ok().await;
     assert_eq!((stream.status, stream.headers.get("content-type")), (200, Some("text/event-stream")));
     assert_eq!(stream.headers.get("x-accel-buffering"), Some("no"));
     let first = stream.event().ok().await.unwrap();
     assert_eq!(first.event.as_deref(), Some("endpoint"));
     let endpoint = first.data.unwrap();
-    assert!(endpoint.starts_with("/messages?") && endpoint.len() > 40, "on our own origin, and not to be guessed: {endpoint}");
+    assert!(
+        endpoint.starts_with("/messages?") && endpoint.len() > 40,
+        "on our own origin, and not to be guessed: {endpoint}"
+    );
     let posted = send("POST", &proxy.at(&endpoint), &json_headers(), &initialize("2024-11-05")).await;
     assert_eq!((posted.status, posted.headers.get("mcp-session-id")), (202, None));
     let answer = stream.event().ok().await.unwrap();
@@ -105,7 +109,11 @@ async fn newer_clients_may_come_through_the_old_door() {
         let session = SseSession::open(&proxy.at("/sse"), revision, everything()).ok().await;
         assert_eq!(session.initialized["protocolVersion"], revision);
     }
-    assert_eq!(send("POST", &proxy.at("/sse"), &json_headers(), &initialize(LEGACY)).await.status, 405, "2025-11-25: go and try GET");
+    assert_eq!(
+        send("POST", &proxy.at("/sse"), &json_headers(), &initialize(LEGACY)).await.status,
+        405,
+        "2025-11-25: go and try GET"
+    );
     let off = Proxy::with(legacy(), |settings| settings.http_sse = false).await;
     assert_eq!(send("GET", &off.at("/sse"), &[("Accept", "text/event-stream")], "").await.status, 404);
 }

@@ -76,12 +76,17 @@ async fn shutdown_cuts_what_does_not_finish() {
         assert!(!alive(pid));
     }
     let proxy = Proxy::with(modern(), |settings| settings.timeouts.drain = Duration::from_secs(15)).await;
-    let mut listening = Modern::new("subscriptions/listen").param("notifications", json!({})).post(&proxy.url).ok().await;
+    let mut listening =
+        Modern::new("subscriptions/listen").param("notifications", json!({})).post(&proxy.url).ok().await;
     next(&mut listening).await.unwrap();
     let started = tokio::time::Instant::now();
     let (report, _) = tokio::join!(within("shutdown", proxy.running.shutdown()), rest(&mut listening));
     assert!(report.is_clean(), "{report:?}");
-    assert!(started.elapsed() < Duration::from_secs(10), "a subscription has no answer to wait for: {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "a subscription has no answer to wait for: {:?}",
+        started.elapsed()
+    );
 }
 
 /// C-LIFE-4: dropped without a word, in the middle of requests and with streams open, nothing is left: no process, no port.
@@ -168,7 +173,8 @@ fn alone(name: &str, body: impl FnOnce()) {
     }
     let me = std::env::current_exe().unwrap();
     #[expect(clippy::disallowed_methods, reason = "a test of processes")]
-    let output = std::process::Command::new(me).args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let output =
+        std::process::Command::new(me).args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("1 passed"), "{said}");
@@ -188,7 +194,12 @@ impl Program {
         let file = script_file(&script);
         #[expect(clippy::disallowed_methods, reason = "a test of processes")]
         let mut command = Command::new(PROGRAM);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"]).args(options).arg("--").arg(PROGRAM).args(fake(file.path()));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
+            .args(options)
+            .arg("--")
+            .arg(PROGRAM)
+            .args(fake(file.path()));
         let log = tempfile::NamedTempFile::new().unwrap();
         let child = command.stdin(Stdio::null()).stderr(log.reopen().unwrap()).kill_on_drop(true).spawn().unwrap();
         let read = async || std::fs::read_to_string(log.path()).unwrap();
@@ -230,7 +241,12 @@ async fn a_signal_drains_the_program() {
 /// C-LIFE-5: the second signal stops at once; children that ignore everything do not outlive the program.
 #[tokio::test]
 async fn a_second_signal_stops_the_program_at_once() {
-    let stubborn = || legacy().fault(On::start(), Do::IgnoreEof).fault(On::start(), Do::IgnoreTerm).fault(On::start(), Do::Grandchild { seconds: 600 });
+    let stubborn = || {
+        legacy()
+            .fault(On::start(), Do::IgnoreEof)
+            .fault(On::start(), Do::IgnoreTerm)
+            .fault(On::start(), Do::Grandchild { seconds: 600 })
+    };
     for (signal, expected) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let program = Program::start(stubborn(), &[]).await;
         let client = program.session().await;
@@ -299,6 +315,10 @@ async fn health_readiness_and_gauges_are_told() {
     for name in ["sessions", "exchanges_in_flight", "children", "streams"] {
         proxy.until_metric(&format!("shadowcat_{name}"), &[], 0.0).await;
     }
-    let bound = Running::start(Settings { listen: proxy.running.address(), ..Settings::for_upstream(command(PROGRAM, vec![])) }).await;
+    let bound = Running::start(Settings {
+        listen: proxy.running.address(),
+        ..Settings::for_upstream(command(PROGRAM, vec![]))
+    })
+    .await;
     assert!(bound.unwrap_err().to_string().contains("--listen"));
 }

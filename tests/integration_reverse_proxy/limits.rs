@@ -25,14 +25,18 @@ async fn full(response: Response, status: u16, expected: &str) {
 async fn a_body_over_the_limit_is_refused() {
     let proxy = Proxy::with(legacy(), |settings| settings.limits.body_bytes = 10_000).await;
     let session = proxy.session().await;
-    let echo = |bytes: usize| message("1", "tools/call", &json!({ "name": "echo", "arguments": { "text": "x".repeat(bytes) } }).to_string());
+    let echo = |bytes: usize| {
+        message("1", "tools/call", &json!({ "name": "echo", "arguments": { "text": "x".repeat(bytes) } }).to_string())
+    };
     let frame = echo(0).len();
     assert_eq!(session.send(&echo(10_000 - frame)).ok().await.status, 200);
     let response = session.send(&echo(10_001 - frame)).ok().await;
     assert_eq!(response.status, 413);
     assert_ours(&response.json().ok().await, -31007);
 
-    let head = |length: &str| format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n");
+    let head = |length: &str| {
+        format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n")
+    };
     let mut announced = tokio::net::TcpStream::connect(proxy.running.address()).ok().await;
     announced.write_all(head("Content-Length: 999999999").as_bytes()).ok().await;
     let mut chunked = tokio::net::TcpStream::connect(proxy.running.address()).ok().await;
@@ -145,7 +149,12 @@ async fn large_answers_pass_and_too_large_ones_do_not() {
         match &client {
             Client::Modern(_) => assert_eq!(text(&client.call("echo", json!({ "text": "x" })).await), "x"),
             Client::Legacy(session) => {
-                until("the session is over", async || session.request("ping", json!({})).ok().await.status, |status| *status == 404).await;
+                until(
+                    "the session is over",
+                    async || session.request("ping", json!({})).ok().await.status,
+                    |status| *status == 404,
+                )
+                .await;
             }
         }
     }
@@ -156,7 +165,10 @@ async fn large_answers_pass_and_too_large_ones_do_not() {
 async fn a_client_that_does_not_read_delays_only_itself() {
     for era in Era::BOTH {
         let change = |settings: &mut Settings| settings.timeouts.write_stall = std::time::Duration::from_millis(300);
-        let script = era.server().fault(shadowcat::testing::On::tool("echo").nth(1), shadowcat::testing::Do::Flood { count: 4000, bytes: 4000 });
+        let script = era.server().fault(
+            shadowcat::testing::On::tool("echo").nth(1),
+            shadowcat::testing::Do::Flood { count: 4000, bytes: 4000 },
+        );
         let proxy = Proxy::with(script, change).await;
         let client = proxy.client(era).await;
         let stalled = match &client {
@@ -167,7 +179,11 @@ async fn a_client_that_does_not_read_delays_only_itself() {
         let other = proxy.client(era).await;
         assert_eq!(text(&other.call("echo", json!({ "text": "meanwhile" })).await), "meanwhile", "{era:?}");
         proxy.until_metric("shadowcat_streams", &[], 0.0).await;
-        assert_eq!(text(&client.call("echo", json!({ "text": "after" })).await), "after", "{era:?}: and afterwards it goes on");
+        assert_eq!(
+            text(&client.call("echo", json!({ "text": "after" })).await),
+            "after",
+            "{era:?}: and afterwards it goes on"
+        );
         drop(stalled);
     }
 }
@@ -177,7 +193,13 @@ async fn a_client_that_does_not_read_delays_only_itself() {
 async fn nesting_is_limited() {
     let proxy = Proxy::with(legacy(), |settings| settings.limits.depth = 16).await;
     let session: LegacySession = proxy.session().await;
-    let nested = |levels: usize| message("1", "tools/call", &format!(r#"{{"name":"meta","arguments":{{"x":{}{}}}}}"#, "[".repeat(levels), "]".repeat(levels)));
+    let nested = |levels: usize| {
+        message(
+            "1",
+            "tools/call",
+            &format!(r#"{{"name":"meta","arguments":{{"x":{}{}}}}}"#, "[".repeat(levels), "]".repeat(levels)),
+        )
+    };
     assert_eq!(session.send(&nested(12)).ok().await.status, 200);
     for levels in [16, 17, 100, 1000] {
         assert_eq!(session.send(&nested(levels)).ok().await.status, 400, "{levels}");

@@ -11,7 +11,13 @@ use crate::common::*;
 /// Bodies that are not JSON (`-32700`), and JSON that is no message (`-32600`).
 fn bodies() -> Vec<(&'static str, Vec<u8>, i64)> {
     let text = |what, text: &str, code| (what, text.as_bytes().to_vec(), code);
-    let deep = |open: &str, close: &str, n: usize| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"x":{}1{}}}}}"#, open.repeat(n), close.repeat(n));
+    let deep = |open: &str, close: &str, n: usize| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"x":{}1{}}}}}"#,
+            open.repeat(n),
+            close.repeat(n)
+        )
+    };
     let call = |params: &str| message("1", "tools/list", params);
     vec![
         text("nothing", "", -32700),
@@ -27,7 +33,11 @@ fn bodies() -> Vec<(&'static str, Vec<u8>, i64)> {
         text("NUL behind it", &format!("{}\0", call("{}")), -32700),
         text("a byte order mark", &format!("\u{feff}{}", call("{}")), -32700),
         text("a bad escape", &call(r#"{"x":"\q"}"#), -32700),
-        ("invalid UTF-8", [&b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{\"x\":\"\xff\"}}"[..]].concat(), -32700),
+        (
+            "invalid UTF-8",
+            [&b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{\"x\":\"\xff\"}}"[..]].concat(),
+            -32700,
+        ),
         ("UTF-16", call("{}").encode_utf16().flat_map(u16::to_le_bytes).collect(), -32700),
         text("deep arrays", &deep("[", "]", 100_000), -32700),
         text("deep objects", &deep("{\"a\":", "}", 100_000), -32700),
@@ -46,7 +56,11 @@ fn bodies() -> Vec<(&'static str, Vec<u8>, i64)> {
         text("id an array", r#"{"jsonrpc":"2.0","id":[1],"method":"tools/list"}"#, -32600),
         text("params a text", &call("\"x\""), -32600),
         text("a result without an id", r#"{"jsonrpc":"2.0","result":{}}"#, -32600),
-        text("a result and an error", r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":""}}"#, -32600),
+        text(
+            "a result and an error",
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":""}}"#,
+            -32600,
+        ),
         text("a request that is an answer", r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","result":{}}"#, -32600),
         text("a name twice", r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call"}"#, -32600),
         text("the id twice", r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"tools/list"}"#, -32600),
@@ -89,7 +103,8 @@ async fn what_is_no_message_is_refused_and_harms_nobody() {
 
 /// POSTs bytes, on a connection of their own.
 async fn raw_post(proxy: &Proxy, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
-    let mut head = format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    let mut head =
+        format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -112,7 +127,8 @@ async fn exchange(proxy: &Proxy, bytes: &[u8]) -> String {
 #[tokio::test]
 async fn requests_with_two_readings_are_refused_with_their_connection() {
     let proxy = Proxy::start(legacy()).await;
-    let smuggled = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    let smuggled =
+        "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
     let heads = [
         "Content-Length: 4\r\nTransfer-Encoding: chunked",
         "Content-Length: 4\r\nContent-Length: 5",
@@ -124,7 +140,9 @@ async fn requests_with_two_readings_are_refused_with_their_connection() {
         "X: a\r\n Content-Length: 4",
     ];
     for head in heads {
-        let request = format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{head}\r\n\r\n0\r\n\r\n{smuggled}");
+        let request = format!(
+            "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{head}\r\n\r\n0\r\n\r\n{smuggled}"
+        );
         let answer = exchange(&proxy, request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 4"), "{head}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{head}: {answer}");
@@ -159,7 +177,17 @@ async fn a_body_that_breaks_off_is_not_acted_on() {
 async fn odd_values_pass_or_are_refused_but_are_never_changed() {
     let proxy = Proxy::start(legacy()).await;
     let session = proxy.session().await;
-    let values = ["1.0", "-0.0", "1E+2", "123456789012345678901234567890.10", "0.1e-7", r#""\ud83d\ude00""#, r#""\u0000""#, r#""ሴ\u1234""#, "\"\u{7f}\u{2028}\""];
+    let values = [
+        "1.0",
+        "-0.0",
+        "1E+2",
+        "123456789012345678901234567890.10",
+        "0.1e-7",
+        r#""\ud83d\ude00""#,
+        r#""\u0000""#,
+        r#""ሴ\u1234""#,
+        "\"\u{7f}\u{2028}\"",
+    ];
     for value in values {
         let params = format!(r#"{{"name":"meta","arguments":{{"v":{value}}}}}"#);
         let answer = session.send(&message("1", "tools/call", &params)).ok().await.answer().ok().await;
@@ -192,7 +220,10 @@ async fn slow_clients_are_given_up_and_delay_nobody() {
     let silent = TcpStream::connect(proxy.running.address()).ok().await;
     let (begun, dripping, answer) = tokio::join!(
         exchange(&proxy, b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nX-Slow"),
-        exchange(&proxy, b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"),
+        exchange(
+            &proxy,
+            b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        ),
         async { proxy.session().await.call("echo", json!({ "text": "x" })).ok().await.answer().ok().await }
     );
     assert_eq!(text(&answer), "x");

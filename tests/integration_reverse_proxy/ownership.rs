@@ -42,7 +42,9 @@ async fn clients_that_all_use_id_1_never_meet() {
 async fn an_id_in_flight_is_not_used_twice() {
     let proxy = Proxy::start(legacy()).await;
     let session = proxy.session().await;
-    let call = |tool: &str, arguments: Value| message("1", "tools/call", &json!({ "name": tool, "arguments": arguments }).to_string());
+    let call = |tool: &str, arguments: Value| {
+        message("1", "tools/call", &json!({ "name": tool, "arguments": arguments }).to_string())
+    };
     let mut first = session.send(&call("ask", json!({ "message": "?" }))).ok().await;
     let question = next(&mut first).await.unwrap().json();
     for same in ["1", "1.0", "1e0"] {
@@ -64,7 +66,8 @@ async fn an_id_in_flight_is_not_used_twice() {
 async fn modern_requests_with_the_same_id_are_both_answered() {
     let proxy = Proxy::start(modern()).await;
     let calls = (0..20).map(async |n| {
-        let answer = Modern::call("echo", json!({ "text": n.to_string() })).post(&proxy.url).ok().await.answer().ok().await;
+        let answer =
+            Modern::call("echo", json!({ "text": n.to_string() })).post(&proxy.url).ok().await.answer().ok().await;
         assert_eq!(text(&answer), n.to_string());
     });
     join_all(calls).await;
@@ -89,7 +92,8 @@ async fn cancelling_touches_nobody_elses_request() {
 
     let proxy = Proxy::start(modern()).await;
     let client = proxy.client(Era::Modern).await;
-    let slow = |steps: u64| Modern::call("progress", json!({ "steps": steps, "delay_ms": 50 })).progress_token(1.into());
+    let slow =
+        |steps: u64| Modern::call("progress", json!({ "steps": steps, "delay_ms": 50 })).progress_token(1.into());
     let (mut mine, mut theirs) = (slow(100_000).post(&proxy.url).ok().await, slow(10).post(&proxy.url).ok().await);
     next(&mut mine).await.unwrap();
     drop(mine);
@@ -111,7 +115,9 @@ async fn answers_that_fit_no_request_are_dropped() {
     for era in Era::BOTH {
         for (what, fault) in answers.clone() {
             let script = era.server().fault(On::tool("echo").nth(1), fault);
-            let quick = |settings: &mut shadowcat::settings::Settings| settings.timeouts.request = std::time::Duration::from_millis(400);
+            let quick = |settings: &mut shadowcat::settings::Settings| {
+                settings.timeouts.request = std::time::Duration::from_millis(400)
+            };
             let proxy = Proxy::with(script, quick).await;
             let client = proxy.client(era).await;
             // What waits gets no answer of somebody else: here, the proxy's own at the deadline.
@@ -120,7 +126,10 @@ async fn answers_that_fit_no_request_are_dropped() {
             assert_eq!(text(&client.call("echo", json!({ "text": "x" })).await), "x", "{era:?} {what}: and it goes on");
             assert!(proxy.metric("shadowcat_dropped_total", &[]).await > 0.0, "{era:?} {what}: counted");
         }
-        let script = era.server().fault(On::tool("echo").nth(1), Do::Duplicate).fault(On::tool("progress").nth(1), Do::LateProgress);
+        let script = era
+            .server()
+            .fault(On::tool("echo").nth(1), Do::Duplicate)
+            .fault(On::tool("progress").nth(1), Do::LateProgress);
         let proxy = Proxy::start(script).await;
         let client = proxy.client(era).await;
         assert_eq!(text(&client.call("echo", json!({ "text": "first" })).await), "first");
@@ -137,7 +146,10 @@ async fn answers_that_fit_no_request_are_dropped() {
 /// unknown to the other.
 #[tokio::test]
 async fn a_session_of_one_server_is_unknown_to_the_other() {
-    let (one, two) = (script_file(&Script { name: "one".into(), ..legacy() }), script_file(&Script { name: "two".into(), ..legacy() }));
+    let (one, two) = (
+        script_file(&Script { name: "one".into(), ..legacy() }),
+        script_file(&Script { name: "two".into(), ..legacy() }),
+    );
     let upstream = |name: &str, script: &tempfile::NamedTempFile| shadowcat::settings::UpstreamSettings {
         name: name.into(),
         ..command(PROGRAM, fake(script.path()))

@@ -17,7 +17,11 @@ async fn assert_unsupported(response: Response) {
     let answer = response.json().ok().await;
     assert_ours(&answer, -32022);
     let data = &answer["error"]["data"];
-    assert_eq!((&data["requested"], data["supported"].as_array().map(|all| all.contains(&json!(LEGACY)))), (&json!(MODERN), Some(true)), "{answer}");
+    assert_eq!(
+        (&data["requested"], data["supported"].as_array().map(|all| all.contains(&json!(LEGACY)))),
+        (&json!(MODERN), Some(true)),
+        "{answer}"
+    );
 }
 
 /// 2026-07-28, stdio › Backward Compatibility: a server that refuses the question, keeps silent, or dies of it has a handshake.
@@ -36,9 +40,17 @@ async fn servers_with_a_handshake_are_known_by_whatever_they_do_when_asked() {
                 modern().await;
             }
             let session = proxy.session().await;
-            assert_eq!(text(&session.call("echo", json!({ "text": "x" })).ok().await.answer().ok().await), "x", "{how:?}");
+            assert_eq!(
+                text(&session.call("echo", json!({ "text": "x" })).ok().await.answer().ok().await),
+                "x",
+                "{how:?}"
+            );
             modern().await;
-            assert_eq!(text(&session.call("echo", json!({ "text": "x" })).ok().await.answer().ok().await), "x", "{how:?}");
+            assert_eq!(
+                text(&session.call("echo", json!({ "text": "x" })).ok().await.answer().ok().await),
+                "x",
+                "{how:?}"
+            );
             let stats = Client::Legacy(session).stats().await;
             assert_eq!(stats["tools"]["echo"], 2, "{how:?}: the session's server is the one it began with");
         }
@@ -91,19 +103,31 @@ async fn only_positive_evidence_makes_a_server_modern() {
         (r#""error":{"code":-32001,"message":"?"}"#, false),
         (r#""result":{}"#, false),
         (r#""result":{"supportedVersions":["2025-11-25"]}"#, false),
-        (r#""error":{"code":-32022,"message":"?","data":{"supported":["2025-11-25"],"requested":"2026-07-28"}}"#, false),
+        (
+            r#""error":{"code":-32022,"message":"?","data":{"supported":["2025-11-25"],"requested":"2026-07-28"}}"#,
+            false,
+        ),
         (r#""error":{"code":-32022,"message":"?","data":{"supported":["2026-07-28"],"requested":"x"}}"#, true),
     ];
     for (body, is_modern) in rows {
         // The proxy's first id on a connection is 1; what the fake itself answers then comes too late.
         let server = if is_modern { modern() } else { legacy() };
-        let script = server.fault(On::method("server/discover").nth(1), Do::Print { text: answer(body), times: 1, newline: true });
+        let script = server
+            .fault(On::method("server/discover").nth(1), Do::Print { text: answer(body), times: 1, newline: true });
         let proxy = Proxy::start(script).await;
         if is_modern {
-            assert_eq!(text(&proxy.client(Era::Modern).await.call("echo", json!({ "text": "x" })).await), "x", "{body}");
+            assert_eq!(
+                text(&proxy.client(Era::Modern).await.call("echo", json!({ "text": "x" })).await),
+                "x",
+                "{body}"
+            );
         } else {
             assert_unsupported(discover(&proxy).await).await;
-            assert_eq!(text(&proxy.client(Era::Legacy).await.call("echo", json!({ "text": "x" })).await), "x", "{body}");
+            assert_eq!(
+                text(&proxy.client(Era::Legacy).await.call("echo", json!({ "text": "x" })).await),
+                "x",
+                "{body}"
+            );
         }
     }
 }

@@ -23,9 +23,21 @@ async fn questions_come_on_the_calls_stream_and_are_answered() {
     let roots = json!({ "roots": [{ "uri": "file:///a" }, { "uri": "file:///b" }] });
     type Answer<'a> = &'a dyn Fn(&Value) -> Value;
     let rows: [(&str, Value, &str, Answer<'_>, &str); 5] = [
-        ("ask", json!({ "message": "?" }), "elicitation/create", &|id| result(id, json!({ "action": "decline" })), "answer: decline null"),
+        (
+            "ask",
+            json!({ "message": "?" }),
+            "elicitation/create",
+            &|id| result(id, json!({ "action": "decline" })),
+            "answer: decline null",
+        ),
         ("ask", json!({ "message": "?" }), "elicitation/create", &error, "error: -1 User rejected"),
-        ("sample", json!({ "prompt": "Speak" }), "sampling/createMessage", &|id| result(id, said.clone()), "sampled: Hi"),
+        (
+            "sample",
+            json!({ "prompt": "Speak" }),
+            "sampling/createMessage",
+            &|id| result(id, said.clone()),
+            "sampled: Hi",
+        ),
         ("sample", json!({ "prompt": "Speak" }), "sampling/createMessage", &error, "error: -1 User rejected"),
         ("roots", json!({}), "roots/list", &|id| result(id, roots.clone()), "roots: file:///a file:///b"),
     ];
@@ -53,7 +65,11 @@ async fn an_answer_is_taken_once_and_from_the_one_who_was_asked() {
     let question = next(&mut asked).await.unwrap().json();
     let answer = |action: &str| json!({ "action": action, "content": {} });
     assert_eq!(theirs.respond(&question["id"], &answer("accept")).ok().await.status, 202, "dropped");
-    assert_eq!(mine.respond(&json!(question["id"].to_string()), &answer("accept")).ok().await.status, 202, "of another type: dropped");
+    assert_eq!(
+        mine.respond(&json!(question["id"].to_string()), &answer("accept")).ok().await.status,
+        202,
+        "of another type: dropped"
+    );
     for action in ["decline", "accept", "cancel"] {
         assert_eq!(mine.respond(&question["id"], &answer(action)).ok().await.status, 202);
     }
@@ -76,7 +92,10 @@ async fn parallel_questions_are_answered_in_any_order() {
         questions.push(next(&mut response).await.unwrap().json());
     }
     for (n, question) in questions.iter().enumerate().rev() {
-        session.respond(&question["id"], &json!({ "action": "accept", "content": { "answer": n.to_string() } })).ok().await;
+        session
+            .respond(&question["id"], &json!({ "action": "accept", "content": { "answer": n.to_string() } }))
+            .ok()
+            .await;
     }
     let answer = next(&mut response).await.unwrap().json();
     let lines: Vec<&str> = text(&answer).lines().collect();
@@ -101,7 +120,8 @@ async fn questions_with_the_same_id_reach_their_own_clients() {
             session.respond(&question["id"], &json!({ "action": "accept", "content": content })).ok().await;
         }
         let answer = next(&mut response).await.unwrap().json();
-        let expected: Vec<String> = (0..2).map(|round| format!("answer: accept {{\"answer\":\"{n}.{round}\"}}")).collect();
+        let expected: Vec<String> =
+            (0..2).map(|round| format!("answer: accept {{\"answer\":\"{n}.{round}\"}}")).collect();
         assert_eq!(text(&answer), expected.join("\n"));
     };
     join_all((0..10).map(ask)).await;
