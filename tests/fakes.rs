@@ -4,6 +4,8 @@
 
 #[path = "fakes/http.rs"]
 mod http;
+#[path = "fakes/official_client.rs"]
+mod official_client;
 #[path = "fakes/process.rs"]
 mod process;
 #[path = "fakes/scripted.rs"]

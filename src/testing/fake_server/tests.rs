@@ -98,6 +98,13 @@ async fn legacy<F: Future>(script: Script, dialogue: impl FnOnce(Client) -> F) -
     .await
 }
 
+/// Whoever runs the server may do so in a task.
+#[test]
+fn it_can_be_spawned() {
+    fn spawnable(_: impl Future<Output = Ending> + Send + 'static) {}
+    spawnable(serve(tokio::io::empty(), tokio::io::sink(), Script::default()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn ids_come_back_as_they_were_written() {
     legacy(Script::default(), async |mut client: Client| {
