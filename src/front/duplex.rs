@@ -29,6 +29,8 @@ pub(crate) struct Duplex {
     proxy: Arc<Proxy>,
     server: Arc<Server>,
     outbox: Writer<Bytes>,
+    /// What an HTTP upstream gets of the headers that the connection came with.
+    headers: HeaderMap,
     session: OnceLock<Arc<Session>>,
     /// The handshake has begun: there is one per connection.
     initializing: OnceLock<()>,
@@ -39,12 +41,13 @@ pub(crate) struct Duplex {
 
 impl Duplex {
     /// A client has connected; what is to be written to it comes out of the reader.
-    pub(crate) fn open(proxy: &Arc<Proxy>, server: &Arc<Server>) -> (Arc<Duplex>, Reader<Bytes>) {
+    pub(crate) fn open(proxy: &Arc<Proxy>, server: &Arc<Server>, headers: HeaderMap) -> (Arc<Duplex>, Reader<Bytes>) {
         let (outbox, reader) = mailbox(Bounds { items: OUTBOX_ITEMS, bytes: OUTBOX_BYTES });
         let duplex = Duplex {
             proxy: Arc::clone(proxy),
             server: Arc::clone(server),
             outbox,
+            headers,
             session: OnceLock::new(),
             initializing: OnceLock::new(),
             modern: Mutex::default(),
@@ -131,7 +134,7 @@ impl Duplex {
         }
         let duplex = Arc::clone(self);
         self.adopt(async move {
-            match duplex.proxy.initialize(&duplex.server, &request).await {
+            match duplex.proxy.initialize(&duplex.server, &request, duplex.headers.clone()).await {
                 Ok((session, answer)) => {
                     duplex.say(answer.line()).await;
                     match session {
@@ -179,7 +182,7 @@ impl Duplex {
         if self.proxy.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        let exchange = self.proxy.begin(session, request, HeaderMap::new()).await?;
+        let exchange = self.proxy.begin(session, request, self.headers.clone()).await?;
         self.run(exchange, None);
         Ok(())
     }
