@@ -1,10 +1,12 @@
 //! A client on one long-lived connection that carries everything, both ways: standard input and output, or HTTP+SSE.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use http::HeaderMap;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::mcp::{deliver, pong};
@@ -32,11 +34,14 @@ pub(crate) struct Duplex {
     /// What an HTTP upstream gets of the headers that the connection came with.
     headers: HeaderMap,
     session: OnceLock<Arc<Session>>,
-    /// The handshake has begun: there is one per connection.
-    initializing: OnceLock<()>,
+    /// A handshake is under way or done: there is one per connection.
+    initializing: AtomicBool,
     /// Stateless requests under way, by the client's names.
     modern: Mutex<HashMap<RequestId, CancellationToken>>,
     closed: CancellationToken,
+    /// How many requests are under way.
+    work: AtomicUsize,
+    work_done: Notify,
 }
 
 impl Duplex {
@@ -49,9 +54,11 @@ impl Duplex {
             outbox,
             headers,
             session: OnceLock::new(),
-            initializing: OnceLock::new(),
+            initializing: AtomicBool::new(false),
             modern: Mutex::default(),
             closed: proxy.tasks.stop().child_token(),
+            work: AtomicUsize::new(0),
+            work_done: Notify::new(),
         };
         (Arc::new(duplex), reader)
     }
@@ -61,9 +68,32 @@ impl Duplex {
         self.session.get().is_some()
     }
 
+    /// Whether something of the client is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.work.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until everything that the client asked for has been answered.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let done = self.work_done.notified();
+            tokio::pin!(done);
+            done.as_mut().enable();
+            if !self.is_busy() {
+                return;
+            }
+            done.await;
+        }
+    }
+
     /// Cancelled when the session is over: then so is the connection.
     pub(crate) fn closed(&self) -> &CancellationToken {
         &self.closed
+    }
+
+    /// Nothing more will be said: the outbox ends when it has been read.
+    pub(crate) fn finish(&self) {
+        self.outbox.close();
     }
 
     /// The client has gone: what it asked for is cancelled, its session ends.
@@ -129,21 +159,29 @@ impl Duplex {
         if self.proxy.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        if self.initializing.set(()).is_err() {
+        if self.initializing.swap(true, Ordering::AcqRel) {
             return Err(ProxyError::Initialize);
         }
         let duplex = Arc::clone(self);
+        let working = Working::begin(self);
         self.adopt(async move {
             match duplex.proxy.initialize(&duplex.server, &request, duplex.headers.clone()).await {
                 Ok((session, answer)) => {
+                    if let Some(session) = &session {
+                        let _ = duplex.session.set(Arc::clone(session));
+                    }
                     duplex.say(answer.line()).await;
+                    drop(working);
                     match session {
                         Some(session) => duplex.opened(session).await,
-                        // The server has refused this handshake and is gone; another one needs another connection.
-                        None => duplex.server.metrics.dropped("handshake_refused"),
+                        // The client may try again, with another version perhaps.
+                        None => duplex.initializing.store(false, Ordering::Release),
                     }
                 }
-                Err(error) => duplex.refuse(&error, request.id()).await,
+                Err(error) => {
+                    duplex.initializing.store(false, Ordering::Release);
+                    duplex.refuse(&error, request.id()).await;
+                }
             }
         });
         Ok(())
@@ -153,7 +191,6 @@ impl Duplex {
     async fn opened(&self, session: Arc<Session>) {
         session.initialized();
         let reader = session.standing().attach(None, 1);
-        let _ = self.session.set(Arc::clone(&session));
         if self.closed.is_cancelled() {
             return self.close();
         }
@@ -210,7 +247,9 @@ impl Duplex {
     /// Passes on everything that answers a request. A modern one ends when it is cancelled: dropping it tells the server.
     fn run(self: &Arc<Self>, mut exchange: Exchange, under_way: Option<UnderWay>) {
         let duplex = Arc::clone(self);
+        let working = Working::begin(self);
         self.adopt(async move {
+            let _working = working;
             let cancelled = under_way.as_ref().map_or_else(CancellationToken::new, |one| one.cancelled.clone());
             loop {
                 let output = tokio::select! {
@@ -255,8 +294,8 @@ impl Duplex {
     }
 
     async fn refuse(&self, error: &ProxyError, id: Option<RequestId>) {
-        let (_, kind) = error.blame();
-        self.proxy.metrics.refused(kind);
+        let (side, kind) = error.blame();
+        self.proxy.metrics.refused(side, kind);
         let text = error.outward().error.to_json(id.as_ref().or(error.id()));
         self.say(Bytes::from(text)).await;
     }
@@ -281,6 +320,23 @@ impl Duplex {
 /// Notifications and answers get no answer, not even an error.
 fn message_wants_answer(id: Option<&RequestId>) -> bool {
     id.is_some()
+}
+
+/// Something that the client waits for.
+struct Working(Arc<Duplex>);
+
+impl Working {
+    fn begin(duplex: &Arc<Duplex>) -> Working {
+        duplex.work.fetch_add(1, Ordering::AcqRel);
+        Working(Arc::clone(duplex))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.work.fetch_sub(1, Ordering::AcqRel);
+        self.0.work_done.notify_waiters();
+    }
 }
 
 /// A stateless request under way.

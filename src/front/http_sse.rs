@@ -94,7 +94,8 @@ impl Streaming {
                 biased;
                 line = self.outbox.next() => return Some(message_event(None, line?)),
                 () = duplex.closed().cancelled() => return None,
-                () = self.drain.cancelled() => return None,
+                // What is under way is still answered.
+                () = self.drain.cancelled(), if !duplex.is_busy() => return None,
                 () = sleep_until(self.init_until), if !duplex.has_session() => {
                     if !duplex.has_session() {
                         return None;
@@ -121,7 +122,11 @@ impl Drop for Client {
 }
 
 /// Takes a message; what answers it comes on the stream.
-pub(super) async fn post(proxy: &Arc<Proxy>, clients: &Clients, request: Request<Body>) -> Result<Response, ProxyError> {
+pub(super) async fn post(
+    proxy: &Arc<Proxy>,
+    clients: &Clients,
+    request: Request<Body>,
+) -> Result<Response, ProxyError> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
     let query = parts.uri.query().unwrap_or_default();

@@ -31,7 +31,7 @@ pub(super) async fn endpoint(proxy: &Arc<Proxy>, server: &Arc<Server>, request: 
         Method::DELETE => delete(proxy, server, headers).map_err(|error| (error, None)),
         _ => Err((ProxyError::MethodNotAllowed, None)),
     };
-    result.unwrap_or_else(|(error, id)| refuse(proxy, &error, id.as_ref()))
+    result.unwrap_or_else(|(error, id)| refuse(proxy, &error, id.as_ref(), Version::of(&parts.headers).era()))
 }
 
 type Refused = (ProxyError, Option<RequestId>);
@@ -49,7 +49,9 @@ impl Version {
         let mut values = headers.get_all(headers::PROTOCOL_VERSION).iter();
         match (values.next(), values.next()) {
             (None, _) => Version::Absent,
-            (Some(value), None) => value.to_str().ok().and_then(Revision::parse).map_or(Version::Unknown, Version::Known),
+            (Some(value), None) => {
+                value.to_str().ok().and_then(Revision::parse).map_or(Version::Unknown, Version::Known)
+            }
             _ => Version::Unknown,
         }
     }
@@ -114,7 +116,8 @@ async fn modern(
         headers::check(headers, &message, version)?;
     }
     proxy.check_envelope(server, &message).await?;
-    if !accepts.json && !accepts.sse || (!accepts.sse && message.known() == Some(Known::Listen)) {
+    let streams_only = message.known() == Some(Known::Listen);
+    if !accepts.sse && (streams_only || !accepts.json) {
         return Err(ProxyError::NotAcceptable);
     }
     let exchange = proxy.begin_modern(server, &message, Some(mirrored(server, headers))).await?;

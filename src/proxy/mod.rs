@@ -183,12 +183,12 @@ impl Proxy {
         let connection = session.connection();
         let (relay, upstream) = translate(Era::Legacy, request, connection)?;
         let cancellable = request.known() != Some(Known::Initialize);
+        if cancellable {
+            // A client that asks for something is there, whether or not it cared to say so.
+            session.initialized();
+        }
         let call = session.begin_call(relay.client_id(), relay.upstream_id(), cancellable)?;
-        let facts = CallFacts {
-            may_ask: request.known().is_none_or(Known::may_ask),
-            wants_log: true,
-            cancellable,
-        };
+        let facts = CallFacts { may_ask: request.known().is_none_or(Known::may_ask), wants_log: true, cancellable };
         let call_up = Call { id: relay.upstream_id(), message: &upstream, facts, headers };
         let repeatable = request.known().is_some_and(Known::safe_to_repeat);
         let replies = connection.call(call_up).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
@@ -229,11 +229,7 @@ impl Proxy {
             None => server.tools.mirror(&connection, request, patience).await?,
         };
         let (relay, upstream) = translate(Era::Modern, request, &connection)?;
-        let facts = CallFacts {
-            may_ask: false,
-            wants_log: request.meta(meta::LOG_LEVEL).is_some(),
-            cancellable: true,
-        };
+        let facts = CallFacts { may_ask: false, wants_log: request.meta(meta::LOG_LEVEL).is_some(), cancellable: true };
         let call = Call { id: relay.upstream_id(), message: &upstream, facts, headers };
         let repeatable = request.known().is_some_and(Known::safe_to_repeat);
         let replies = connection.call(call).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
@@ -241,6 +237,9 @@ impl Proxy {
         let mut exchange = Exchange::new(relay, replies, Era::Modern, request, None, &self.settings.timeouts, metrics);
         if !server.is_child && request.known() == Some(Known::ToolsList) {
             exchange.screen_tools();
+        }
+        if request.known() == Some(Known::Listen) {
+            exchange.listens_until(self.tasks.drain().clone());
         }
         Ok(exchange)
     }
@@ -342,7 +341,11 @@ fn translate(era: Era, request: &Message, connection: &Connection) -> Result<(Re
 }
 
 fn legacy_versions() -> Vec<String> {
-    Revision::ALL.iter().filter(|revision| revision.era() == Era::Legacy).map(|revision| revision.as_str().to_owned()).collect()
+    Revision::ALL
+        .iter()
+        .filter(|revision| revision.era() == Era::Legacy)
+        .map(|revision| revision.as_str().to_owned())
+        .collect()
 }
 
 /// The version in the result of a handshake.

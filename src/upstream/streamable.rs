@@ -87,7 +87,9 @@ impl HttpUpstream {
     }
 
     /// A legacy session to be: its connection, what the server will say by itself, and the task that looks after it.
-    pub(crate) fn legacy(self: &Arc<Self>) -> (HttpConnection, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn legacy(
+        self: &Arc<Self>,
+    ) -> (HttpConnection, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
         let (core, standing) = Core::new(self, Era::Legacy);
         let open = CancellationToken::new();
         let task = Arc::clone(&core).look_after(open.clone());
@@ -109,7 +111,8 @@ impl HttpUpstream {
         let headers = connection.core.headers(&BOTH, request_headers);
         let deadline = Instant::now() + self.timeouts.probe;
         let body = Bytes::from(probe::question(id));
-        let response = self.client.send(Method::POST, &self.target.url, headers, body, deadline).await.map_err(|e| failure(&e))?;
+        let response =
+            self.client.send(Method::POST, &self.target.url, headers, body, deadline).await.map_err(|e| failure(&e))?;
         if !probe::is_evidence(response.status) {
             return Err(refusal(&response));
         }
@@ -293,8 +296,10 @@ impl Core {
             headers.insert(headers::LAST_EVENT_ID, id);
         }
         let deadline = Instant::now() + self.upstream.timeouts.start;
-        async move { core.upstream.client.send(Method::GET, &core.upstream.target.url, headers, Bytes::new(), deadline).await }
-            .boxed()
+        async move {
+            core.upstream.client.send(Method::GET, &core.upstream.target.url, headers, Bytes::new(), deadline).await
+        }
+        .boxed()
     }
 
     /// Sends something that has no answer.
@@ -323,7 +328,8 @@ impl Core {
         let forwarded = self.forwarded().clone();
         let pipe = sse_2024::SsePipe::connect(upstream, forwarded).await?;
         upstream.is_2024.store(true, Ordering::Relaxed);
-        let limits = driver::DriverLimits { depth: upstream.limits.depth, message_bytes: upstream.limits.message_bytes };
+        let limits =
+            driver::DriverLimits { depth: upstream.limits.depth, message_bytes: upstream.limits.message_bytes };
         let stop = upstream.tasks.stop().clone();
         let (handle, mut said, task) =
             driver::drive(pipe, driver::Sharing::Exclusive, limits, upstream.metrics.clone(), stop);
@@ -498,10 +504,21 @@ pub(crate) struct HttpReplies {
 
 enum State {
     Posting(Sending),
-    Falling(BoxFuture<'static, Result<driver::Replies, UpstreamError>>, UpstreamError),
-    Reading { body: Box<SseBody>, reconnect: Reconnect, heard: bool },
-    Waiting { until: std::time::Instant, reconnect: Reconnect },
-    Resuming { get: Sending, reconnect: Reconnect },
+    /// Trying the transport of 2024-11-05; what the server said first holds if it does not speak that either.
+    Falling(BoxFuture<'static, Result<driver::Replies, UpstreamError>>, Box<Reply>),
+    Reading {
+        body: Box<SseBody>,
+        reconnect: Reconnect,
+        heard: bool,
+    },
+    Waiting {
+        until: std::time::Instant,
+        reconnect: Reconnect,
+    },
+    Resuming {
+        get: Sending,
+        reconnect: Reconnect,
+    },
     Driven(driver::Replies),
     Over,
 }
@@ -553,8 +570,13 @@ impl HttpReplies {
                     }
                     Err(error) => {
                         tracing::debug!(%error, "No HTTP+SSE there either");
-                        let State::Falling(_, first) = std::mem::replace(&mut self.state, State::Over) else { return None };
-                        return Some(Err(self.failed(first)));
+                        let State::Falling(_, first) = std::mem::replace(&mut self.state, State::Over) else {
+                            return None;
+                        };
+                        match *first {
+                            Ok(answer) => self.ready.push_back(answer),
+                            Err(first) => return Some(Err(self.failed(first))),
+                        }
                     }
                 },
                 State::Reading { body, heard, .. } => match body.next().await {
@@ -578,7 +600,9 @@ impl HttpReplies {
                 },
                 State::Waiting { until, .. } => {
                     sleep_until(Instant::from_std(*until)).await;
-                    let State::Waiting { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else { return None };
+                    let State::Waiting { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else {
+                        return None;
+                    };
                     let step = reconnect.on(reconnect::Event::Due, Instant::now().into_std(), jitter());
                     if let Err(error) = self.step(step, reconnect) {
                         return Some(Err(self.failed(error)));
@@ -586,7 +610,9 @@ impl HttpReplies {
                 }
                 State::Resuming { get, .. } => {
                     let response = get.await;
-                    let State::Resuming { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else { return None };
+                    let State::Resuming { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else {
+                        return None;
+                    };
                     match response {
                         Ok(Response { body: Body::Sse(body), .. }) => {
                             reconnect.on(reconnect::Event::Opened, Instant::now().into_std(), jitter());
@@ -674,27 +700,32 @@ impl HttpReplies {
         };
         let answer = answer.filter(|answer| answer.kind() == Kind::Error);
         let telling = matches!(error, UpstreamError::Status(_));
-        if let (Some(answer), true) = (answer, telling) {
-            // Errors that refuse a request before it was read carry no id, or null; this is the only request it can mean.
-            let named = match answer.id() {
-                Some(_) => Some(answer),
-                None => answer.body().and_then(|body| {
-                    let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{body}}}"#, self.id);
-                    Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
-                }),
-            };
-            self.ready.extend(named);
-            return Ok(());
-        }
-        let old = matches!(response.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
-        if let (Some(body), true, HttpTransport::Auto) = (self.handshake.take(), old, self.core.upstream.target.transport) {
-            // What an old server says to a POST (2025-11-25, Transports › Backwards Compatibility).
+        let answered = answer.as_ref().is_some_and(|answer| answer.id().is_some());
+        // Errors that refuse a request before it was read carry no id, or null; this is the only request it can mean.
+        let answer = answer.filter(|_| telling).and_then(|answer| match answer.id() {
+            Some(_) => Some(answer),
+            None => {
+                let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, self.id, answer.body()?);
+                Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
+            }
+        });
+        let verdict = answer.ok_or(error);
+        // What an old server says to a POST (2025-11-25, Transports › Backwards Compatibility).
+        let old = match response.status {
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => true,
+            StatusCode::BAD_REQUEST => !answered,
+            _ => false,
+        };
+        if let (Some(body), true, HttpTransport::Auto) =
+            (self.handshake.take(), old, self.core.upstream.target.transport)
+        {
             let (core, id, facts) = (Arc::clone(&self.core), self.id, self.facts);
             let connecting = async move { core.fall_back().await?.call(id, body, facts).await };
-            self.state = State::Falling(connecting.boxed(), error);
+            self.state = State::Falling(connecting.boxed(), Box::new(verdict));
             return Ok(());
         }
-        Err(error)
+        self.ready.push_back(verdict?);
+        Ok(())
     }
 
     /// The stream ended before the answer. It is resumed where the server has said how (2025-11-25, Resumability and
@@ -720,7 +751,9 @@ impl HttpReplies {
                 self.core.gone.cancel();
                 return Err(UpstreamError::Lost { sent: true });
             }
-            Step::GiveUp(reconnect::GiveUp::Unusable) => return Err(UpstreamError::Violation("its stream cannot be read")),
+            Step::GiveUp(reconnect::GiveUp::Unusable) => {
+                return Err(UpstreamError::Violation("its stream cannot be read"));
+            }
             Step::GiveUp(_) => return Err(UpstreamError::Lost { sent: true }),
         };
         Ok(())
@@ -799,6 +832,10 @@ impl std::fmt::Display for Chain<'_> {
 
 /// A status that is no success, as a failure of an upstream.
 pub(super) fn refusal(response: &Response) -> UpstreamError {
+    if let Body::Other(start) = &response.body {
+        let body = String::from_utf8_lossy(start).escape_debug().to_string();
+        tracing::debug!(status = response.status.as_u16(), body, "Server refused");
+    }
     match response.status {
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => UpstreamError::Credentials(status),
         status @ (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {

@@ -7,7 +7,8 @@ use shadowcat::testing::{At, End, WrongId};
 async fn outcome(stage: &Stage, client: Option<&LegacySession>) -> (u16, Option<String>, Value) {
     let response = match client {
         Some(client) => {
-            let call = r#"{"jsonrpc":"2.0","id":"mine","method":"tools/call","params":{"name":"count","arguments":{}}}"#;
+            let call =
+                r#"{"jsonrpc":"2.0","id":"mine","method":"tools/call","params":{"name":"count","arguments":{}}}"#;
             client.send(call).ok().await
         }
         None => stage.post(&Modern::call("count", json!({})).id("\"mine\"")).await,
@@ -93,7 +94,8 @@ async fn a_response_that_is_no_answer_is_a_violation() {
     ] {
         is_ours(fault, -31006, false).await;
     }
-    let gzip = [("Content-Type", json), ("Content-Encoding", "gzip")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let gzip =
+        [("Content-Type", json), ("Content-Encoding", "gzip")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     is_ours(Do::Status { code: 200, headers: gzip.into(), body: "\u{1f}".into() }, -31006, false).await;
 }
 
@@ -129,7 +131,8 @@ async fn an_answer_that_is_too_large_is_refused() {
     for script in [legacy(), modern()] {
         let huge = Do::Huge { bytes: 1 << 20, newline: false };
         let stage = Stage::with(answering(AnswerForm::Sse, script.fault(On::tool("count").nth(1), huge)), small).await;
-        let client = if stage.post(&Modern::new("tools/list")).await.status == 200 { None } else { Some(stage.session().await) };
+        let client =
+            if stage.post(&Modern::new("tools/list")).await.status == 200 { None } else { Some(stage.session().await) };
         let (_, _, answer) = outcome(&stage, client.as_ref()).await;
         assert_ours(&answer, -31007);
     }
@@ -147,7 +150,9 @@ async fn redirections_are_not_followed() {
     let elsewhere = MockSse::start(Script::default()).ok().await;
     for status in [301, 302, 303, 307, 308] {
         let location = [("Location".to_owned(), elsewhere.url())];
-        for (_, answer) in outcomes(Do::Status { code: status, headers: location.into(), body: String::new() }, |_| {}).await {
+        for (_, answer) in
+            outcomes(Do::Status { code: status, headers: location.into(), body: String::new() }, |_| {}).await
+        {
             assert_ours(&answer, -31002);
             assert!(!answer.to_string().contains(&elsewhere.url()), "{answer}");
         }
@@ -158,11 +163,18 @@ async fn redirections_are_not_followed() {
 /// A server that is busy says when to come back, in either form; the client is told.
 #[tokio::test]
 async fn a_busy_server_says_when_to_come_back() {
-    let busy = |status, retry: &str| Do::Status { code: status, headers: [("Retry-After".into(), retry.into())].into(), body: String::new() };
+    let busy = |status, retry: &str| Do::Status {
+        code: status,
+        headers: [("Retry-After".into(), retry.into())].into(),
+        body: String::new(),
+    };
     for status in [429, 503] {
         for (_, answer) in outcomes(busy(status, "7"), |_| {}).await {
             assert_ours(&answer, -31002);
-            assert_eq!((&answer["error"]["data"]["reason"], &answer["error"]["data"]["retryable"]), (&json!("busy"), &json!(true)));
+            assert_eq!(
+                (&answer["error"]["data"]["reason"], &answer["error"]["data"]["retryable"]),
+                (&json!("busy"), &json!(true))
+            );
             assert_eq!(answer["error"]["data"]["retryAfter"], 7, "{answer}");
         }
     }

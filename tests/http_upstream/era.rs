@@ -159,7 +159,8 @@ async fn a_verdict_ends_when_it_turns_out_wrong() {
     ] {
         stage.mock.add_fault(Fault { on: On::method(method).nth(1), fault: refusal }).unwrap();
         let asked = stage.posts(DISCOVER).len();
-        let request = if method == "tools/list" { Modern::new(method) } else { Modern::call("echo", json!({ "text": "x" })) };
+        let request =
+            if method == "tools/list" { Modern::new(method) } else { Modern::call("echo", json!({ "text": "x" })) };
         let answer = stage.post(&request).await.answer().ok().await;
         assert!(answer["error"].is_object(), "{answer}");
         assert_eq!(verdict(&stage).await, Verdict::Modern);

@@ -15,7 +15,12 @@ const SECRETS: [(&str, &str); 5] = [
 
 /// A server whose every response has headers that are nobody's business.
 fn chatty(script: Script) -> Script {
-    let headers = [("Set-Cookie", "server=secret"), ("WWW-Authenticate", "Bearer secret"), ("X-Internal", "secret"), ("Server", "secret")];
+    let headers = [
+        ("Set-Cookie", "server=secret"),
+        ("WWW-Authenticate", "Bearer secret"),
+        ("X-Internal", "secret"),
+        ("Server", "secret"),
+    ];
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
     Script { http: HttpScript { headers: headers.into(), ..script.http }, ..script }
 }
@@ -29,7 +34,9 @@ fn is_clean(response: &Response) {
 #[tokio::test]
 async fn credentials_stay_on_their_side() {
     let stage = Stage::new(chatty(Script::default())).await;
-    for message in [Modern::new("tools/list"), Modern::new("server/discover"), Modern::call("echo", json!({ "text": "x" }))] {
+    for message in
+        [Modern::new("tools/list"), Modern::new("server/discover"), Modern::call("echo", json!({ "text": "x" }))]
+    {
         let message = SECRETS.iter().fold(message, |message, (name, value)| message.header(name, Some(value)));
         let response = stage.post(&message).await;
         assert_eq!(response.status, 200);
@@ -44,7 +51,9 @@ async fn credentials_stay_on_their_side() {
     is_clean(&post(&stage.url, &initialized, &headers).ok().await);
     is_clean(&post(&stage.url, &common::message("1", "tools/list", "{}"), &headers).ok().await);
     stage.arrival(is_get).await;
-    is_clean(&common::send("GET", &stage.url, &[headers.clone(), vec![("Accept", "text/event-stream")]].concat(), "").await);
+    is_clean(
+        &common::send("GET", &stage.url, &[headers.clone(), vec![("Accept", "text/event-stream")]].concat(), "").await,
+    );
     is_clean(&common::send("DELETE", &stage.url, &headers, "").await);
     stage.arrival(|request| request.method == "DELETE").await;
 
@@ -53,7 +62,10 @@ async fn credentials_stay_on_their_side() {
         assert!(told.is_empty(), "{told:?}");
         assert_eq!(request.headers.get("cookie"), None, "cookies of the server are not kept either");
     }
-    let theirs = stage.posts("tools/list").into_iter().filter_map(|request| request.headers.get("mcp-session-id").map(str::to_owned));
+    let theirs = stage
+        .posts("tools/list")
+        .into_iter()
+        .filter_map(|request| request.headers.get("mcp-session-id").map(str::to_owned));
     assert!(theirs.into_iter().all(|theirs| theirs != id));
 }
 
@@ -61,7 +73,8 @@ async fn credentials_stay_on_their_side() {
 #[tokio::test]
 async fn a_challenge_is_not_passed_on() {
     for script in [legacy(), modern()] {
-        let stage = Stage::new(chatty(script.fault(On::method("tools/list"), respond(401, "text/plain", "secret")))).await;
+        let stage =
+            Stage::new(chatty(script.fault(On::method("tools/list"), respond(401, "text/plain", "secret")))).await;
         let is_modern = stage.call("echo", json!({ "text": "x" })).await["result"].is_object();
         let response = match is_modern {
             true => stage.post(&Modern::new("tools/list")).await,
@@ -78,7 +91,8 @@ async fn configured_headers_are_sent() {
     for era in [EraChoice::Legacy, EraChoice::Auto] {
         let stage = Stage::with(Script::default(), |settings| {
             settings.upstreams[0].era = era;
-            target(settings).headers = vec![(HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer configured"))];
+            target(settings).headers =
+                vec![(HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer configured"))];
         })
         .await;
         if era == EraChoice::Auto {
@@ -95,7 +109,8 @@ async fn configured_headers_are_sent() {
         }
     }
     let stage = Stage::with(legacy(), |settings| {
-        target(settings).headers = vec![(HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer configured"))];
+        target(settings).headers =
+            vec![(HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer configured"))];
         target(settings).transport = HttpTransport::Sse;
         let sse = target(settings).url.to_string().replace("/mcp", "/sse");
         target(settings).url = sse.parse().unwrap();
@@ -117,13 +132,18 @@ fn forwarding(settings: &mut Settings) {
 async fn allowed_headers_are_forwarded_with_their_request() {
     let stage = Stage::with(modern(), forwarding).await;
     for tenant in ["a", "b"] {
-        let list = Modern::new("tools/list").header("X-Tenant", Some(tenant)).header("X-Tenant", Some("too")).header("X-Other", Some("c"));
+        let list = Modern::new("tools/list")
+            .header("X-Tenant", Some(tenant))
+            .header("X-Tenant", Some("too"))
+            .header("X-Other", Some("c"));
         assert_eq!(stage.post(&list).await.status, 200);
     }
     let lists = stage.posts("tools/list");
     let tenants: Vec<Vec<_>> = lists.iter().map(|list| list.headers.all("x-tenant").collect()).collect();
     assert_eq!(tenants, [["a", "too"], ["b", "too"]]);
-    assert!(lists.iter().all(|list| list.headers.get("x-other").is_none() && list.headers.get("authorization").is_none()));
+    assert!(
+        lists.iter().all(|list| list.headers.get("x-other").is_none() && list.headers.get("authorization").is_none())
+    );
     assert_eq!(stage.posts("server/discover")[0].headers.get("x-tenant"), None, "the question is the proxy's own");
 }
 
@@ -143,7 +163,8 @@ async fn allowed_headers_are_forwarded_for_a_session() {
     common::send("DELETE", &stage.url, &session("second"), "").await;
     stage.arrival(|request| request.method == "DELETE").await;
     for request in stage.mock.requests() {
-        let token = if request.json("/method") == "tools/list" || request.method == "DELETE" { "second" } else { "first" };
+        let token =
+            if request.json("/method") == "tools/list" || request.method == "DELETE" { "second" } else { "first" };
         assert_eq!(request.headers.get("authorization"), Some(token), "{request:?}");
         assert_eq!(request.headers.get("cookie"), None);
     }
@@ -175,7 +196,12 @@ async fn the_headers_of_a_modern_request_reach_the_server() {
     let answer = stage.post(&region).await.answer().ok().await;
     assert_eq!(text(&answer), "eu");
     let call = &stage.posts("tools/call")[0];
-    for (name, value) in [("mcp-method", "tools/call"), ("mcp-name", "region"), ("mcp-param-region", "eu"), ("mcp-protocol-version", "2026-07-28")] {
+    for (name, value) in [
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "region"),
+        ("mcp-param-region", "eu"),
+        ("mcp-protocol-version", "2026-07-28"),
+    ] {
         assert_eq!(call.headers.all(name).collect::<Vec<_>>(), [value], "{name}");
     }
     assert_eq!(call.headers.get("mcp-session-id"), None);

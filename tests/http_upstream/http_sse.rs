@@ -5,7 +5,8 @@ use super::*;
 
 /// A server that has only the old transport, under the URL that is configured.
 async fn old(script: Script, change: impl FnOnce(&mut Settings)) -> Stage {
-    let mock = MockSse::start(Script { http: HttpScript { streamable: false, ..HttpScript::default() }, ..script }).ok().await;
+    let mock =
+        MockSse::start(Script { http: HttpScript { streamable: false, ..HttpScript::default() }, ..script }).ok().await;
     let (proxy, url) = front(&mock.sse_url(), change).await;
     Stage { url, proxy, mock }
 }
@@ -14,7 +15,8 @@ async fn old(script: Script, change: impl FnOnce(&mut Settings)) -> Stage {
 #[tokio::test]
 async fn an_old_server_is_found_by_what_it_refuses() {
     for status in [400, 404, 405] {
-        let stage = old(legacy().fault(On::method("initialize").nth(1), respond(status, "text/plain", "")), |_| {}).await;
+        let stage =
+            old(legacy().fault(On::method("initialize").nth(1), respond(status, "text/plain", "")), |_| {}).await;
         for _ in 0..2 {
             let client = stage.session_of("2024-11-05").await;
             assert_eq!(client.initialized["protocolVersion"], "2024-11-05");
@@ -60,7 +62,12 @@ async fn a_configured_transport_is_not_looked_for() {
 async fn an_address_of_another_origin_is_refused() {
     let other = MockSse::start(Script::default()).ok().await;
     let port = other.address().port();
-    for address in [format!("http://{}/messages", other.address()), format!("//127.0.0.1:{port}/messages"), format!("https://127.0.0.1:{port}/m"), "http://".into()] {
+    for address in [
+        format!("http://{}/messages", other.address()),
+        format!("//127.0.0.1:{port}/messages"),
+        format!("https://127.0.0.1:{port}/m"),
+        "http://".into(),
+    ] {
         let body = format!("event: endpoint\ndata: {address}\n\n");
         let stage = old(legacy().fault(On::http("GET"), respond(200, "text/event-stream", &body)), |_| {}).await;
         let refused = common::send("POST", &stage.url, &common::json_headers(), &common::initialize(LEGACY)).await;

@@ -59,12 +59,15 @@ async fn numbers_and_order_stay_as_they_were_written() {
                 let Some(id) = message.get("id") else { return wiremock::ResponseTemplate::new(405) };
                 let result = match message["method"].as_str() {
                     Some("server/discover") => r#"{"supportedVersions":["2026-07-28"],"capabilities":{}}"#.to_owned(),
-                    Some("initialize") => format!(r#"{{"protocolVersion":"{LEGACY}","capabilities":{{}},"serverInfo":{{"name":"x","version":"0"}}}}"#),
+                    Some("initialize") => format!(
+                        r#"{{"protocolVersion":"{LEGACY}","capabilities":{{}},"serverInfo":{{"name":"x","version":"0"}}}}"#
+                    ),
                     _ => result.clone(),
                 };
                 let text = format!(r#"{{"result":{result},"extra":1.0,"id":{id},"jsonrpc":"2.0"}}"#);
                 match answer {
-                    AnswerForm::Sse => wiremock::ResponseTemplate::new(200).set_body_raw(format!("data: {text}\n\n"), "text/event-stream"),
+                    AnswerForm::Sse => wiremock::ResponseTemplate::new(200)
+                        .set_body_raw(format!("data: {text}\n\n"), "text/event-stream"),
                     _ => wiremock::ResponseTemplate::new(200).set_body_raw(text, "application/json"),
                 }
             };
@@ -80,12 +83,17 @@ async fn numbers_and_order_stay_as_they_were_written() {
                 let shaken = common::send("POST", &url, &common::json_headers(), &common::initialize(LEGACY)).await;
                 let id = shaken.headers.get("mcp-session-id").unwrap().to_owned();
                 let headers = [common::json_headers(), vec![("Mcp-Session-Id", id.as_str())]].concat();
-                common::send("POST", &url, &headers, &common::message("1.0", "tools/call", &format!("{params}}}"))).await
+                common::send("POST", &url, &headers, &common::message("1.0", "tools/call", &format!("{params}}}")))
+                    .await
             };
             let body = response.text().ok().await;
             assert!(body.contains(&format!(r#"{{"result":{odd},"extra":1.0,"id":1.0,"jsonrpc":"2.0"}}"#)), "{body}");
             let requests = server.received_requests().await.unwrap();
-            let calls: Vec<_> = requests.iter().map(|request| String::from_utf8_lossy(&request.body)).filter(|body| body.contains("tools/call")).collect();
+            let calls: Vec<_> = requests
+                .iter()
+                .map(|request| String::from_utf8_lossy(&request.body))
+                .filter(|body| body.contains("tools/call"))
+                .collect();
             assert_eq!(calls.len(), 1);
             assert!(calls[0].contains(&params), "{}", calls[0]);
         }
@@ -96,14 +104,21 @@ async fn numbers_and_order_stay_as_they_were_written() {
 #[tokio::test]
 async fn a_call_that_needs_input_is_continued() {
     let stage = Stage::new(modern()).await;
-    let capable = || Modern::call("ask", json!({ "message": "?", "rounds": 2 })).capabilities(json!({ "elicitation": {} }));
+    let capable =
+        || Modern::call("ask", json!({ "message": "?", "rounds": 2 })).capabilities(json!({ "elicitation": {} }));
     let mut answer = stage.post(&capable()).await.answer().ok().await;
     for round in 2..=3 {
         let result = &answer["result"];
         assert_eq!(result["resultType"], "input_required", "{answer}");
         let keys = result["inputRequests"].as_object().unwrap().keys();
-        let responses: Value = keys.map(|key| (key.clone(), json!({ "action": "accept", "content": { "answer": round } }))).collect::<serde_json::Map<_, _>>().into();
-        let next = capable().id(&round.to_string()).param("requestState", result["requestState"].clone()).param("inputResponses", responses);
+        let responses: Value = keys
+            .map(|key| (key.clone(), json!({ "action": "accept", "content": { "answer": round } })))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        let next = capable()
+            .id(&round.to_string())
+            .param("requestState", result["requestState"].clone())
+            .param("inputResponses", responses);
         answer = stage.post(&next).await.answer().ok().await;
         assert_eq!(answer["id"], round);
     }
@@ -111,7 +126,10 @@ async fn a_call_that_needs_input_is_continued() {
     let response = stage.post(&Modern::call("ask", json!({ "message": "?" }))).await;
     assert_eq!(response.status, 400);
     let refused = response.answer().ok().await;
-    assert_eq!((code(&refused), &refused["error"]["data"]["requiredCapabilities"]), (-32021, &json!({ "elicitation": {} })));
+    assert_eq!(
+        (code(&refused), &refused["error"]["data"]["requiredCapabilities"]),
+        (-32021, &json!({ "elicitation": {} }))
+    );
 }
 
 /// Subscriptions: a stream under the client's own name; its end ends the server's, and the server's ends it.
@@ -119,7 +137,9 @@ async fn a_call_that_needs_input_is_continued() {
 async fn a_subscription_is_a_stream() {
     const TAG: &str = "io.modelcontextprotocol/subscriptionId";
     let stage = Stage::new(modern()).await;
-    let listen = |id: &str| Modern::new("subscriptions/listen").id(id).param("notifications", json!({ "toolsListChanged": true }));
+    let listen = |id: &str| {
+        Modern::new("subscriptions/listen").id(id).param("notifications", json!({ "toolsListChanged": true }))
+    };
     let mut streams = [stage.post(&listen("\"a\"")).await, stage.post(&listen("\"b\"")).await];
     for (stream, id) in streams.iter_mut().zip(["a", "b"]) {
         let acknowledged = stream.message().ok().await.unwrap();
@@ -129,7 +149,10 @@ async fn a_subscription_is_a_stream() {
     assert_eq!(stage.mock.change("tools"), 2);
     for (stream, id) in streams.iter_mut().zip(["a", "b"]) {
         let changed = stream.message().ok().await.unwrap();
-        assert_eq!((&changed["method"], &changed["params"]["_meta"][TAG]), (&json!("notifications/tools/list_changed"), &json!(id)));
+        assert_eq!(
+            (&changed["method"], &changed["params"]["_meta"][TAG]),
+            (&json!("notifications/tools/list_changed"), &json!(id))
+        );
     }
     let [first, second] = streams;
     drop(first);
@@ -161,6 +184,7 @@ async fn many_clients_with_the_same_id_get_their_own_answers() {
     for (n, answer) in futures_util::future::join_all(calls).await.iter().enumerate() {
         assert_eq!((text(answer), &answer["id"]), (n.to_string().as_str(), &json!(1)));
     }
-    let ids: std::collections::BTreeSet<_> = stage.posts("tools/call").iter().map(|call| call.json("/id").to_string()).collect();
+    let ids: std::collections::BTreeSet<_> =
+        stage.posts("tools/call").iter().map(|call| call.json("/id").to_string()).collect();
     assert_eq!(ids.len(), 32);
 }

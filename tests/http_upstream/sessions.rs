@@ -18,7 +18,8 @@ async fn session_and_version_are_on_everything_after_the_handshake() {
         assert_eq!(client.delete().ok().await.status, 204);
         stage.arrival(|request| request.method == "DELETE").await;
 
-        let (first, rest) = stage.mock.requests().split_first().map(|(first, rest)| (first.clone(), rest.to_vec())).unwrap();
+        let (first, rest) =
+            stage.mock.requests().split_first().map(|(first, rest)| (first.clone(), rest.to_vec())).unwrap();
         assert_eq!(first.json("/method"), "initialize");
         assert_eq!((first.headers.get("mcp-session-id"), first.headers.get("mcp-protocol-version")), (None, None));
         let id = rest[0].headers.get("mcp-session-id").map(str::to_owned);
@@ -38,7 +39,8 @@ async fn a_server_without_session_ids_is_sent_none() {
     let server = wiremock::MockServer::start().await;
     let answer = |request: &wiremock::Request| {
         let message: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-        let result = json!({ "protocolVersion": LEGACY, "capabilities": {}, "serverInfo": { "name": "x", "version": "0" } });
+        let result =
+            json!({ "protocolVersion": LEGACY, "capabilities": {}, "serverInfo": { "name": "x", "version": "0" } });
         match message.get("id") {
             Some(id) => wiremock::ResponseTemplate::new(200)
                 .set_body_json(json!({ "jsonrpc": "2.0", "id": id, "result": result })),
@@ -79,7 +81,8 @@ async fn the_standing_stream_is_opened_after_initialized() {
 /// Listening for Messages: a server may have no such stream.
 #[tokio::test]
 async fn a_server_without_a_standing_stream_is_left_alone() {
-    let stage = Stage::new(Script { http: HttpScript { get_stream: false, ..HttpScript::default() }, ..legacy() }).await;
+    let stage =
+        Stage::new(Script { http: HttpScript { get_stream: false, ..HttpScript::default() }, ..legacy() }).await;
     let client = stage.session().await;
     stage.arrival(is_get).await;
     for _ in 0..3 {
@@ -119,10 +122,25 @@ async fn questions_reach_the_client_and_answers_the_server() {
     let stage = Stage::new(legacy()).await;
     let client = stage.session().await;
     for (tool, arguments, answer, expected) in [
-        ("ask", json!({ "message": "?" }), json!({ "action": "accept", "content": { "answer": "yes" } }), r#"answer: accept {"answer":"yes"}"#),
-        ("sample", json!({ "prompt": "?" }), json!({ "role": "assistant", "model": "m", "content": { "type": "text", "text": "so" } }), "sampled: so"),
+        (
+            "ask",
+            json!({ "message": "?" }),
+            json!({ "action": "accept", "content": { "answer": "yes" } }),
+            r#"answer: accept {"answer":"yes"}"#,
+        ),
+        (
+            "sample",
+            json!({ "prompt": "?" }),
+            json!({ "role": "assistant", "model": "m", "content": { "type": "text", "text": "so" } }),
+            "sampled: so",
+        ),
         ("roots", json!({}), json!({ "roots": [{ "uri": "file:///a" }] }), "roots: file:///a"),
-        ("ask", json!({ "message": "?", "parallel": 3, "rounds": 2 }), json!({ "action": "cancel" }), &["answer: cancel null"; 6].join("\n")),
+        (
+            "ask",
+            json!({ "message": "?", "parallel": 3, "rounds": 2 }),
+            json!({ "action": "cancel" }),
+            &["answer: cancel null"; 6].join("\n"),
+        ),
     ] {
         let mut call = client.call(tool, arguments).ok().await;
         assert!(call.is_sse());
@@ -158,14 +176,19 @@ async fn each_client_answers_its_own_questions() {
     for (call, name) in calls.into_iter().zip(["first", "second"]) {
         assert_eq!(text(&call.answer().ok().await), format!(r#"answer: accept {{"answer":"{name}"}}"#));
     }
-    let ids: std::collections::BTreeSet<_> = stage.posts("tools/call").iter().map(|call| call.headers.get("mcp-session-id").unwrap().to_owned()).collect();
+    let ids: std::collections::BTreeSet<_> =
+        stage.posts("tools/call").iter().map(|call| call.headers.get("mcp-session-id").unwrap().to_owned()).collect();
     assert_eq!(ids.len(), 2, "a session for each");
 }
 
 /// Ping: the proxy is the client of this hop, and answers for itself.
 #[tokio::test]
 async fn a_ping_of_the_server_is_answered_by_the_proxy() {
-    let ping = Do::Print { text: r#"data: {"jsonrpc":"2.0","id":"p-1","method":"ping"}"#.to_owned() + "\n", times: 1, newline: true };
+    let ping = Do::Print {
+        text: r#"data: {"jsonrpc":"2.0","id":"p-1","method":"ping"}"#.to_owned() + "\n",
+        times: 1,
+        newline: true,
+    };
     let stage = Stage::new(answering(AnswerForm::Sse, legacy().fault(On::tool("echo"), ping))).await;
     let client = stage.session().await;
     let messages = all(client.call("echo", json!({ "text": "hi" })).ok().await).await;
@@ -216,14 +239,16 @@ async fn a_lost_client_cancels_nothing() {
 /// says that nothing was done; after that the client's session is gone as well.
 #[tokio::test]
 async fn a_forgotten_session_ends() {
-    let stage = Stage::new(Script { http: HttpScript { get_stream: false, ..HttpScript::default() }, ..legacy() }).await;
+    let stage =
+        Stage::new(Script { http: HttpScript { get_stream: false, ..HttpScript::default() }, ..legacy() }).await;
     let client = stage.session().await;
     stage.mock.forget_sessions();
     let answer = client.call("count", json!({})).ok().await.answer().ok().await;
     assert_ours(&answer, -31002);
     assert_eq!(answer["error"]["data"]["retryable"], true, "{answer}");
     assert_eq!(answer["id"], 1);
-    let ended = until("it ends", async || client.request("tools/list", json!({})).ok().await.status, |status| *status != 200);
+    let ended =
+        until("it ends", async || client.request("tools/list", json!({})).ok().await.status, |status| *status != 200);
     assert_eq!(ended.await, 404);
     assert_eq!(client.stream(None).ok().await.status, 404);
     assert_eq!(stage.posts("tools/call").len(), 1);

@@ -21,7 +21,9 @@ async fn steps(client: &LegacySession, steps: u64) -> Response {
 async fn a_broken_stream_is_resumed() {
     for end in [End::Abrupt, End::Clean, End::Reset] {
         for (events, bytes) in [(0, 0), (0, 40), (2, 0), (2, 5), (2, 40)] {
-            let stage = Stage::new(answering(AnswerForm::Sse, legacy().fault(On::tool("progress"), cut(events, bytes, end)))).await;
+            let stage =
+                Stage::new(answering(AnswerForm::Sse, legacy().fault(On::tool("progress"), cut(events, bytes, end))))
+                    .await;
             let client = stage.session().await;
             let messages = all(steps(&client, 4).await).await;
             let case = format!("{end:?} after {events} events and {bytes} bytes");
@@ -40,9 +42,8 @@ async fn a_broken_stream_is_resumed() {
 /// C-SSE, evidence: a server that drops every few events; the client sees all, once each, in order, on one connection.
 #[tokio::test]
 async fn a_stream_that_breaks_again_and_again_is_one_stream_to_the_client() {
-    let script = legacy()
-        .fault(On::tool("progress"), cut(30, 11, End::Abrupt))
-        .fault(On::http("GET"), cut(30, 11, End::Abrupt));
+    let script =
+        legacy().fault(On::tool("progress"), cut(30, 11, End::Abrupt)).fault(On::http("GET"), cut(30, 11, End::Abrupt));
     let stage = Stage::new(script).await;
     let client = stage.session().await;
     let messages = all(steps(&client, 100).await).await;
@@ -68,9 +69,7 @@ async fn a_server_may_have_itself_polled() {
 /// A server that repeats what it said before is heard once.
 #[tokio::test]
 async fn what_is_redelivered_twice_is_heard_once() {
-    let script = legacy()
-        .fault(On::tool("progress"), cut(3, 0, End::Abrupt))
-        .fault(On::http("GET"), Do::ReplayAll);
+    let script = legacy().fault(On::tool("progress"), cut(3, 0, End::Abrupt)).fault(On::http("GET"), Do::ReplayAll);
     let stage = Stage::new(script).await;
     let client = stage.session().await;
     let messages = all(steps(&client, 5).await).await;
@@ -126,7 +125,8 @@ async fn a_lost_request_is_not_sent_again() {
         }
         assert_eq!(stage.posts("tools/call").len(), 2, "one for each");
     }
-    let stage = Stage::new(legacy().fault(On::method("tools/list").nth(1), Do::Cut { after: None, end: End::Reset })).await;
+    let stage =
+        Stage::new(legacy().fault(On::method("tools/list").nth(1), Do::Cut { after: None, end: End::Reset })).await;
     let answer = stage.session().await.request("tools/list", json!({})).ok().await.answer().ok().await;
     assert_ours(&answer, -31002);
     assert_eq!(answer["error"]["data"]["retryable"], true, "reading a list twice does no harm: {answer}");
