@@ -199,7 +199,7 @@ impl Duplex {
             modern.insert(id.clone(), cancelled.clone());
         }
         let under_way = UnderWay { duplex: Arc::clone(self), id, cancelled };
-        let exchange = self.proxy.begin_modern(&self.server, request, HeaderMap::new()).await?;
+        let exchange = self.proxy.begin_modern(&self.server, request, None).await?;
         self.run(exchange, Some(under_way));
         Ok(())
     }

@@ -117,7 +117,7 @@ async fn modern(
     if !accepts.json && !accepts.sse || (!accepts.sse && message.known() == Some(Known::Listen)) {
         return Err(ProxyError::NotAcceptable);
     }
-    let exchange = proxy.begin_modern(server, &message, mirrored(headers)).await?;
+    let exchange = proxy.begin_modern(server, &message, Some(mirrored(headers))).await?;
     Ok(answer(Running::new(proxy, exchange), accepts, false).await)
 }
 

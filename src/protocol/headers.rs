@@ -26,7 +26,7 @@ pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub const PARAM_PREFIX: &str = "mcp-param-";
 
 /// The keyword in a tool's input schema that asks for a header.
-const X_MCP_HEADER: &str = "x-mcp-header";
+pub const X_MCP_HEADER: &str = "x-mcp-header";
 
 /// How headers and body disagree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +113,23 @@ pub struct ParamHeader {
     pub path: Vec<String>,
 }
 
+impl ParamHeader {
+    /// The argument that the header repeats; `None` if it is absent or null.
+    fn argument<'a>(&self, arguments: &'a Value) -> Option<&'a Value> {
+        self.path.iter().try_fold(arguments, |value, key| value.get(key)).filter(|value| !value.is_null())
+    }
+
+    /// The header's value for these arguments; `None` if there is to be no header.
+    pub fn value(&self, arguments: &Value) -> Option<HeaderValue> {
+        match self.argument(arguments)? {
+            Value::String(text) => Some(encode(text)),
+            Value::Bool(flag) => Some(HeaderValue::from_static(if *flag { "true" } else { "false" })),
+            Value::Number(number) => Some(encode(&number.to_string())),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+}
+
 /// Why a tool's definition is not acceptable over Streamable HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IllegalHeader {
@@ -189,10 +206,9 @@ fn count(schema: &Value) -> usize {
 /// # Errors
 /// The first header that is missing, repeated, malformed, different, or there without a value to repeat.
 pub fn check_params(headers: &HeaderMap, wanted: &[ParamHeader], arguments: &Value) -> Result<(), Mismatch> {
-    for ParamHeader { header, path } in wanted {
-        let value = path.iter().try_fold(arguments, |value, key| value.get(key)).filter(|value| !value.is_null());
-        let name = || header.to_string();
-        match (single(headers, header)?, value) {
+    for wanted in wanted {
+        let name = || wanted.header.to_string();
+        match (single(headers, &wanted.header)?, wanted.argument(arguments)) {
             (None, None) => {}
             (None, Some(_)) => return Err(Mismatch::Missing(name())),
             (Some(_), None) => return Err(Mismatch::Unexpected(name())),

@@ -41,6 +41,7 @@ pub(crate) struct Exchange {
     started: Instant,
     metrics: ServerMetrics,
     outcome: &'static str,
+    screens_tools: bool,
     _in_flight: GaugeGuard,
 }
 
@@ -121,7 +122,13 @@ impl Exchange {
             _in_flight: metrics.exchange_started(),
             metrics,
             outcome: "abandoned",
+            screens_tools: false,
         }
+    }
+
+    /// Its answer is a list from which some tools have to be left out.
+    pub(super) fn screen_tools(&mut self) {
+        self.screens_tools = true;
     }
 
     /// The session it belongs to.
@@ -197,7 +204,10 @@ impl Exchange {
         }
     }
 
-    fn finish(&mut self, message: Message) -> Output {
+    fn finish(&mut self, mut message: Message) -> Output {
+        if self.screens_tools {
+            message = super::tools::screen(message, self.metrics.name());
+        }
         let error = (message.kind() == Kind::Error).then(|| error_code(&message)).flatten();
         self.outcome = if error.is_some() { "error" } else { "ok" };
         self.end();

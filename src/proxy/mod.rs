@@ -2,6 +2,7 @@
 
 pub(crate) mod error;
 pub(crate) mod exchange;
+mod tools;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +20,13 @@ use crate::protocol::revision::{Era, Revision};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
 use crate::session::{EndReason, Pending, Session, Sessions};
-use crate::settings::Settings;
+use crate::settings::{Settings, Target};
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
 use error::ProxyError;
 use exchange::{Exchange, Legacy, Output};
+use tools::ToolHeaders;
 
 /// Everything that a running proxy is. Made once, by [`Proxy::build`].
 pub(crate) struct Proxy {
@@ -40,6 +42,9 @@ pub(crate) struct Proxy {
 pub(crate) struct Server {
     pub(crate) pool: Pool,
     pub(crate) metrics: ServerMetrics,
+    tools: ToolHeaders,
+    /// It is a child: it never sees a header.
+    is_child: bool,
 }
 
 impl Proxy {
@@ -48,8 +53,9 @@ impl Proxy {
         let metrics = Arc::new(Metrics::new());
         let servers = settings.upstreams.iter().map(|upstream| {
             let metrics = metrics.server(&upstream.name);
+            let is_child = matches!(upstream.target, Target::Stdio(_));
             let pool = Pool::new(upstream.clone(), &settings.limits, &settings.timeouts, &tasks, metrics.clone());
-            (upstream.name.clone(), Arc::new(Server { pool, metrics }))
+            (upstream.name.clone(), Arc::new(Server { pool, metrics, tools: ToolHeaders::default(), is_child }))
         });
         let proxy = Arc::new(Proxy {
             servers: servers.collect(),
@@ -179,7 +185,8 @@ impl Proxy {
         Ok(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), &self.settings.timeouts, metrics))
     }
 
-    /// Begins a modern request, whose envelope and headers are known to be right.
+    /// Begins a modern request, whose envelope and standard headers are known to be right. `mirrored` are the headers
+    /// that repeat its body; `None` if it did not come over HTTP.
     ///
     /// # Errors
     /// Nothing was sent.
@@ -187,7 +194,7 @@ impl Proxy {
         &self,
         server: &Server,
         request: &Message,
-        headers: HeaderMap,
+        mirrored: Option<HeaderMap>,
     ) -> Result<Exchange, ProxyError> {
         if self.is_draining() {
             return Err(ProxyError::ShuttingDown);
@@ -197,6 +204,17 @@ impl Proxy {
                 requested: Revision::V2026_07_28.as_str().to_owned(),
                 supported: legacy_versions(),
             });
+        };
+        let patience = self.settings.timeouts.start;
+        let headers = match mirrored {
+            Some(mirrored) if server.is_child => {
+                server.tools.check(&connection, request, &mirrored, patience).await?;
+                HeaderMap::new()
+            }
+            // The body keeps what they repeat, so they are still right; the server checks them itself.
+            Some(mirrored) => mirrored,
+            None if server.is_child => HeaderMap::new(),
+            None => server.tools.mirror(&connection, request, patience).await?,
         };
         let (relay, upstream) = translate(Era::Modern, request, &connection)?;
         let facts = CallFacts {
@@ -208,7 +226,11 @@ impl Proxy {
         let repeatable = request.known().is_some_and(Known::safe_to_repeat);
         let replies = connection.call(call).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
         let metrics = server.metrics.clone();
-        Ok(Exchange::new(relay, replies, Era::Modern, request, None, &self.settings.timeouts, metrics))
+        let mut exchange = Exchange::new(relay, replies, Era::Modern, request, None, &self.settings.timeouts, metrics);
+        if !server.is_child && request.known() == Some(Known::ToolsList) {
+            exchange.screen_tools();
+        }
+        Ok(exchange)
     }
 
     /// Checks what a modern request says of itself, before anything goes upstream.

@@ -11,7 +11,8 @@ pub(crate) const COUNTER_TEMPLATE: &str = "shadowcat://demo/count/{key}";
 /// What the URIs of counters start with.
 pub(crate) const COUNTER_PREFIX: &str = "shadowcat://demo/count/";
 /// A PNG image of one pixel.
-pub(crate) const DOT_PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
+pub(crate) const DOT_PNG: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
 /// The styles the `greet` prompt knows.
 pub(crate) const STYLES: [&str; 4] = ["formal", "friendly", "funny", "terse"];
 
@@ -89,13 +90,7 @@ pub(crate) fn tools() -> Vec<Value> {
             &["prompt"],
             &read_only,
         ),
-        tool(
-            "roots",
-            "Tells which roots the client has.",
-            json!({}),
-            &[],
-            &read_only,
-        ),
+        tool("roots", "Tells which roots the client has.", json!({}), &[], &read_only),
         tool(
             "count",
             "Adds one to a counter of this process and answers with it.",
@@ -110,13 +105,7 @@ pub(crate) fn tools() -> Vec<Value> {
             &[],
             &read_only,
         ),
-        tool(
-            "stats",
-            "Tells what this server has seen so far.",
-            json!({}),
-            &[],
-            &read_only,
-        ),
+        tool("stats", "Tells what this server has seen so far.", json!({}), &[], &read_only),
         tool(
             "notify",
             "Sends any notification, as part of this call.",
@@ -148,13 +137,7 @@ pub(crate) fn tools() -> Vec<Value> {
             &[],
             &json!({ "destructiveHint": true }),
         ),
-        tool(
-            "meta",
-            "Answers with the params of this very call, as they arrived.",
-            json!({}),
-            &[],
-            &read_only,
-        ),
+        tool("meta", "Answers with the params of this very call, as they arrived.", json!({}), &[], &read_only),
         tool(
             "region",
             "Answers with the region it was given, which HTTP clients also send as a header.",
@@ -175,41 +158,22 @@ pub(crate) fn tools() -> Vec<Value> {
     tools
 }
 
-fn tool(
-    name: &str,
-    about: &str,
-    properties: Value,
-    required: &[&str],
-    annotations: &Value,
-) -> Value {
+fn tool(name: &str, about: &str, properties: Value, required: &[&str], annotations: &Value) -> Value {
     let mut schema = json!({ "type": "object", "properties": properties });
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
     let mut title = name.to_owned();
     title[..1].make_ascii_uppercase();
-    let mut tool =
-        json!({ "name": name, "title": title, "description": about, "inputSchema": schema });
-    if annotations
-        .as_object()
-        .is_some_and(|hints| !hints.is_empty())
-    {
+    let mut tool = json!({ "name": name, "title": title, "description": about, "inputSchema": schema });
+    if annotations.as_object().is_some_and(|hints| !hints.is_empty()) {
         tool["annotations"] = annotations.clone();
     }
     tool
 }
 
 /// The log levels, least severe first.
-pub(crate) const LEVELS: [&str; 8] = [
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-];
+pub(crate) const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// The rank of a log level.
 pub(crate) fn level_rank(level: &str) -> Option<usize> {

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::{
-    AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader,
-};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 
-use super::faults::{Do, Occasion, Transport};
+use super::faults::{Do, Transport};
 use super::incoming::{Incoming, NotAMessage};
 use super::peer::{OUTBOX, Outlet, Peer, Said, Say};
+use super::plan::Occasion;
 use super::process;
 use super::raw;
 use super::script::{Script, ScriptError};
@@ -69,9 +68,7 @@ pub async fn serve(reader: impl AsyncRead, writer: impl AsyncWrite, script: Scri
         return Ending::Script(error);
     }
     let output = Output::new(Box::pin(writer), false);
-    play(&Server::new(script), reader, output)
-        .await
-        .unwrap_or_else(Ending::Gone)
+    play(&Server::new(script), reader, output).await.unwrap_or_else(Ending::Gone)
 }
 
 /// Serves the client at this process's stdin and stdout: `shadowcat fake stdio`. The code is the one the process should exit with.
@@ -95,15 +92,8 @@ async fn play(
     reader: impl AsyncRead,
     mut output: Output<impl AsyncWrite + Unpin>,
 ) -> io::Result<Ending> {
-    let start = server.plan.on(Occasion {
-        start: true,
-        ..Occasion::default()
-    });
-    let mut living = Living {
-        reading: true,
-        ignore_eof: start.contains(&Do::IgnoreEof),
-        everywhere: Vec::new(),
-    };
+    let start = server.plan.on(Occasion { start: true, ..Occasion::default() });
+    let mut living = Living { reading: true, ignore_eof: start.contains(&Do::IgnoreEof), everywhere: Vec::new() };
     let mut exit = None;
     for fault in &start {
         match fault {
@@ -117,9 +107,7 @@ async fn play(
             _ => {}
         }
     }
-    output
-        .perform(Wire::new(&start).opening(Framing::Lines))
-        .await?;
+    output.perform(Wire::new(&start).opening(Framing::Lines)).await?;
     if let Some(code) = exit {
         return Ok(Ending::Exit(code));
     }
@@ -192,12 +180,10 @@ impl Living {
     ) -> io::Result<Vec<Exchange>> {
         let mut exchanges = Vec::new();
         let text = std::str::from_utf8(line).map_err(|_| NotAMessage::Json);
-        let batch = text.is_ok_and(|text| text.trim_start().starts_with('['))
-            && peer.state().revision == Some("2025-03-26");
+        let batch =
+            text.is_ok_and(|text| text.trim_start().starts_with('[')) && peer.state().revision == Some("2025-03-26");
         let texts = match text {
-            Ok(text) if batch && serde_json::from_str::<serde_json::Value>(text).is_ok() => {
-                raw::elements(text)
-            }
+            Ok(text) if batch && serde_json::from_str::<serde_json::Value>(text).is_ok() => raw::elements(text),
             Ok(text) if text.trim().is_empty() => Vec::new(),
             Ok(text) => vec![text],
             Err(_) => vec![""],
@@ -234,11 +220,7 @@ struct Output<W> {
 
 impl<W: AsyncWrite + Unpin> Output<W> {
     fn new(writer: W, is_stdout: bool) -> Output<W> {
-        Output {
-            writer: Some(writer),
-            is_stdout,
-            silent: false,
-        }
+        Output { writer: Some(writer), is_stdout, silent: false }
     }
 
     /// Writes what is said until nobody can say anything any more, or the process is to end.
@@ -274,7 +256,7 @@ impl<W: AsyncWrite + Unpin> Output<W> {
                 }
                 Step::Pause(gap) => tokio::time::sleep(gap).await,
                 Step::Stall => self.silent = true,
-                Step::Close { .. } => {
+                Step::Close(_) => {
                     writer.shutdown().await?;
                     self.writer = None;
                     if self.is_stdout {
@@ -298,10 +280,7 @@ impl Lines {
     ///
     /// # Cancel safety
     /// Safe: bytes leave the reader only when they have been kept here.
-    async fn next(
-        &mut self,
-        mut reader: Pin<&mut impl AsyncBufRead>,
-    ) -> io::Result<Option<Vec<u8>>> {
+    async fn next(&mut self, mut reader: Pin<&mut impl AsyncBufRead>) -> io::Result<Option<Vec<u8>>> {
         loop {
             let buffer = reader.fill_buf().await?;
             if buffer.is_empty() {
@@ -312,9 +291,7 @@ impl Lines {
             let take = newline.unwrap_or(buffer.len());
             let room = LINE_MAX.saturating_sub(self.partial.len());
             self.partial.extend_from_slice(&buffer[..take.min(room)]);
-            reader
-                .as_mut()
-                .consume(take + usize::from(newline.is_some()));
+            reader.as_mut().consume(take + usize::from(newline.is_some()));
             if newline.is_some() {
                 return Ok(Some(std::mem::take(&mut self.partial)));
             }

@@ -1,12 +1,12 @@
 //! The vocabulary of misbehaviour: one for stdio and HTTP, always at a given place, never by chance.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::incoming::Incoming;
+use super::plan::Occasion;
 
 /// One fault: when, and what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,49 +43,34 @@ impl On {
     /// When the process starts.
     #[must_use]
     pub fn start() -> On {
-        On {
-            start: true,
-            ..On::default()
-        }
+        On { start: true, ..On::default() }
     }
 
     /// On each call of a tool.
     #[must_use]
     pub fn tool(name: &str) -> On {
-        On {
-            tool: Some(name.into()),
-            ..On::default()
-        }
+        On { tool: Some(name.into()), ..On::default() }
     }
 
     /// On each message with a method.
     #[must_use]
     pub fn method(name: &str) -> On {
-        On {
-            method: Some(name.into()),
-            ..On::default()
-        }
+        On { method: Some(name.into()), ..On::default() }
     }
 
     /// On each HTTP request of a kind.
     #[must_use]
     pub fn http(kind: &str) -> On {
-        On {
-            http: Some(kind.into()),
-            ..On::default()
-        }
+        On { http: Some(kind.into()), ..On::default() }
     }
 
     /// Only the nth time, counted from 1.
     #[must_use]
     pub fn nth(self, nth: u64) -> On {
-        On {
-            nth: Some(nth),
-            ..self
-        }
+        On { nth: Some(nth), ..self }
     }
 
-    fn fits(&self, occasion: Occasion<'_>) -> bool {
+    pub(crate) fn fits(&self, occasion: Occasion<'_>) -> bool {
         fn same(want: &Option<String>, have: Option<&str>) -> bool {
             want.as_deref().is_none_or(|want| have == Some(want))
         }
@@ -93,11 +78,7 @@ impl On {
         self.start == occasion.start
             && same(&self.method, message.map(|message| message.method.as_str()))
             && same(&self.tool, message.and_then(Incoming::tool))
-            && self.http.as_deref().is_none_or(|want| {
-                occasion
-                    .http
-                    .is_some_and(|have| have.eq_ignore_ascii_case(want))
-            })
+            && self.http.as_deref().is_none_or(|want| occasion.http.is_some_and(|have| have.eq_ignore_ascii_case(want)))
     }
 }
 
@@ -180,9 +161,9 @@ pub enum Do {
         /// Where; without it before anything at all is said (over HTTP: before the headers).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<At>,
-        /// With a reset instead of a proper end. HTTP.
+        /// How. Over stdio all are the same.
         #[serde(default)]
-        reset: bool,
+        end: End,
     },
     /// Writes the answer in pieces. At the start: everything.
     Slice {
@@ -218,6 +199,11 @@ pub enum Do {
     },
     /// The right answer under this `Content-Type`. HTTP.
     ContentType(String),
+    /// The right answer with a header of so many bytes more. HTTP.
+    Header {
+        /// How many.
+        bytes: usize,
+    },
     /// The session is forgotten before the request is looked at. HTTP.
     ForgetSession,
     /// A `retry:` field with this text before the answer. SSE.
@@ -248,6 +234,19 @@ pub struct At {
     pub events: u64,
     /// Bytes of the next.
     pub bytes: usize,
+}
+
+/// How a connection ends that is cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The connection is closed, and the body is short of what was announced.
+    #[default]
+    Abrupt,
+    /// The body ends as if all had been said.
+    Clean,
+    /// The connection is reset.
+    Reset,
 }
 
 /// Before or after the answer.
@@ -344,6 +343,7 @@ impl Do {
             Do::Crlf => "crlf",
             Do::Status { .. } => "status",
             Do::ContentType(_) => "content_type",
+            Do::Header { .. } => "header",
             Do::ForgetSession => "forget_session",
             Do::Retry(_) => "retry",
             Do::Poll { .. } => "poll",
@@ -377,6 +377,7 @@ impl Do {
                     | Do::IgnoreTerm
                     | Do::Status { .. }
                     | Do::ContentType(_)
+                    | Do::Header { .. }
                     | Do::ForgetSession
                     | Do::Retry(_)
                     | Do::Poll { .. }
@@ -385,85 +386,8 @@ impl Do {
             ),
             (Transport::Http, false, fault) => !matches!(
                 fault,
-                Do::IgnoreEof
-                    | Do::IgnoreTerm
-                    | Do::StopReading
-                    | Do::Grandchild { .. }
-                    | Do::Stderr { .. }
+                Do::IgnoreEof | Do::IgnoreTerm | Do::StopReading | Do::Grandchild { .. } | Do::Stderr { .. }
             ),
         }
-    }
-}
-
-/// Something at which a fault may happen.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Occasion<'a> {
-    pub(crate) start: bool,
-    pub(crate) http: Option<&'a str>,
-    pub(crate) message: Option<&'a Incoming>,
-}
-
-/// The faults of a script with how often each has fitted.
-#[derive(Debug)]
-pub(crate) struct Plan(Mutex<Vec<Planned>>);
-
-#[derive(Debug)]
-struct Planned {
-    fault: Fault,
-    fitted: u64,
-    happened: u64,
-}
-
-impl Plan {
-    pub(crate) fn new(faults: &[Fault]) -> Plan {
-        let planned = |fault: &Fault| Planned {
-            fault: fault.clone(),
-            fitted: 0,
-            happened: 0,
-        };
-        Plan(Mutex::new(faults.iter().map(planned).collect()))
-    }
-
-    /// Counts an occasion, and says what goes wrong on it.
-    pub(crate) fn on(&self, occasion: Occasion<'_>) -> Vec<Do> {
-        let mut happening = Vec::new();
-        for planned in self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter_mut()
-        {
-            if !planned.fault.on.fits(occasion) {
-                continue;
-            }
-            planned.fitted += 1;
-            if planned.fault.on.nth.is_none_or(|nth| nth == planned.fitted) {
-                planned.happened += 1;
-                happening.push(planned.fault.fault.clone());
-            }
-        }
-        happening
-    }
-
-    /// Adds a fault; its occasions count from now.
-    pub(crate) fn add(&self, fault: Fault) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Planned {
-                fault,
-                fitted: 0,
-                happened: 0,
-            });
-    }
-
-    /// The faults that never happened.
-    pub(crate) fn unused(&self) -> Vec<Fault> {
-        let planned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        planned
-            .iter()
-            .filter(|planned| planned.happened == 0)
-            .map(|planned| planned.fault.clone())
-            .collect()
     }
 }

@@ -77,9 +77,7 @@ impl Incoming {
 
     /// The tool of a `tools/call`.
     pub(crate) fn tool(&self) -> Option<&str> {
-        (self.method == "tools/call")
-            .then(|| self.params["name"].as_str())
-            .flatten()
+        (self.method == "tools/call").then(|| self.params["name"].as_str()).flatten()
     }
 
     /// An argument of a `tools/call` or `prompts/get`.

@@ -13,6 +13,23 @@ use super::state::tagged_notification;
 /// How long modern clients may keep what can be kept: not at all, so that they see each change.
 const TTL_MS: u64 = 0;
 
+/// Whether 2026-07-28 has such a method, and the fake server serves it.
+pub(crate) fn is_modern_method(method: &str) -> bool {
+    const METHODS: [&str; 10] = [
+        "server/discover",
+        "subscriptions/listen",
+        "tools/list",
+        "resources/list",
+        "resources/templates/list",
+        "prompts/list",
+        "tools/call",
+        "resources/read",
+        "prompts/get",
+        "completion/complete",
+    ];
+    METHODS.contains(&method)
+}
+
 impl Exchange {
     /// The result of the request, as text.
     pub(crate) async fn handle(&self) -> Result<String, Stop> {
@@ -23,16 +40,12 @@ impl Exchange {
             ("initialize", Spoken::Legacy(_)) => self.initialize(),
             ("ping", Spoken::Legacy(_)) => json!({}),
             ("logging/setLevel", Spoken::Legacy(_)) => self.set_level()?,
-            ("resources/subscribe" | "resources/unsubscribe", Spoken::Legacy(_)) => {
-                self.subscribe(method)?
-            }
+            ("resources/subscribe" | "resources/unsubscribe", Spoken::Legacy(_)) => self.subscribe(method)?,
             ("server/discover", Spoken::Modern) => self.discover(),
             ("subscriptions/listen", Spoken::Modern) => return self.listen().await,
             ("tools/list", _) => self.list(spoken, "tools", catalog::tools())?,
             ("resources/list", _) => self.list(spoken, "resources", catalog::resources())?,
-            ("resources/templates/list", _) => {
-                self.list(spoken, "resourceTemplates", catalog::templates())?
-            }
+            ("resources/templates/list", _) => self.list(spoken, "resourceTemplates", catalog::templates())?,
             ("prompts/list", _) => self.list(spoken, "prompts", catalog::prompts())?,
             ("tools/call", _) => self.call(spoken).await?,
             ("resources/read", _) => self.read(spoken)?,
@@ -53,10 +66,7 @@ impl Exchange {
             result["resultType"] = "complete".into();
         }
         let cacheable = self.message.method.ends_with("/list")
-            || matches!(
-                self.message.method.as_str(),
-                "server/discover" | "resources/read"
-            );
+            || matches!(self.message.method.as_str(), "server/discover" | "resources/read");
         if complete && cacheable {
             result["ttlMs"] = TTL_MS.into();
             result["cacheScope"] = "private".into();
@@ -66,8 +76,7 @@ impl Exchange {
     }
 
     fn server_info(&self, spoken: Spoken) -> Value {
-        let mut info =
-            json!({ "name": self.server.script.name, "version": env!("CARGO_PKG_VERSION") });
+        let mut info = json!({ "name": self.server.script.name, "version": env!("CARGO_PKG_VERSION") });
         if spoken.since("2025-06-18") {
             info["title"] = "The demo server of shadowcat".into();
         }
@@ -97,9 +106,7 @@ impl Exchange {
     }
 
     fn initialize(&self) -> Value {
-        let requested = self.message.params["protocolVersion"]
-            .as_str()
-            .unwrap_or_default();
+        let requested = self.message.params["protocolVersion"].as_str().unwrap_or_default();
         let revision = self.server.script.negotiate(requested);
         {
             let mut state = self.peer.state();
@@ -125,18 +132,13 @@ impl Exchange {
     }
 
     fn set_level(&self) -> Result<Value, Failure> {
-        let level = self.message.params["level"]
-            .as_str()
-            .and_then(catalog::level_rank);
-        self.peer.state().log_level =
-            level.ok_or_else(|| Failure::new(-32602, "No such log level"))?;
+        let level = self.message.params["level"].as_str().and_then(catalog::level_rank);
+        self.peer.state().log_level = level.ok_or_else(|| Failure::new(-32602, "No such log level"))?;
         Ok(json!({}))
     }
 
     fn subscribe(&self, method: &str) -> Result<Value, Failure> {
-        let uri = self.message.params["uri"]
-            .as_str()
-            .ok_or_else(|| Failure::new(-32602, "Missing uri"))?;
+        let uri = self.message.params["uri"].as_str().ok_or_else(|| Failure::new(-32602, "Missing uri"))?;
         let mut state = self.peer.state();
         if method == "resources/subscribe" {
             state.subscriptions.insert(uri.to_owned());
@@ -163,8 +165,7 @@ impl Exchange {
             page.truncate(size);
         }
         if let Spoken::Legacy(revision) = spoken {
-            page.iter_mut()
-                .for_each(|entry| catalog::trim(entry, revision));
+            page.iter_mut().for_each(|entry| catalog::trim(entry, revision));
         }
         let mut result = json!({ key: page });
         if more {
@@ -174,9 +175,7 @@ impl Exchange {
     }
 
     fn read(&self, spoken: Spoken) -> Result<Value, Failure> {
-        let uri = self.message.params["uri"]
-            .as_str()
-            .ok_or_else(|| Failure::new(-32602, "Missing uri"))?;
+        let uri = self.message.params["uri"].as_str().ok_or_else(|| Failure::new(-32602, "Missing uri"))?;
         let contents = match (uri, uri.strip_prefix(COUNTER_PREFIX)) {
             (catalog::HELLO, _) => {
                 json!({ "uri": uri, "mimeType": "text/plain", "text": "Hello from the demo server.\n" })
@@ -189,11 +188,7 @@ impl Exchange {
                 json!({ "uri": uri, "mimeType": "application/json", "text": count.to_string() })
             }
             _ => {
-                let code = if spoken == Spoken::Modern {
-                    -32602
-                } else {
-                    -32002
-                };
+                let code = if spoken == Spoken::Modern { -32602 } else { -32002 };
                 return Err(Failure::new(code, "Resource not found").with(json!({ "uri": uri })));
             }
         };
@@ -205,21 +200,12 @@ impl Exchange {
             Some("greet") => {
                 let name = self.message.argument("name").as_str();
                 let name = name.ok_or_else(|| Failure::new(-32602, "Missing argument: name"))?;
-                let style = self
-                    .message
-                    .argument("style")
-                    .as_str()
-                    .unwrap_or("friendly");
+                let style = self.message.argument("style").as_str().unwrap_or("friendly");
                 format!("Greet {name} in a {style} way.")
             }
-            Some("tour") => {
-                "List the tools of this server and try each of them once, except `exit`.".to_owned()
-            }
+            Some("tour") => "List the tools of this server and try each of them once, except `exit`.".to_owned(),
             other => {
-                return Err(Failure::new(
-                    -32602,
-                    format!("No such prompt: {}", other.unwrap_or("")),
-                ));
+                return Err(Failure::new(-32602, format!("No such prompt: {}", other.unwrap_or(""))));
             }
         };
         Ok(json!({ "messages": [{ "role": "user", "content": { "type": "text", "text": text } }] }))
@@ -229,12 +215,8 @@ impl Exchange {
         let params = &self.message.params;
         let prefix = params["argument"]["value"].as_str().unwrap_or_default();
         let argument = params["argument"]["name"].as_str().unwrap_or_default();
-        let starting = |all: &[&str]| {
-            all.iter()
-                .filter(|word| word.starts_with(prefix))
-                .map(ToString::to_string)
-                .collect()
-        };
+        let starting =
+            |all: &[&str]| all.iter().filter(|word| word.starts_with(prefix)).map(ToString::to_string).collect();
         let values: Vec<String> = match (params["ref"]["type"].as_str(), argument) {
             (Some("ref/prompt"), "style") => starting(&catalog::STYLES),
             (Some("ref/prompt"), "name") => starting(&["Ada", "Alan", "Grace", "Linus"]),
@@ -251,12 +233,7 @@ impl Exchange {
         if !filter.is_object() {
             return Err(Failure::new(-32602, "Missing notifications").into());
         }
-        let known = [
-            "toolsListChanged",
-            "promptsListChanged",
-            "resourcesListChanged",
-            "resourceSubscriptions",
-        ];
+        let known = ["toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"];
         let mut honoured = filter.clone();
         if let Some(honoured) = honoured.as_object_mut() {
             honoured.retain(|key, value| known.contains(&key.as_str()) && *value != false);
@@ -267,14 +244,8 @@ impl Exchange {
             self.id(),
         );
         self.outlet.say(Say::Message(acknowledged)).await;
-        let key = self
-            .server
-            .state()
-            .listens(self.id(), honoured, self.outlet.clone());
-        let _listening = Listening {
-            exchange: self,
-            key,
-        };
+        let key = self.server.state().listens(self.id(), honoured, self.outlet.clone());
+        let _listening = Listening { exchange: self, key };
         self.server.closing.cancelled().await;
         let info = json!({ reserved("serverInfo"): self.server_info(Spoken::Modern) });
         let meta = raw::with(&info.to_string(), &reserved("subscriptionId"), self.id());

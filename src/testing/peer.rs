@@ -41,10 +41,7 @@ pub(crate) struct Outlet {
 
 impl Outlet {
     pub(crate) fn new(sender: mpsc::Sender<Said>, wire: Wire) -> Outlet {
-        Outlet {
-            sender,
-            wire: Arc::new(Mutex::new(wire)),
-        }
+        Outlet { sender, wire: Arc::new(Mutex::new(wire)) }
     }
 
     /// The same way out for another exchange.
@@ -54,21 +51,13 @@ impl Outlet {
 
     /// Says something, waiting while the output is full. Nobody may be there any more; that is no error here.
     pub(crate) async fn say(&self, say: Say) {
-        let said = Said {
-            say,
-            wire: Arc::clone(&self.wire),
-        };
+        let said = Said { say, wire: Arc::clone(&self.wire) };
         let _ = self.sender.send(said).await;
     }
 
     /// Says something now or not at all; whether it was said.
     pub(crate) fn try_say(&self, say: Say) -> bool {
-        self.sender
-            .try_send(Said {
-                say,
-                wire: Arc::clone(&self.wire),
-            })
-            .is_ok()
+        self.sender.try_send(Said { say, wire: Arc::clone(&self.wire) }).is_ok()
     }
 }
 
@@ -97,10 +86,7 @@ pub(crate) struct PeerState {
 
 impl Peer {
     pub(crate) fn new(unasked: Outlet) -> Arc<Peer> {
-        Arc::new(Peer {
-            unasked,
-            state: Mutex::default(),
-        })
+        Arc::new(Peer { unasked, state: Mutex::default() })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, PeerState> {
@@ -120,9 +106,7 @@ impl PeerState {
 
     /// Hands an answer to the question it names, by the exact text of the id; whether there is one.
     pub(crate) fn answered(&mut self, id: &str, answer: Result<Value, Value>) -> bool {
-        self.questions
-            .remove(id)
-            .is_some_and(|question| question.send(answer).is_ok())
+        self.questions.remove(id).is_some_and(|question| question.send(answer).is_ok())
     }
 
     /// Forgets a question.

@@ -31,32 +31,21 @@ impl Exchange {
                 (capability != "elicitation" || revision >= "2025-06-18")
                     && self.peer.state().capabilities[capability].is_object()
             }
-            Spoken::Modern => self
-                .message
-                .reserved("clientCapabilities")
-                .is_some_and(|all| all[capability].is_object()),
+            Spoken::Modern => {
+                self.message.reserved("clientCapabilities").is_some_and(|all| all[capability].is_object())
+            }
         }
     }
 
     /// Puts `rounds` times the same questions to the client.
-    pub(crate) async fn dialogue(
-        &self,
-        spoken: Spoken,
-        rounds: u64,
-        questions: &[Question],
-    ) -> Result<Dialogue, Stop> {
+    pub(crate) async fn dialogue(&self, spoken: Spoken, rounds: u64, questions: &[Question]) -> Result<Dialogue, Stop> {
         if spoken == Spoken::Modern {
             return Ok(self.ask_by_result(rounds, questions)?);
         }
         let mut answers = Vec::new();
         for _ in 0..rounds {
             answers.extend(
-                futures_util::future::join_all(
-                    questions
-                        .iter()
-                        .map(|question| self.ask_by_request(question)),
-                )
-                .await,
+                futures_util::future::join_all(questions.iter().map(|question| self.ask_by_request(question))).await,
             );
         }
         Ok(Dialogue::Answered(answers))
@@ -64,16 +53,9 @@ impl Exchange {
 
     async fn ask_by_request(&self, question: &Question) -> Result<Value, Value> {
         let (id, answer) = self.peer.state().question();
-        let mut open = OpenQuestion {
-            exchange: self,
-            id: &id,
-            answered: false,
-        };
+        let mut open = OpenQuestion { exchange: self, id: &id, answered: false };
         let params = &question.params;
-        let request = format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":{params}}}"#,
-            question.method
-        );
+        let request = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":{params}}}"#, question.method);
         self.outlet.say(Say::Message(request)).await;
         let answer = answer.await;
         open.answered = true;
@@ -82,39 +64,22 @@ impl Exchange {
 
     fn ask_by_result(&self, rounds: u64, questions: &[Question]) -> Result<Dialogue, Failure> {
         let mut memory = match &self.message.params["requestState"] {
-            Value::Null => Memory {
-                round: 1,
-                said: Map::new(),
-            },
-            state => state
-                .as_str()
-                .and_then(Memory::open)
-                .ok_or_else(|| Failure::new(-32602, "Invalid requestState"))?,
+            Value::Null => Memory { round: 1, said: Map::new() },
+            state => {
+                state.as_str().and_then(Memory::open).ok_or_else(|| Failure::new(-32602, "Invalid requestState"))?
+            }
         };
         let given = self.message.params["inputResponses"].as_object();
         loop {
-            let keys: Vec<String> = (1..=questions.len())
-                .map(|n| format!("r{}q{n}", memory.round))
-                .collect();
+            let keys: Vec<String> = (1..=questions.len()).map(|n| format!("r{}q{n}", memory.round)).collect();
             for key in &keys {
-                if let Some(answer) = given
-                    .and_then(|given| given.get(key))
-                    .filter(|answer| answer.is_object())
-                {
+                if let Some(answer) = given.and_then(|given| given.get(key)).filter(|answer| answer.is_object()) {
                     memory.said.insert(key.clone(), answer.clone());
                 }
             }
-            let missing = keys
-                .iter()
-                .zip(questions)
-                .filter(|(key, _)| !memory.said.contains_key(*key));
+            let missing = keys.iter().zip(questions).filter(|(key, _)| !memory.said.contains_key(*key));
             let requests: Map<String, Value> = missing
-                .map(|(key, question)| {
-                    (
-                        key.clone(),
-                        json!({ "method": question.method, "params": question.params }),
-                    )
-                })
+                .map(|(key, question)| (key.clone(), json!({ "method": question.method, "params": question.params })))
                 .collect();
             if !requests.is_empty() {
                 return Ok(Dialogue::InputRequired(json!({
@@ -122,8 +87,7 @@ impl Exchange {
                 })));
             }
             if memory.round >= rounds {
-                let all = (1..=rounds)
-                    .flat_map(|round| (1..=questions.len()).map(move |n| format!("r{round}q{n}")));
+                let all = (1..=rounds).flat_map(|round| (1..=questions.len()).map(move |n| format!("r{round}q{n}")));
                 let answers = all.filter_map(|key| memory.said.remove(&key)).map(Ok);
                 return Ok(Dialogue::Answered(answers.collect()));
             }
@@ -150,18 +114,13 @@ impl Memory {
         let (sum, text) = sealed.split_once('.')?;
         let genuine = u64::from_str_radix(sum, 16).is_ok_and(|sum| sum == checksum(text));
         let state: Value = genuine.then(|| serde_json::from_str(text).ok()).flatten()?;
-        Some(Memory {
-            round: state["round"].as_u64()?,
-            said: state["said"].as_object()?.clone(),
-        })
+        Some(Memory { round: state["round"].as_u64()?, said: state["said"].as_object()?.clone() })
     }
 }
 
 /// FNV-1a.
 fn checksum(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Withdraws a question when the call that asked it ends first.
@@ -175,14 +134,8 @@ impl Drop for OpenQuestion<'_> {
     fn drop(&mut self) {
         if !self.answered {
             self.exchange.peer.state().withdraw(self.id);
-            let params = format!(
-                r#"{{"requestId":{},"reason":"the call has ended"}}"#,
-                self.id
-            );
-            self.exchange.outlet.try_say(Say::Message(notification(
-                "notifications/cancelled",
-                &params,
-            )));
+            let params = format!(r#"{{"requestId":{},"reason":"the call has ended"}}"#, self.id);
+            self.exchange.outlet.try_say(Say::Message(notification("notifications/cancelled", &params)));
         }
     }
 }

@@ -43,11 +43,7 @@ pub(crate) fn elements(text: &str) -> Vec<&str> {
 
 /// `object` with the member `key: value` put first; `object` must be the text of an object that lacks the key.
 pub(crate) fn with(object: &str, key: &str, value: &str) -> String {
-    let inner = object
-        .trim_start()
-        .strip_prefix('{')
-        .unwrap_or("}")
-        .trim_start();
+    let inner = object.trim_start().strip_prefix('{').unwrap_or("}").trim_start();
     let comma = if inner.starts_with('}') { "" } else { "," };
     format!("{{\"{key}\":{value}{comma}{inner}")
 }
@@ -104,10 +100,7 @@ mod tests {
 
     #[test]
     fn elements_keep_their_text() {
-        assert_eq!(
-            elements(r#"[ {"a":[1,2]} , 1.0,"x,y" ]"#),
-            [r#"{"a":[1,2]}"#, "1.0", r#""x,y""#]
-        );
+        assert_eq!(elements(r#"[ {"a":[1,2]} , 1.0,"x,y" ]"#), [r#"{"a":[1,2]}"#, "1.0", r#""x,y""#]);
         assert!(elements("[]").is_empty());
         assert!(elements("{}").is_empty());
     }

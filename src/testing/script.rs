@@ -51,7 +51,9 @@ impl Default for Script {
     fn default() -> Self {
         Script {
             name: "shadowcat-demo".into(),
-            instructions: "A small server to try things on: `echo` answers with what it was told, `ask` asks you something first.".into(),
+            instructions:
+                "A small server to try things on: `echo` answers with what it was told, `ask` asks you something first."
+                    .into(),
             era: Served::Dual,
             discover: Discover::Error,
             newest_legacy: LEGACY[LEGACY.len() - 1].into(),
@@ -189,11 +191,7 @@ impl Script {
             if let Some(transport) = transport
                 && !fault.fault.possible(transport, fault.on.start)
             {
-                return Err(ScriptError::Impossible {
-                    index,
-                    name: fault.fault.name(),
-                    transport: transport.name(),
-                });
+                return Err(ScriptError::Impossible { index, name: fault.fault.name(), transport: transport.name() });
             }
         }
         Ok(())
@@ -201,10 +199,7 @@ impl Script {
 
     /// All versions served, newest first.
     pub(crate) fn versions(&self) -> Vec<&'static str> {
-        let legacy = LEGACY
-            .into_iter()
-            .rev()
-            .filter(|version| *version <= self.newest_legacy.as_str());
+        let legacy = LEGACY.into_iter().rev().filter(|version| *version <= self.newest_legacy.as_str());
         match self.era {
             Served::Modern => vec![MODERN],
             Served::Legacy => legacy.collect(),
@@ -216,9 +211,6 @@ impl Script {
     pub(crate) fn negotiate(&self, requested: &str) -> &'static str {
         let served = |version: &&str| *version <= self.newest_legacy.as_str();
         let all = || LEGACY.into_iter().rev().filter(served);
-        all()
-            .find(|version| *version == requested)
-            .or_else(|| all().next())
-            .unwrap_or(LEGACY[0])
+        all().find(|version| *version == requested).or_else(|| all().next()).unwrap_or(LEGACY[0])
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::faults::{Do, Occasion, OnCancel, Plan, When, WrongId};
+use super::faults::{Do, OnCancel, When, WrongId};
 use super::incoming::{Incoming, Kind};
 use super::peer::{Outlet, Peer, Say};
+use super::plan::{Occasion, Plan};
 use super::raw;
 use super::script::{MODERN, Script, Served};
 use super::state::{State, notification};
@@ -62,18 +63,11 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(code: i64, message: impl Into<String>) -> Failure {
-        Failure {
-            code,
-            message: message.into(),
-            data: None,
-        }
+        Failure { code, message: message.into(), data: None }
     }
 
     pub(crate) fn with(self, data: Value) -> Failure {
-        Failure {
-            data: Some(data),
-            ..self
-        }
+        Failure { data: Some(data), ..self }
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -94,12 +88,7 @@ impl From<Failure> for Stop {
 impl Server {
     pub(crate) fn new(script: Script) -> Arc<Server> {
         let plan = Plan::new(&script.faults);
-        Arc::new(Server {
-            script,
-            plan,
-            closing: CancellationToken::new(),
-            state: Mutex::default(),
-        })
+        Arc::new(Server { script, plan, closing: CancellationToken::new(), state: Mutex::default() })
     }
 
     /// The shared state; the lock is never held over an await.
@@ -109,10 +98,7 @@ impl Server {
 
     /// The faults of a message that came without HTTP around it.
     pub(crate) fn faults(&self, message: &Incoming) -> Vec<Do> {
-        self.plan.on(Occasion {
-            message: Some(message),
-            ..Occasion::default()
-        })
+        self.plan.on(Occasion { message: Some(message), ..Occasion::default() })
     }
 
     /// Takes a message from a client. What has to happen in order (cancellation, answers) happens here; the rest when the exchange runs.
@@ -126,18 +112,15 @@ impl Server {
         self.state().seen(&message);
         let cancelled = CancellationToken::new();
         match (&message.kind, &message.id) {
-            (Kind::Request, Some(id)) if message.method != "initialize" => {
-                peer.state().opened(id, cancelled.clone())
-            }
+            (Kind::Request, Some(id)) if message.method != "initialize" => peer.state().opened(id, cancelled.clone()),
             (Kind::Notification, _) if message.method == "notifications/cancelled" => {
                 if let Some(id) = raw::member(&message.params_text, "requestId") {
                     peer.state().cancel(id);
                 }
             }
             (Kind::Answer(answer), Some(id)) => {
-                if !peer.state().answered(id, answer.clone()) {
-                    self.state().stats.stray_answers += 1;
-                }
+                let expected = peer.state().answered(id, answer.clone());
+                self.state().stats.stray_answers += u64::from(!expected);
             }
             _ => {}
         }
@@ -158,11 +141,7 @@ impl Server {
         match (self.script.era, message.claimed_version()) {
             (Served::Legacy, _) | (Served::Dual, None) => match peer.state().revision {
                 Some(revision) => Ok(Spoken::Legacy(revision)),
-                None if matches!(
-                    message.method.as_str(),
-                    "initialize" | "ping" | "server/discover"
-                ) =>
-                {
+                None if matches!(message.method.as_str(), "initialize" | "ping" | "server/discover") => {
                     Ok(Spoken::Legacy(self.script.negotiate("")))
                 }
                 None => Err(Failure::new(-32600, "Not initialized")),
@@ -173,15 +152,9 @@ impl Server {
                     .with(json!({ "supported": supported(), "requested": requested })))
             }
             (Served::Modern, None) => Err(Failure::new(-32602, "Missing request metadata")),
-            (_, Some(version)) if version != MODERN => {
-                Err(Failure::new(-32022, "Unsupported protocol version")
-                    .with(json!({ "supported": supported(), "requested": version })))
-            }
-            (_, Some(_))
-                if !message
-                    .reserved("clientCapabilities")
-                    .is_some_and(Value::is_object) =>
-            {
+            (_, Some(version)) if version != MODERN => Err(Failure::new(-32022, "Unsupported protocol version")
+                .with(json!({ "supported": supported(), "requested": version }))),
+            (_, Some(_)) if !message.reserved("clientCapabilities").is_some_and(Value::is_object) => {
                 Err(Failure::new(-32602, "Missing client capabilities"))
             }
             (_, Some(_)) => Ok(Spoken::Modern),
@@ -215,13 +188,7 @@ impl Exchange {
 
     /// Runs it to its end.
     pub(crate) async fn run(self) {
-        let patience = self.faults.iter().find_map(|fault| {
-            if let Do::Cancel(how) = fault {
-                Some(*how)
-            } else {
-                None
-            }
-        });
+        let patience = self.faults.iter().find_map(|fault| if let Do::Cancel(how) = fault { Some(*how) } else { None });
         let outcome = tokio::select! {
             biased;
             () = self.cancelled.cancelled(), if patience != Some(OnCancel::Ignore) => {
@@ -240,12 +207,7 @@ impl Exchange {
             Err(Stop::Silent) => {}
             Err(Stop::Exit(code)) => return self.outlet.say(Say::Exit(code)).await,
         }
-        if let Some(code) = self
-            .exit_after
-            .get()
-            .copied()
-            .or_else(|| self.exits(When::After))
-        {
+        if let Some(code) = self.exit_after.get().copied().or_else(|| self.exits(When::After)) {
             self.outlet.say(Say::Exit(code)).await;
         }
     }
@@ -256,12 +218,7 @@ impl Exchange {
             match fault {
                 Do::Delay { ms } => tokio::time::sleep(Duration::from_millis(*ms)).await,
                 Do::Stderr { bytes, newlines } => {
-                    self.outlet
-                        .say(Say::Stderr {
-                            bytes: *bytes,
-                            newlines: *newlines,
-                        })
-                        .await;
+                    self.outlet.say(Say::Stderr { bytes: *bytes, newlines: *newlines }).await;
                 }
                 Do::Flood { count, bytes } => self.flood(*count, *bytes).await,
                 Do::Hang => std::future::pending().await,
@@ -292,12 +249,7 @@ impl Exchange {
     async fn flood(&self, count: u64, bytes: usize) {
         for n in 0..count {
             let params = json!({ "level": "debug", "logger": "flood", "data": format!("{n} {}", "x".repeat(bytes)) });
-            self.outlet
-                .say(Say::Message(notification(
-                    "notifications/message",
-                    &params.to_string(),
-                )))
-                .await;
+            self.outlet.say(Say::Message(notification("notifications/message", &params.to_string()))).await;
         }
     }
 
@@ -325,24 +277,16 @@ impl Exchange {
 
     /// The `id` member of the answer with the comma after it, as the faults want it.
     fn id_member(&self) -> String {
-        let wrong = self.faults.iter().find_map(|fault| {
-            if let Do::Id(wrong) = fault {
-                Some(*wrong)
-            } else {
-                None
-            }
-        });
+        let wrong = self.faults.iter().find_map(|fault| if let Do::Id(wrong) = fault { Some(*wrong) } else { None });
         let id = self.id();
         let id = match wrong {
             None => id.to_owned(),
             Some(WrongId::Unknown) => r#""nobody's""#.to_owned(),
-            Some(WrongId::Retyped) => {
-                match id.strip_prefix('"').and_then(|id| id.strip_suffix('"')) {
-                    Some(inner) if inner.parse::<i64>().is_ok() => inner.to_owned(),
-                    Some(_) => "0".to_owned(),
-                    None => format!("\"{id}\""),
-                }
-            }
+            Some(WrongId::Retyped) => match id.strip_prefix('"').and_then(|id| id.strip_suffix('"')) {
+                Some(inner) if inner.parse::<i64>().is_ok() => inner.to_owned(),
+                Some(_) => "0".to_owned(),
+                None => format!("\"{id}\""),
+            },
             Some(WrongId::Null) => "null".to_owned(),
             Some(WrongId::Missing) => return String::new(),
         };
@@ -362,19 +306,10 @@ impl Exchange {
         if let Some(total) = total {
             params["total"] = total.into();
         }
-        if self
-            .server
-            .spoken(&self.peer, &self.message)
-            .is_ok_and(|spoken| spoken.since("2025-03-26"))
-        {
+        if self.server.spoken(&self.peer, &self.message).is_ok_and(|spoken| spoken.since("2025-03-26")) {
             params["message"] = about.into();
         }
         let params = raw::with(&params.to_string(), "progressToken", token);
-        self.outlet
-            .say(Say::Message(notification(
-                "notifications/progress",
-                &params,
-            )))
-            .await;
+        self.outlet.say(Say::Message(notification("notifications/progress", &params))).await;
     }
 }

@@ -83,10 +83,7 @@ impl State {
                 stats.last_ids.extend(message.id.clone());
             }
             Kind::Notification => {
-                *stats
-                    .notifications
-                    .entry(message.method.clone())
-                    .or_default() += 1;
+                *stats.notifications.entry(message.method.clone()).or_default() += 1;
                 stats.cancellations += u64::from(message.method == "notifications/cancelled");
             }
             Kind::Answer(_) => stats.answers += 1,
@@ -96,11 +93,7 @@ impl State {
     /// What has been seen so far.
     pub(crate) fn stats(&mut self) -> Stats {
         self.peers.retain(|peer| peer.strong_count() > 0);
-        Stats {
-            peers: self.peers.len(),
-            listeners: self.listeners.len(),
-            ..self.stats.clone()
-        }
+        Stats { peers: self.peers.len(), listeners: self.listeners.len(), ..self.stats.clone() }
     }
 
     /// Adds one to a counter.
@@ -117,30 +110,19 @@ impl State {
 
     /// The names of the counters that start with `prefix`.
     pub(crate) fn counters(&self, prefix: &str) -> Vec<String> {
-        self.counts
-            .keys()
-            .filter(|key| key.starts_with(prefix))
-            .take(100)
-            .cloned()
-            .collect()
+        self.counts.keys().filter(|key| key.starts_with(prefix)).take(100).cloned().collect()
     }
 
     /// Remembers a client that has initialised, to tell it of changes.
     pub(crate) fn joined(&mut self, peer: &Arc<Peer>) {
-        self.peers
-            .retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(peer));
+        self.peers.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(peer));
         self.peers.push(Arc::downgrade(peer));
     }
 
     /// Remembers a listen request; the number is for [`State::left`].
     pub(crate) fn listens(&mut self, id: &str, filter: Value, outlet: Outlet) -> u64 {
         self.last_key += 1;
-        self.listeners.push(Listener {
-            key: self.last_key,
-            id: id.to_owned(),
-            filter,
-            outlet,
-        });
+        self.listeners.push(Listener { key: self.last_key, id: id.to_owned(), filter, outlet });
         self.last_key
     }
 
@@ -152,10 +134,7 @@ impl State {
     pub(crate) fn publish(&self, topic: Topic<'_>) -> usize {
         let (method, params) = match topic {
             Topic::List(kind) => (format!("notifications/{kind}/list_changed"), json!({})),
-            Topic::Resource(uri) => (
-                "notifications/resources/updated".into(),
-                json!({ "uri": uri }),
-            ),
+            Topic::Resource(uri) => ("notifications/resources/updated".into(), json!({ "uri": uri })),
         };
         let plain = notification(&method, &params.to_string());
         let mut told = 0;
@@ -170,9 +149,9 @@ impl State {
             let filter = &listener.filter;
             let wanted = match topic {
                 Topic::List(kind) => filter[format!("{kind}ListChanged")] == true,
-                Topic::Resource(uri) => filter["resourceSubscriptions"]
-                    .as_array()
-                    .is_some_and(|uris| uris.iter().any(|known| known == uri)),
+                Topic::Resource(uri) => {
+                    filter["resourceSubscriptions"].as_array().is_some_and(|uris| uris.iter().any(|known| known == uri))
+                }
             };
             let tagged = tagged_notification(&method, &params, &listener.id);
             told += usize::from(wanted && listener.outlet.try_say(Say::Message(tagged)));

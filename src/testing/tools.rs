@@ -23,14 +23,10 @@ impl Exchange {
         };
         let answer = match tool {
             "echo" => self.text("text"),
-            "payload" => self
-                .number("bytes", None)
-                .map(|bytes| payload(bytes.min(PAYLOAD_MAX))),
+            "payload" => self.number("bytes", None).map(|bytes| payload(bytes.min(PAYLOAD_MAX))),
             "progress" => self.report_progress().await,
             "log" => self.log(spoken).await?,
-            "fail" => Err(self
-                .text("message")
-                .unwrap_or_else(|_| "failed as asked".into())),
+            "fail" => Err(self.text("message").unwrap_or_else(|_| "failed as asked".into())),
             "error" => return Err(self.error()),
             "sleep" => self.sleep().await,
             "ask" | "sample" | "roots" => return self.ask(spoken, tool).await,
@@ -57,8 +53,7 @@ impl Exchange {
             Value::Null => Err(format!("missing argument: {name}")),
             Value::String(text) => Ok(text.clone()),
             other => {
-                let arguments =
-                    raw::member(&self.message.params_text, "arguments").unwrap_or_default();
+                let arguments = raw::member(&self.message.params_text, "arguments").unwrap_or_default();
                 Ok(raw::member(arguments, name).map_or_else(|| other.to_string(), str::to_owned))
             }
         }
@@ -67,21 +62,15 @@ impl Exchange {
     fn number(&self, name: &str, default: Option<u64>) -> Result<u64, String> {
         match (self.message.argument(name), default) {
             (Value::Null, Some(default)) => Ok(default),
-            (value, _) => value
-                .as_u64()
-                .ok_or_else(|| format!("not a number: {name}")),
+            (value, _) => value.as_u64().ok_or_else(|| format!("not a number: {name}")),
         }
     }
 
     async fn report_progress(&self) -> Result<String, String> {
-        let (steps, delay) = (
-            self.number("steps", Some(3))?,
-            self.number("delay_ms", Some(0))?,
-        );
+        let (steps, delay) = (self.number("steps", Some(3))?, self.number("delay_ms", Some(0))?);
         for step in 1..=steps {
             tokio::time::sleep(Duration::from_millis(delay)).await;
-            self.progress(step, Some(steps), &format!("step {step} of {steps}"))
-                .await;
+            self.progress(step, Some(steps), &format!("step {step} of {steps}")).await;
         }
         Ok(format!("did {steps} steps"))
     }
@@ -103,23 +92,13 @@ impl Exchange {
             return Ok(Ok("not logged".into()));
         };
         let params = json!({ "level": level, "logger": "demo", "data": self.text("text").unwrap_or_default() });
-        self.outlet
-            .say(Say::Message(notification(
-                "notifications/message",
-                &params.to_string(),
-            )))
-            .await;
+        self.outlet.say(Say::Message(notification("notifications/message", &params.to_string()))).await;
         Ok(Ok("logged".into()))
     }
 
     fn error(&self) -> Stop {
         let code = self.message.argument("code").as_i64().unwrap_or(-32603);
-        Failure::new(
-            code,
-            self.text("message")
-                .unwrap_or_else(|_| "an error as asked".into()),
-        )
-        .into()
+        Failure::new(code, self.text("message").unwrap_or_else(|_| "an error as asked".into())).into()
     }
 
     async fn sleep(&self) -> Result<String, String> {
@@ -137,26 +116,20 @@ impl Exchange {
         };
         if !self.can_be_asked(spoken, capability) {
             return match spoken {
-                Spoken::Legacy(_) => {
-                    Ok(failed(&format!("the client does not support {capability}")))
-                }
+                Spoken::Legacy(_) => Ok(failed(&format!("the client does not support {capability}"))),
                 Spoken::Modern => Err(Failure::new(-32021, "Missing required client capability")
                     .with(json!({ "requiredCapabilities": { capability: {} } }))
                     .into()),
             };
         }
-        let count = usize::try_from(self.number("parallel", Some(1)).unwrap_or(1).clamp(1, 16))
-            .unwrap_or(1);
+        let count = usize::try_from(self.number("parallel", Some(1)).unwrap_or(1).clamp(1, 16)).unwrap_or(1);
         let rounds = self.number("rounds", Some(1)).unwrap_or(1).clamp(1, 64);
         let questions: Vec<Question> = (0..count).map(|_| self.question(tool)).collect();
         let answers = match self.dialogue(spoken, rounds, &questions).await? {
             Dialogue::InputRequired(result) => return Ok(result),
             Dialogue::Answered(answers) => answers,
         };
-        let lines: Vec<String> = answers
-            .iter()
-            .map(|answer| describe(tool, answer))
-            .collect();
+        let lines: Vec<String> = answers.iter().map(|answer| describe(tool, answer)).collect();
         let mut result = content(&lines.join("\n"));
         if answers.iter().any(Result::is_err) {
             result["isError"] = true.into();
@@ -174,20 +147,14 @@ impl Exchange {
                 }),
             },
             "sample" => {
-                let prompt = self
-                    .text("prompt")
-                    .unwrap_or_else(|_| "Say something.".into());
-                let message =
-                    json!({ "role": "user", "content": { "type": "text", "text": prompt } });
+                let prompt = self.text("prompt").unwrap_or_else(|_| "Say something.".into());
+                let message = json!({ "role": "user", "content": { "type": "text", "text": prompt } });
                 Question {
                     method: "sampling/createMessage",
                     params: json!({ "messages": [message], "maxTokens": 100 }),
                 }
             }
-            _ => Question {
-                method: "roots/list",
-                params: json!({}),
-            },
+            _ => Question { method: "roots/list", params: json!({}) },
         }
     }
 
@@ -205,9 +172,7 @@ impl Exchange {
         let method = self.text("method")?;
         let arguments = raw::member(&self.message.params_text, "arguments").unwrap_or_default();
         let params = raw::member(arguments, "params").unwrap_or("null");
-        self.outlet
-            .say(Say::Message(notification(&method, params)))
-            .await;
+        self.outlet.say(Say::Message(notification(&method, params))).await;
         Ok(format!("sent {method}"))
     }
 
@@ -223,11 +188,7 @@ impl Exchange {
     }
 
     async fn exit(&self) -> Result<Value, Stop> {
-        let code = self
-            .number("code", Some(0))
-            .ok()
-            .and_then(|code| u8::try_from(code).ok())
-            .unwrap_or(1);
+        let code = self.number("code", Some(0)).ok().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
         if self.message.argument("when") != "after" {
             return Err(Stop::Exit(code));
         }
@@ -248,35 +209,18 @@ fn failed(text: &str) -> Value {
 
 /// Text of so many bytes: the alphabet, over and over.
 fn payload(bytes: u64) -> String {
-    (0..bytes)
-        .map(|n| char::from(b'a' + u8::try_from(n % 26).unwrap_or(0)))
-        .collect()
+    (0..bytes).map(|n| char::from(b'a' + u8::try_from(n % 26).unwrap_or(0))).collect()
 }
 
 /// What a client answered, in a line.
 fn describe(tool: &str, answer: &Result<Value, Value>) -> String {
     match (tool, answer) {
-        (_, Err(error)) => format!(
-            "error: {} {}",
-            error["code"],
-            error["message"].as_str().unwrap_or_default()
-        ),
-        ("ask", Ok(answer)) => format!(
-            "answer: {} {}",
-            answer["action"].as_str().unwrap_or("?"),
-            answer["content"]
-        ),
-        ("sample", Ok(answer)) => format!(
-            "sampled: {}",
-            answer["content"]["text"].as_str().unwrap_or_default()
-        ),
+        (_, Err(error)) => format!("error: {} {}", error["code"], error["message"].as_str().unwrap_or_default()),
+        ("ask", Ok(answer)) => format!("answer: {} {}", answer["action"].as_str().unwrap_or("?"), answer["content"]),
+        ("sample", Ok(answer)) => format!("sampled: {}", answer["content"]["text"].as_str().unwrap_or_default()),
         (_, Ok(answer)) => {
-            let uris = answer["roots"].as_array().map(|roots| {
-                roots
-                    .iter()
-                    .filter_map(|root| root["uri"].as_str())
-                    .collect()
-            });
+            let uris =
+                answer["roots"].as_array().map(|roots| roots.iter().filter_map(|root| root["uri"].as_str()).collect());
             format!("roots: {}", uris.unwrap_or_else(Vec::new).join(" "))
         }
     }

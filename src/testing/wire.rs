@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::faults::{At, Do};
+use super::faults::{At, Do, End};
 
 /// How messages are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +23,7 @@ pub(crate) enum Step {
     /// Nothing more, but the output stays open.
     Stall,
     /// Nothing more; the output ends.
-    Close {
-        reset: bool,
-    },
+    Close(End),
 }
 
 /// Makes bytes of messages and breaks them as the faults of one exchange say.
@@ -64,12 +62,7 @@ pub(crate) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     pub(crate) fn new(text: &'a str, answer: bool) -> Self {
-        Frame {
-            text,
-            answer,
-            id: None,
-            event: None,
-        }
+        Frame { text, answer, id: None, event: None }
     }
 }
 
@@ -81,38 +74,18 @@ impl Wire {
             match fault {
                 Do::Crlf => wire.crlf = true,
                 Do::InvalidUtf8 => wire.invalid_utf8 = true,
-                Do::Slice { bytes, gap_ms } => {
-                    wire.slice = Some(((*bytes).max(1), Duration::from_millis(*gap_ms)))
-                }
+                Do::Slice { bytes, gap_ms } => wire.slice = Some(((*bytes).max(1), Duration::from_millis(*gap_ms))),
                 Do::Stall(at) => wire.end = Some((*at, Step::Stall)),
-                Do::Cut { after, reset } => {
-                    wire.end = Some((after.unwrap_or_default(), Step::Close { reset: *reset }))
-                }
-                Do::Print {
-                    text,
-                    times,
-                    newline,
-                } => {
+                Do::Cut { after, end } => wire.end = Some((after.unwrap_or_default(), Step::Close(*end))),
+                Do::Print { text, times, newline } => {
                     let end = if *newline { "\n" } else { "" };
-                    wire.before.push(Extra::Text {
-                        text: format!("{text}{end}"),
-                        times: *times,
-                    });
+                    wire.before.push(Extra::Text { text: format!("{text}{end}"), times: *times });
                 }
-                Do::Retry(value) => wire.before.push(Extra::Text {
-                    text: format!("retry: {value}\n\n"),
-                    times: 1,
-                }),
+                Do::Retry(value) => wire.before.push(Extra::Text { text: format!("retry: {value}\n\n"), times: 1 }),
                 Do::Comments { count, bytes } => {
-                    wire.before.push(Extra::Text {
-                        text: format!(":{}\n\n", "c".repeat(*bytes)),
-                        times: *count,
-                    });
+                    wire.before.push(Extra::Text { text: format!(":{}\n\n", "c".repeat(*bytes)), times: *count });
                 }
-                Do::Huge { bytes, newline } => wire.before.push(Extra::Huge {
-                    bytes: *bytes,
-                    newline: *newline,
-                }),
+                Do::Huge { bytes, newline } => wire.before.push(Extra::Huge { bytes: *bytes, newline: *newline }),
                 _ => {}
             }
         }
@@ -123,14 +96,7 @@ impl Wire {
     pub(crate) fn opening(&mut self, framing: Framing) -> Vec<Step> {
         let mut steps = Vec::new();
         self.extras(framing, &mut steps);
-        if let Some((
-            At {
-                events: 0,
-                bytes: 0,
-            },
-            end,
-        )) = self.end.clone()
-        {
+        if let Some((At { events: 0, bytes: 0 }, end)) = self.end.clone() {
             self.ended = true;
             steps.push(end);
         }
@@ -166,11 +132,6 @@ impl Wire {
         steps
     }
 
-    /// Whether it has come to an end that a fault set.
-    pub(crate) fn ended(&self) -> bool {
-        self.ended
-    }
-
     fn extras(&mut self, framing: Framing, steps: &mut Vec<Step>) {
         for extra in std::mem::take(&mut self.before) {
             match extra {
@@ -183,10 +144,7 @@ impl Wire {
                     let text = huge(bytes);
                     let mut frame = self.frame(framing, Frame::new(&text, false));
                     if !newline {
-                        while frame
-                            .last()
-                            .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
-                        {
+                        while frame.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
                             frame.pop();
                         }
                     }
@@ -221,12 +179,8 @@ impl Wire {
             Framing::Lines => format!("{}{end}", frame.text),
             Framing::Body => frame.text.to_owned(),
             Framing::Sse => {
-                let id = frame
-                    .id
-                    .map_or_else(String::new, |id| format!("id: {id}{end}"));
-                let event = frame
-                    .event
-                    .map_or_else(String::new, |event| format!("event: {event}{end}"));
+                let id = frame.id.map_or_else(String::new, |id| format!("id: {id}{end}"));
+                let event = frame.event.map_or_else(String::new, |event| format!("event: {event}{end}"));
                 format!("{id}{event}data: {}{end}{end}", frame.text)
             }
         };
@@ -236,10 +190,8 @@ impl Wire {
 
 /// A log notification of about this many bytes.
 fn huge(bytes: usize) -> String {
-    let (head, tail) = (
-        r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":""#,
-        r#""}}"#,
-    );
+    let (head, tail) =
+        (r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":""#, r#""}}"#);
     let fill = bytes.saturating_sub(head.len() + tail.len());
     format!("{head}{}{tail}", "x".repeat(fill))
 }
@@ -257,70 +209,29 @@ mod tests {
     fn said(faults: &[Do], framing: Framing, texts: &[&str]) -> Vec<Step> {
         let mut wire = Wire::new(faults);
         let last = texts.len() - 1;
-        texts
-            .iter()
-            .enumerate()
-            .flat_map(|(n, text)| wire.say(framing, Frame::new(text, n == last)))
-            .collect()
+        texts.iter().enumerate().flat_map(|(n, text)| wire.say(framing, Frame::new(text, n == last))).collect()
     }
 
     #[test]
     fn a_cut_is_where_it_was_asked_for() {
-        let at = At {
-            events: 1,
-            bytes: 3,
-        };
-        let steps = said(
-            &[Do::Cut {
-                after: Some(at),
-                reset: true,
-            }],
-            Framing::Lines,
-            &["{\"a\":1}", "{\"b\":2}", "{}"],
-        );
-        let expected = [
-            Step::Write(b"{\"a\":1}\n".to_vec()),
-            Step::Write(b"{\"b".to_vec()),
-            Step::Close { reset: true },
-        ];
+        let at = At { events: 1, bytes: 3 };
+        let steps =
+            said(&[Do::Cut { after: Some(at), end: End::Reset }], Framing::Lines, &["{\"a\":1}", "{\"b\":2}", "{}"]);
+        let expected = [Step::Write(b"{\"a\":1}\n".to_vec()), Step::Write(b"{\"b".to_vec()), Step::Close(End::Reset)];
         assert_eq!(steps, expected);
     }
 
     #[test]
     fn slices_are_of_the_size_asked_for() {
-        let steps = said(
-            &[Do::Slice {
-                bytes: 3,
-                gap_ms: 5,
-            }],
-            Framing::Lines,
-            &["abcd"],
-        );
+        let steps = said(&[Do::Slice { bytes: 3, gap_ms: 5 }], Framing::Lines, &["abcd"]);
         let pause = Step::Pause(Duration::from_millis(5));
-        assert_eq!(
-            steps,
-            [
-                Step::Write(b"abc".to_vec()),
-                pause.clone(),
-                Step::Write(b"d\n".to_vec()),
-                pause
-            ]
-        );
+        assert_eq!(steps, [Step::Write(b"abc".to_vec()), pause.clone(), Step::Write(b"d\n".to_vec()), pause]);
     }
 
     #[test]
     fn an_endless_line_never_ends() {
-        let steps = said(
-            &[Do::Huge {
-                bytes: 1000,
-                newline: false,
-            }],
-            Framing::Lines,
-            &["{}"],
-        );
-        let [Step::Write(line), Step::Stall, ..] = &steps[..] else {
-            panic!("{steps:?}")
-        };
+        let steps = said(&[Do::Huge { bytes: 1000, newline: false }], Framing::Lines, &["{}"]);
+        let [Step::Write(line), Step::Stall, ..] = &steps[..] else { panic!("{steps:?}") };
         assert_eq!(line.len(), 1000);
         assert!(!line.contains(&b'\n'));
     }
@@ -328,12 +239,7 @@ mod tests {
     #[test]
     fn events_have_their_fields() {
         let mut wire = Wire::new(&[Do::Retry("20".into())]);
-        let frame = Frame {
-            text: "{}",
-            answer: true,
-            id: Some("s1-1"),
-            event: Some("message"),
-        };
+        let frame = Frame { text: "{}", answer: true, id: Some("s1-1"), event: Some("message") };
         let steps = wire.say(Framing::Sse, frame);
         let expected = ["retry: 20\n\n", "id: s1-1\nevent: message\ndata: {}\n\n"];
         assert_eq!(steps, expected.map(|text| Step::Write(text.into())));

@@ -1,0 +1,250 @@
+//! Which of a tool's arguments are repeated in headers, as the tool's schema says
+//! (2026-07-28, Streamable HTTP › Custom Headers from Tool Parameters).
+//!
+//! Who ends HTTP has to know: in front of a child the headers are checked here, since the child never sees them; for a
+//! client without HTTP they are made here, since an HTTP server wants to see them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::OnceCell;
+use tokio::time::{Duration, Instant, timeout};
+
+use super::error::ProxyError;
+use crate::protocol::headers::{self, ParamHeader};
+use crate::protocol::message::{Kind, Message};
+use crate::protocol::meta;
+use crate::protocol::method::Known;
+use crate::protocol::revision::Revision;
+use crate::upstream::driver::CallFacts;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::{Call, Connection};
+
+/// How long a list is relied on. A call that disagrees with it has it read again before it is refused.
+const LIST_FOR: Duration = Duration::from_secs(60);
+/// How old a list must be to be read again for a call that disagrees with it.
+const DOUBT_AFTER: Duration = Duration::from_secs(1);
+/// Most pages of a list.
+const PAGES_MAX: usize = 100;
+
+/// The headers that the tools of one server want.
+#[derive(Default)]
+pub(crate) struct ToolHeaders {
+    /// Read by one call while the others wait; replaced when too old. Locked for a clone or a replacement.
+    list: Mutex<Arc<OnceCell<List>>>,
+}
+
+struct List {
+    /// Only tools that want any.
+    tools: HashMap<String, Vec<ParamHeader>>,
+    at: Instant,
+}
+
+impl ToolHeaders {
+    /// Checks the headers that repeat arguments of a call.
+    ///
+    /// # Errors
+    /// They are missing, malformed or different; or the server does not tell its tools.
+    pub(crate) async fn check(
+        &self,
+        connection: &Connection,
+        request: &Message,
+        given: &HeaderMap,
+        patience: Duration,
+    ) -> Result<(), ProxyError> {
+        let Some(name) = called(request) else { return Ok(()) };
+        let arguments = arguments(request);
+        let mut max_age = LIST_FOR;
+        loop {
+            let list = self.list(connection, max_age, patience).await?;
+            let list = list.get();
+            let wanted = list.and_then(|list| list.tools.get(&name)).map_or(&[][..], Vec::as_slice);
+            let outcome = headers::check_params(given, wanted, &arguments);
+            match outcome {
+                Err(_) if list.is_some_and(|list| list.at.elapsed() > DOUBT_AFTER) => max_age = DOUBT_AFTER,
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    /// The headers that a request has over HTTP, for a client that sent none.
+    ///
+    /// # Errors
+    /// The server does not tell its tools.
+    pub(crate) async fn mirror(
+        &self,
+        connection: &Connection,
+        request: &Message,
+        patience: Duration,
+    ) -> Result<HeaderMap, ProxyError> {
+        let mut map = HeaderMap::new();
+        if let Some(method) = request.method() {
+            map.insert(headers::METHOD, headers::encode(method));
+        }
+        if let Some((param, _)) = request.known().and_then(Known::name_param)
+            && let Some(name) = request.param_str(param)
+        {
+            map.insert(headers::NAME, headers::encode(&name));
+        }
+        if let Some(name) = called(request) {
+            let list = self.list(connection, LIST_FOR, patience).await?;
+            let arguments = arguments(request);
+            for wanted in list.get().and_then(|list| list.tools.get(&name)).into_iter().flatten() {
+                if let Some(value) = wanted.value(&arguments) {
+                    map.insert(wanted.header.clone(), value);
+                }
+            }
+        }
+        Ok(map)
+    }
+
+    async fn list(
+        &self,
+        connection: &Connection,
+        max_age: Duration,
+        patience: Duration,
+    ) -> Result<Arc<OnceCell<List>>, ProxyError> {
+        let cell = {
+            let mut current = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+            if current.get().is_some_and(|list| list.at.elapsed() > max_age) {
+                *current = Arc::default();
+            }
+            Arc::clone(&current)
+        };
+        let read = cell.get_or_try_init(|| async {
+            let read = timeout(patience, read(connection)).await;
+            read.unwrap_or(Err(UpstreamError::Timeout { sent: true }))
+        });
+        read.await.map_err(|error| ProxyError::Upstream { error, repeatable: true })?;
+        Ok(cell)
+    }
+}
+
+fn called(request: &Message) -> Option<String> {
+    if request.known() != Some(Known::ToolsCall) {
+        return None;
+    }
+    request.param_str("name")
+}
+
+fn arguments(request: &Message) -> Value {
+    request.param(meta::ARGUMENTS).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
+#[derive(serde::Deserialize)]
+struct Page<'a> {
+    #[serde(borrow, default)]
+    tools: Vec<&'a RawValue>,
+    #[serde(rename = "nextCursor", default)]
+    next_cursor: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Tool {
+    name: String,
+    #[serde(rename = "inputSchema", default)]
+    input_schema: Value,
+}
+
+/// Reads the whole list. A server that has no tools, or refuses to tell, has none that want headers.
+async fn read(connection: &Connection) -> Result<List, UpstreamError> {
+    let mut tools = HashMap::new();
+    let mut cursor: Option<String> = None;
+    for _ in 0..PAGES_MAX {
+        let Some(answer) = page(connection, cursor.as_deref()).await? else { break };
+        let Ok(page) = serde_json::from_str::<Page<'_>>(answer.body().unwrap_or_default()) else { break };
+        for raw in page.tools {
+            // An illegal annotation asks for nothing: such a tool is not listed to clients either.
+            if raw.get().contains(headers::X_MCP_HEADER)
+                && let Ok(tool) = serde_json::from_str::<Tool>(raw.get())
+                && let Ok(wanted) = headers::param_headers(&tool.input_schema)
+            {
+                tools.insert(tool.name, wanted);
+            }
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(List { tools, at: Instant::now() })
+}
+
+async fn page(connection: &Connection, cursor: Option<&str>) -> Result<Option<Message>, UpstreamError> {
+    let id = connection.next_id();
+    let mut params = serde_json::json!({ meta::META: {
+        meta::PROTOCOL_VERSION: Revision::V2026_07_28.as_str(),
+        meta::CLIENT_CAPABILITIES: {},
+        meta::CLIENT_INFO: { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") },
+    } });
+    if let Some(cursor) = cursor {
+        params["cursor"] = cursor.into();
+    }
+    let method = Known::ToolsList.as_str();
+    let text = serde_json::json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string();
+    let message = super::exchange::own(text);
+    let mut request_headers = HeaderMap::new();
+    request_headers.insert(headers::METHOD, HeaderValue::from_static(method));
+    let facts = CallFacts { may_ask: false, wants_log: false, cancellable: true };
+    let mut replies = connection.call(Call { id, message: &message, facts, headers: request_headers }).await?;
+    while let Some(reply) = replies.next().await {
+        let reply = reply?;
+        match reply.kind() {
+            Kind::Result => return Ok(Some(reply)),
+            Kind::Error => return Ok(None),
+            Kind::Request | Kind::Notification => {}
+        }
+    }
+    Err(UpstreamError::Lost { sent: true })
+}
+
+/// Takes tools whose annotations are illegal out of a list: whoever speaks Streamable HTTP with the server must not
+/// offer them (2026-07-28, Streamable HTTP › Schema Extension). The other tools keep their text.
+pub(super) fn screen(answer: Message, upstream: &str) -> Message {
+    let illegal = |raw: &RawValue| {
+        let Ok(tool) = serde_json::from_str::<Tool>(raw.get()) else { return false };
+        match headers::param_headers(&tool.input_schema) {
+            Ok(_) => false,
+            Err(reason) => {
+                tracing::warn!(upstream, tool = tool.name.escape_debug().to_string(), %reason, "Tool left out of the list");
+                true
+            }
+        }
+    };
+    let body = answer.body().unwrap_or_default();
+    if memchr::memmem::find(body.as_bytes(), headers::X_MCP_HEADER.as_bytes()).is_none() {
+        return answer;
+    }
+    let Ok(page) = serde_json::from_str::<Page<'_>>(body) else { return answer };
+    let (left_out, kept): (Vec<&RawValue>, Vec<&RawValue>) =
+        page.tools.into_iter().partition(|raw| raw.get().contains(headers::X_MCP_HEADER) && illegal(raw));
+    if left_out.is_empty() {
+        return answer;
+    }
+    let kept: Vec<&str> = kept.into_iter().map(RawValue::get).collect();
+    let list = Bytes::from(format!("[{}]", kept.join(",")));
+    let Some((members, _)) = answer.result_members() else { return answer };
+    let Some(member) = members.find(answer.text(), "tools") else { return answer };
+    answer.edit().span(member.value, std::str::from_utf8(&list).unwrap_or("[]")).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-07-28, Streamable HTTP › Schema Extension: one malformed definition does not take the others along.
+    #[test]
+    fn tools_with_illegal_annotations_are_left_out() {
+        let good = r#"{"name":"good", "inputSchema":{"properties":{"a":{"type":"string","x-mcp-header":"A"}}},"n":1.10}"#;
+        let bad = r#"{"name":"bad","inputSchema":{"properties":{"a":{"type":"number","x-mcp-header":"A"}}}}"#;
+        let text = |tools: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"tools":[{tools}],"ttlMs":0}}}}"#);
+        let parse = |text: String| Message::parse(Bytes::from(text), 64).unwrap();
+        let screened = screen(parse(text(&format!("{bad},{good}"))), "x");
+        assert_eq!(screened, parse(text(good)));
+        assert_eq!(screen(parse(text(good)), "x"), parse(text(good)));
+    }
+}
