@@ -1,8 +1,8 @@
 //! What must hold for any input. The fuzz targets and `tests/fuzz_corpus.rs` include this file.
 
 use bytes::{Bytes, BytesMut};
-use shadowcat::protocol::message::{Incoming, Message};
 use shadowcat::protocol::lines::{LineError, Lines, single_line};
+use shadowcat::protocol::message::{Incoming, Message};
 use shadowcat::protocol::sse::{self, DecodeError, Decoder, Item};
 
 /// Small, so that inputs of a few hundred bytes get there.
@@ -51,7 +51,11 @@ pub(crate) fn message_parse(input: &[u8]) {
             let value: serde_json::Value = match serde_json::from_slice(input) {
                 Ok(value) => value,
                 // Text that is no Unicode inside an escape passes as text; numbers beyond what it can hold are ours to pass on.
-                Err(error) => return assert!(!error.is_syntax() || input.contains(&b'u') || input.contains(&b'e') || input.contains(&b'E')),
+                Err(error) => {
+                    return assert!(
+                        !error.is_syntax() || input.contains(&b'u') || input.contains(&b'e') || input.contains(&b'E')
+                    );
+                }
             };
             assert_eq!(message.method(), value["method"].as_str());
             assert_eq!(message.id().is_some(), value["id"].is_string() || value["id"].is_number());

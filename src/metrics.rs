@@ -66,6 +66,7 @@ pub(crate) struct Metrics {
     refused: Family<RefusedLabels, Counter>,
     connections: Gauge,
     streams: Gauge,
+    panics: Gauge,
 }
 
 /// 0.1 ms … 100 s: a relay hop is far below a millisecond, a tool may take minutes.
@@ -95,6 +96,7 @@ impl Metrics {
             refused: Family::default(),
             connections: Gauge::default(),
             streams: Gauge::default(),
+            panics: Gauge::default(),
         };
         let r = &mut metrics.registry;
         r.register("sessions", "Live legacy sessions", metrics.sessions.clone());
@@ -128,11 +130,13 @@ impl Metrics {
         r.register("refused", "Client requests refused before they reached an upstream", metrics.refused.clone());
         r.register("connections", "Open client connections", metrics.connections.clone());
         r.register("streams", "Open SSE streams to clients", metrics.streams.clone());
+        r.register("task_panics", "Tasks that ended in a panic", metrics.panics.clone());
         metrics
     }
 
-    /// The Prometheus text exposition.
-    pub(crate) fn exposition(&self) -> String {
+    /// The Prometheus text exposition; `panics` is counted elsewhere.
+    pub(crate) fn exposition(&self, panics: u64) -> String {
+        self.panics.set(i64::try_from(panics).unwrap_or(i64::MAX));
         let mut out = String::new();
         // Writing to a string cannot fail; a formatting error would only shorten the page.
         let _ = text::encode(&mut out, &self.registry);
@@ -150,9 +154,8 @@ impl Metrics {
             sessions: self.sessions.get_or_create_owned(&labels),
             child_starts: self.child_starts.get_or_create_owned(&labels),
             stderr_lines: self.stderr_lines.get_or_create_owned(&labels),
-            children: ["creating", "idle", "leased", "closing"].map(|state| {
-                self.children.get_or_create_owned(&StateLabels { server: server.to_owned(), state })
-            }),
+            children: ["creating", "leased", "closing"]
+                .map(|state| self.children.get_or_create_owned(&StateLabels { server: server.to_owned(), state })),
             metrics: Arc::clone(self),
             server: server.to_owned(),
         }
@@ -183,16 +186,15 @@ pub(crate) struct ServerMetrics {
     sessions: Gauge,
     child_starts: Counter,
     stderr_lines: Counter,
-    children: [Gauge; 4],
+    children: [Gauge; 3],
 }
 
-/// What a child process is doing, as `children == creating + idle + leased + closing` counts it.
+/// What a child process is doing, as `children == creating + leased + closing` counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChildState {
     Creating = 0,
-    Idle = 1,
-    Leased = 2,
-    Closing = 3,
+    Leased = 1,
+    Closing = 2,
 }
 
 impl ServerMetrics {
@@ -213,7 +215,13 @@ impl ServerMetrics {
         GaugeGuard::new(&self.in_flight)
     }
 
-    pub(crate) fn exchange_ended(&self, era: &'static str, method: &'static str, outcome: &'static str, took: Duration) {
+    pub(crate) fn exchange_ended(
+        &self,
+        era: &'static str,
+        method: &'static str,
+        outcome: &'static str,
+        took: Duration,
+    ) {
         self.latency.observe(took.as_secs_f64());
         let labels = ExchangeLabels { server: self.server.clone(), era, method, outcome };
         self.metrics.exchanges.get_or_create(&labels).inc();
@@ -274,7 +282,7 @@ impl Drop for GaugeGuard {
 
 /// Counts one child process in the state it is in.
 pub(crate) struct ChildGauge {
-    gauges: [Gauge; 4],
+    gauges: [Gauge; 3],
     state: ChildState,
 }
 

@@ -109,22 +109,13 @@ impl HttpTarget {
     #[must_use]
     pub fn shown_url(&self) -> String {
         let scheme = self.url.scheme_str().unwrap_or("http");
-        let authority = self
-            .url
-            .authority()
-            .map_or("", |authority| authority.as_str());
-        let host = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, host)| host);
+        let authority = self.url.authority().map_or("", |authority| authority.as_str());
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let path = match self.url.path() {
             usual @ ("/" | "/mcp" | "/sse") => usual,
             _ => "/[redacted]",
         };
-        let query = if self.url.query().is_some() {
-            "?[redacted]"
-        } else {
-            ""
-        };
+        let query = if self.url.query().is_some() { "?[redacted]" } else { "" };
         format!("{scheme}://{host}{path}{query}")
     }
 }
@@ -164,11 +155,8 @@ pub enum HttpTransport {
 
 impl HttpTransport {
     /// The choices by the names that the configuration and the command line use.
-    pub const NAMED: [(&'static str, Self); 3] = [
-        ("auto", Self::Auto),
-        ("streamable-http", Self::Streamable),
-        ("sse", Self::Sse),
-    ];
+    pub const NAMED: [(&'static str, Self); 3] =
+        [("auto", Self::Auto), ("streamable-http", Self::Streamable), ("sse", Self::Sse)];
 }
 
 /// Which eras an upstream is taken to speak.
@@ -184,11 +172,8 @@ pub enum EraChoice {
 
 impl EraChoice {
     /// The choices by the names that the configuration and the command line use.
-    pub const NAMED: [(&'static str, Self); 3] = [
-        ("auto", Self::Auto),
-        ("legacy", Self::Legacy),
-        ("modern", Self::Modern),
-    ];
+    pub const NAMED: [(&'static str, Self); 3] =
+        [("auto", Self::Auto), ("legacy", Self::Legacy), ("modern", Self::Modern)];
 }
 
 /// A text that must not be shown: its `Debug` is redacted.

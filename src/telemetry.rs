@@ -26,9 +26,7 @@ pub(crate) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
 ///
 /// If `text` is no filter.
 pub(crate) fn init(text: &str, json: bool) -> Result<(), ParseError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(text)?)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(text)?).with_writer(std::io::stderr);
     let _started_before = if json {
         builder.json().flatten_event(true).try_init()
     } else {

@@ -53,14 +53,7 @@ pass_env = ["SSH_AUTH_SOCK"]
         "off": { "command": "x", "disabled": true }
     } }"#;
     let directory = directory(&[("shadowcat.toml", toml), (".mcp.json", json)]);
-    let args = [
-        "serve",
-        "--check",
-        "--config",
-        "shadowcat.toml",
-        "--mcp-json",
-        ".mcp.json",
-    ];
+    let args = ["serve", "--check", "--config", "shadowcat.toml", "--mcp-json", ".mcp.json"];
     let run = shadowcat(directory.path(), &args);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     insta::assert_snapshot!(run.stdout, @r#"
@@ -81,15 +74,7 @@ fn all_faults_of_all_sources_are_reported_at_once() {
     let toml = "lisen = 1\n[servers.fs]\ncommand = \"${NOPE}\"\n";
     let json = "{ \"mcpServers\": { \"fs\": { \"command\": \"x\" } } }";
     let directory = directory(&[("a.toml", toml), ("b.json", json)]);
-    let args = [
-        "serve",
-        "--config",
-        "a.toml",
-        "--mcp-json",
-        "b.json",
-        "--path",
-        "mcp",
-    ];
+    let args = ["serve", "--config", "a.toml", "--mcp-json", "b.json", "--path", "mcp"];
     let run = shadowcat(directory.path(), &args);
     assert_eq!(run.code, Some(3));
     assert_eq!(run.stdout, "");
@@ -104,24 +89,11 @@ fn all_faults_of_all_sources_are_reported_at_once() {
 
 #[test]
 fn the_exit_code_says_whose_fault_it_is() {
-    let directory = directory(&[
-        ("empty.toml", ""),
-        ("good.toml", "[servers.x]\ncommand = \"x\""),
-    ]);
+    let directory = directory(&[("empty.toml", ""), ("good.toml", "[servers.x]\ncommand = \"x\"")]);
     for (code, args) in [
         (0, &["serve", "--check"][..]),
         (0, &["serve", "--check", "--config", "good.toml"]),
-        (
-            0,
-            &[
-                "serve",
-                "--check",
-                "--listen",
-                "0.0.0.0:1",
-                "--allow-host",
-                "mcp.example",
-            ],
-        ),
+        (0, &["serve", "--check", "--listen", "0.0.0.0:1", "--allow-host", "mcp.example"]),
         (0, &["--help"]),
         (0, &["--version"]),
         (2, &[]),
@@ -129,10 +101,7 @@ fn the_exit_code_says_whose_fault_it_is() {
         (2, &["serve", "--check", "--path", "nowhere"]),
         (2, &["serve", "--check", "--request-timeout", "0s"]),
         (2, &["serve", "--check", "--max-connections", "0"]),
-        (
-            2,
-            &["serve", "--check", "--upstream", "http://h", "--", "x"],
-        ),
+        (2, &["serve", "--check", "--upstream", "http://h", "--", "x"]),
         (2, &["serve", "--check", "--log", "shadowcat=loud"]),
         (3, &["serve", "--check", "--config", "empty.toml"]),
         (3, &["serve", "--check", "--config", "missing.toml"]),
@@ -140,13 +109,7 @@ fn the_exit_code_says_whose_fault_it_is() {
         (8, &["serve", "--listen", "[::]:1", "--", "x"]),
     ] {
         let run = shadowcat(directory.path(), args);
-        assert_eq!(
-            run.code,
-            Some(code),
-            "{args:?}: {}{}",
-            run.stdout,
-            run.stderr
-        );
+        assert_eq!(run.code, Some(code), "{args:?}: {}{}", run.stdout, run.stderr);
     }
 }
 
@@ -155,24 +118,13 @@ fn an_exposed_address_is_refused_with_a_way_out() {
     let directory = directory(&[]);
     let run = shadowcat(directory.path(), &["serve", "--listen", "0.0.0.0:8080"]);
     assert_eq!(run.code, Some(8));
-    assert!(
-        run.stderr.contains("--allow-host NAME") && run.stderr.contains("127.0.0.1"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("--allow-host NAME") && run.stderr.contains("127.0.0.1"), "{}", run.stderr);
 }
 
 #[test]
 fn a_malformed_header_is_not_printed() {
     let directory = directory(&[]);
-    let args = [
-        "serve",
-        "--check",
-        "--upstream",
-        "http://h",
-        "--header",
-        "Bearer hunter2",
-    ];
+    let args = ["serve", "--check", "--upstream", "http://h", "--header", "Bearer hunter2"];
     let run = shadowcat(directory.path(), &args);
     assert_eq!(run.code, Some(2));
     assert_eq!(run.stderr, "error: --header: expected `NAME: VALUE`\n");
@@ -193,9 +145,5 @@ fn without_arguments_there_is_help() {
     let directory = directory(&[]);
     let run = shadowcat(directory.path(), &[]);
     assert_eq!(run.code, Some(2));
-    assert!(
-        run.stderr.contains("Usage: shadowcat <COMMAND>"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("Usage: shadowcat <COMMAND>"), "{}", run.stderr);
 }

@@ -20,11 +20,7 @@ fn every_target_accepts_its_corpus() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let mut folders = names(&corpus);
     folders.sort();
-    assert_eq!(
-        folders,
-        TARGETS.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
-        "every folder has a target"
-    );
+    assert_eq!(folders, TARGETS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), "every folder has a target");
     for (name, check) in TARGETS {
         let folder = corpus.join(name);
         let files = names(&folder);
@@ -39,13 +35,5 @@ fn every_target_accepts_its_corpus() {
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
-    entries
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .into_string()
-                .expect("a text")
-        })
-        .collect()
+    entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a text")).collect()
 }

@@ -13,7 +13,8 @@ use crate::proxy::Proxy;
 
 /// Everything that is served to the operator.
 pub(crate) fn router(proxy: &Arc<Proxy>) -> Router {
-    let router = Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics));
+    let router =
+        Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics));
     guard_layer(router, proxy).with_state(Arc::clone(proxy))
 }
 
@@ -37,5 +38,5 @@ async fn ready(State(proxy): State<Arc<Proxy>>) -> Response {
 
 async fn metrics(State(proxy): State<Arc<Proxy>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], proxy.metrics.exposition()).into_response()
+    ([(header::CONTENT_TYPE, kind)], proxy.metrics.exposition(proxy.tasks.panics())).into_response()
 }

@@ -58,11 +58,6 @@ impl Relay {
         self.upstream_id
     }
 
-    /// The client's cancellation of this request, as the upstream has to read it.
-    pub(crate) fn cancellation(&self, notification: &Message) -> Message {
-        notification.edit().param(meta::REQUEST_ID, &self.upstream_id.to_string()).finish()
-    }
-
     /// What the upstream's message becomes.
     pub(crate) fn down(&self, message: Message) -> Down {
         match message.kind() {
@@ -110,7 +105,9 @@ impl Relay {
                     _ => Down::Drop("unknown_cancel"),
                 }
             }
-            _ if self.listen => Down::Pass(message.edit().meta(meta::SUBSCRIPTION_ID, self.client_id.as_json()).finish()),
+            _ if self.listen => {
+                Down::Pass(message.edit().meta(meta::SUBSCRIPTION_ID, self.client_id.as_json()).finish())
+            }
             _ => Down::Pass(message),
         }
     }
@@ -177,7 +174,10 @@ mod tests {
         );
         assert_eq!(
             down(&relay, r#"{"jsonrpc":"2.0","id":42,"result":{"n":18446744073709551616,"unknown":{"z":1,"a":2}}}"#),
-            ("final", r#"{"jsonrpc":"2.0","id":1.0,"result":{"n":18446744073709551616,"unknown":{"z":1,"a":2}}}"#.into())
+            (
+                "final",
+                r#"{"jsonrpc":"2.0","id":1.0,"result":{"n":18446744073709551616,"unknown":{"z":1,"a":2}}}"#.into()
+            )
         );
         assert_eq!(
             down(&relay, r#"{"jsonrpc":"2.0","id":42,"error":{"code":-32601,"message":"x","data":null}}"#).1,
@@ -190,7 +190,8 @@ mod tests {
     /// 2026-07-28, Subscriptions: what belongs to a listen stream carries the id of the client's own listen request.
     #[test]
     fn tags_listen_streams_with_the_clients_id() {
-        let (relay, _) = begin(Era::Modern, r#"{"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{}}"#);
+        let (relay, _) =
+            begin(Era::Modern, r#"{"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{}}"#);
         let tagged = |id: &str| {
             format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
@@ -220,6 +221,9 @@ mod tests {
     #[test]
     fn a_modern_client_gets_no_requests() {
         let (relay, _) = begin(Era::Modern, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#);
-        assert_eq!(down(&relay, r#"{"jsonrpc":"2.0","id":5,"method":"sampling/createMessage"}"#).0, "request_of_modern_server");
+        assert_eq!(
+            down(&relay, r#"{"jsonrpc":"2.0","id":5,"method":"sampling/createMessage"}"#).0,
+            "request_of_modern_server"
+        );
     }
 }

@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{
-    BoolishValueParser, PossibleValuesParser, RangedU64ValueParser, TypedValueParser,
-};
+use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, FaultKind};
@@ -67,13 +65,7 @@ pub struct ServeArgs {
     pub mcp_json: Option<PathBuf>,
 
     /// The server to put behind the endpoint: one that speaks HTTP
-    #[arg(
-        long,
-        env = "SHADOWCAT_UPSTREAM",
-        value_name = "URL",
-        hide_env_values = true,
-        conflicts_with = "command"
-    )]
+    #[arg(long, env = "SHADOWCAT_UPSTREAM", value_name = "URL", hide_env_values = true, conflicts_with = "command")]
     pub upstream: Option<String>,
 
     /// How the upstream speaks [default: auto]
@@ -85,21 +77,11 @@ pub struct ServeArgs {
     pub headers: HeaderArgs,
 
     /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
-    #[arg(
-        long,
-        env = "SHADOWCAT_ENV",
-        value_name = "K=V",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "SHADOWCAT_ENV", value_name = "K=V", hide_env_values = true)]
     pub env: Vec<String>,
 
     /// Let COMMAND inherit a variable besides PATH, HOME and the like (repeatable, or separated by commas)
-    #[arg(
-        long,
-        env = "SHADOWCAT_PASS_ENV",
-        value_name = "NAME",
-        value_delimiter = ','
-    )]
+    #[arg(long, env = "SHADOWCAT_PASS_ENV", value_name = "NAME", value_delimiter = ',')]
     pub pass_env: Vec<String>,
 
     /// Working directory of COMMAND
@@ -119,30 +101,15 @@ pub struct ServeArgs {
     pub max_connections: Option<usize>,
 
     /// Origin of web pages that may connect, besides loopback ones (repeatable, or separated by commas)
-    #[arg(
-        long = "allow-origin",
-        env = "SHADOWCAT_ALLOW_ORIGIN",
-        value_name = "ORIGIN",
-        value_delimiter = ','
-    )]
+    #[arg(long = "allow-origin", env = "SHADOWCAT_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origins: Vec<String>,
 
     /// Host by which clients may call the proxy, besides loopback ones (repeatable, or separated by commas)
-    #[arg(
-        long = "allow-host",
-        env = "SHADOWCAT_ALLOW_HOST",
-        value_name = "HOST",
-        value_delimiter = ','
-    )]
+    #[arg(long = "allow-host", env = "SHADOWCAT_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
     pub allow_hosts: Vec<String>,
 
     /// Client header that is passed on to the upstream (repeatable, or separated by commas)
-    #[arg(
-        long = "forward-header",
-        env = "SHADOWCAT_FORWARD_HEADER",
-        value_name = "NAME",
-        value_delimiter = ','
-    )]
+    #[arg(long = "forward-header", env = "SHADOWCAT_FORWARD_HEADER", value_name = "NAME", value_delimiter = ',')]
     pub forward_headers: Vec<String>,
 
     /// Do not serve the HTTP+SSE transport (2024-11-05)
@@ -291,14 +258,10 @@ fn era() -> impl TypedValueParser<Value = EraChoice> {
 }
 
 /// Takes the names of the choices, and nothing else.
-fn named<V: Copy + Send + Sync + 'static>(
-    choices: [(&'static str, V); 3],
-) -> impl TypedValueParser<Value = V> {
+fn named<V: Copy + Send + Sync + 'static>(choices: [(&'static str, V); 3]) -> impl TypedValueParser<Value = V> {
     PossibleValuesParser::new(choices.map(|(name, _)| name)).try_map(move |text| {
         let choice = choices.iter().find(|(name, _)| *name == text);
-        choice.map(|(_, value)| *value).ok_or(FaultKind::Malformed {
-            expected: "one of the choices",
-        })
+        choice.map(|(_, value)| *value).ok_or(FaultKind::Malformed { expected: "one of the choices" })
     })
 }
 
@@ -309,10 +272,7 @@ fn max_connections() -> RangedU64ValueParser<usize> {
 
 fn request_timeout(text: &str) -> Result<Duration, FaultKind> {
     let value = config::parse_duration(text)?;
-    match Timeouts::NUMBERS
-        .iter()
-        .find(|number| number.name == "request")
-    {
+    match Timeouts::NUMBERS.iter().find(|number| number.name == "request") {
         Some(number) => number.check(value),
         None => Ok(value),
     }

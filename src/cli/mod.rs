@@ -14,14 +14,10 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-pub use args::{
-    Admin, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat,
-    ServeArgs,
-};
+pub use args::{Admin, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, ServeArgs};
 pub use exit::Exit;
 
 use crate::config::{FaultKind, Faults, Note, NoteKind, Place};
-use crate::settings::{Settings, UpstreamSettings};
 
 /// Runs the program: parses the arguments, does what they say, returns the exit code.
 pub fn main() -> ExitCode {
@@ -30,20 +26,14 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version come as errors too, for standard output and with code 0. If nobody reads, so be it.
             let _ = error.print();
-            return if error.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                Exit::Fine.into()
-            };
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Fine.into() };
         }
     };
     match cli.command {
         Command::Serve(args) => serve(&args),
         Command::Connect(args) => connect(&args),
         Command::Fake(fake) => run::fake(fake),
-        Command::Config(ConfigCommand::Schema) => {
-            print(format_args!("{:#}\n", crate::config::schema()))
-        }
+        Command::Config(ConfigCommand::Schema) => print(format_args!("{:#}\n", crate::config::schema())),
     }
 }
 
@@ -57,8 +47,7 @@ fn with_subcommand(mut args: Vec<OsString>) -> Vec<OsString> {
 
 fn serve(args: &ServeArgs) -> ExitCode {
     // The demo server is this program in another role.
-    let own_program = match std::env::current_exe().map(|path| path.into_os_string().into_string())
-    {
+    let own_program = match std::env::current_exe().map(|path| path.into_os_string().into_string()) {
         Ok(Ok(program)) => program,
         Ok(Err(_)) | Err(_) => "shadowcat".to_owned(),
     };
@@ -70,10 +59,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
         for note in &loaded.notes {
             complain(format_args!("note: {note}"));
         }
-        return print(format_args!(
-            "The configuration is valid.\n{}",
-            serve::Summary(&loaded.settings)
-        ));
+        return print(format_args!("The configuration is valid.\n{}", serve::Summary(&loaded.settings)));
     }
     if let Err(code) = start_log(&args.log) {
         return code;
@@ -120,9 +106,7 @@ fn log_note(note: &Note) {
 fn refuse(faults: &Faults) -> ExitCode {
     match faults.iter().count() {
         1 => complain(format_args!("error: {faults}")),
-        count => complain(format_args!(
-            "error: the configuration has {count} faults\n{faults}"
-        )),
+        count => complain(format_args!("error: the configuration has {count} faults\n{faults}")),
     }
     let of = |fault: &crate::config::Fault| match (&fault.kind, &fault.place) {
         (FaultKind::Exposed { .. }, _) => Exit::Refused,

@@ -88,7 +88,7 @@ pub(super) fn fake(fake: Fake) -> ExitCode {
     };
     let code = match fake {
         Fake::Stdio { .. } => runtime.block_on(testing::run_stdio(script)),
-        Fake::Sse { .. } => { complain(format_args!("error: not there yet")); Exit::Internal.into() }
+        Fake::Sse { listen, .. } => runtime.block_on(testing::run_sse(listen, script)),
     };
     // A thread that is blocked in reading standard input would be waited for.
     runtime.shutdown_background();
@@ -177,22 +177,22 @@ fn exists(program: &str, cwd: Option<&Path>) -> bool {
 /// Where it listens, and what to paste into a client.
 fn banner(running: &Running, names: &[String], path: &str, http_sse: bool) -> String {
     let base = format!("http://{}", reachable(running.address()));
-    let url = |name: &str| if names.len() == 1 { format!("{base}{path}") } else { format!("{base}/servers/{name}/mcp") };
+    let url =
+        |name: &str| if names.len() == 1 { format!("{base}{path}") } else { format!("{base}/servers/{name}/mcp") };
     let mut text = format!("shadowcat {} serves", env!("CARGO_PKG_VERSION"));
     for name in names {
         let _ = write!(text, "\n  {name:<12} {}", url(name));
         if http_sse {
-            let sse = url(name).strip_suffix(if names.len() == 1 { path } else { "/mcp" }).map(|base| format!("{base}/sse"));
+            let sse =
+                url(name).strip_suffix(if names.len() == 1 { path } else { "/mcp" }).map(|base| format!("{base}/sse"));
             let _ = write!(text, "   (2024-11-05 clients: {})", sse.unwrap_or_default());
         }
     }
     if let Some(admin) = running.admin_address() {
         let _ = write!(text, "\n  {:<12} http://{admin}/health  /ready  /metrics", "admin");
     }
-    let servers: serde_json::Map<_, _> = names
-        .iter()
-        .map(|name| (name.clone(), serde_json::json!({ "type": "http", "url": url(name) })))
-        .collect();
+    let servers: serde_json::Map<_, _> =
+        names.iter().map(|name| (name.clone(), serde_json::json!({ "type": "http", "url": url(name) }))).collect();
     let paste = serde_json::json!({ "mcpServers": servers });
     let _ = write!(text, "\nPaste into your client's configuration:\n{paste:#}");
     text

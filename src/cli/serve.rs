@@ -4,9 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::args::{Admin, ConnectArgs, ServeArgs};
-use crate::config::{
-    Config, FaultKind, Faults, Loaded, Loader, Place, Placed, ServerConfig, Template,
-};
+use crate::config::{Config, FaultKind, Faults, Loaded, Loader, Place, Placed, ServerConfig, Template};
 use crate::settings::{EraChoice, HttpTransport, Settings, Target, UpstreamSettings};
 
 /// Where health and metrics are served if nothing is said: the port that Prometheus exporters of this kind use.
@@ -19,11 +17,7 @@ impl ServeArgs {
     /// # Errors
     ///
     /// All faults of all files and arguments.
-    pub fn load(
-        &self,
-        own_program: &str,
-        variable: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Loaded, Faults> {
+    pub fn load(&self, own_program: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Faults> {
         let mut loader = Loader::default();
         if let Some(path) = &self.config {
             loader.toml_file(path);
@@ -67,9 +61,7 @@ impl ServeArgs {
             // meant as it stands.
             server = named(name.unwrap_or("main"));
             server.command = Some(placed("COMMAND", Template::literal(program)));
-            let args = args
-                .iter()
-                .map(|arg| placed("COMMAND", Template::literal(arg)));
+            let args = args.iter().map(|arg| placed("COMMAND", Template::literal(arg)));
             server.args = args.collect();
         } else {
             server = named(name.unwrap_or("demo"));
@@ -79,10 +71,7 @@ impl ServeArgs {
         }
         server.env = pairs("--env", &self.env, '=', "`NAME=VALUE`", loader);
         server.pass_env = all("--pass-env", &self.pass_env);
-        server.cwd = self
-            .cwd
-            .as_deref()
-            .map(|cwd| placed("--cwd", Template::literal(cwd)));
+        server.cwd = self.cwd.as_deref().map(|cwd| placed("--cwd", Template::literal(cwd)));
         server.headers = headers(&self.headers.headers, loader);
         server.transport = self.transport.map(|value| placed("--transport", value));
         server.era = self.era.map(|value| placed("--era", value));
@@ -128,21 +117,14 @@ impl ServeArgs {
         if self.no_http_sse {
             config.http_sse = Some(placed("--no-http-sse", false));
         }
-        config
-            .allow_origins
-            .extend(all("--allow-origin", &self.allow_origins));
-        config
-            .allow_hosts
-            .extend(all("--allow-host", &self.allow_hosts));
+        config.allow_origins.extend(all("--allow-origin", &self.allow_origins));
+        config.allow_hosts.extend(all("--allow-host", &self.allow_hosts));
         if let Some(request) = self.request_timeout {
             let given = placed("--request-timeout", request);
             // The default of the outer limit is not meant against someone who asks for more.
             let outer_default = crate::settings::Timeouts::default().request_max;
             if request > outer_default {
-                config
-                    .timeouts
-                    .entry("request_max")
-                    .or_insert_with(|| given.clone());
+                config.timeouts.entry("request_max").or_insert_with(|| given.clone());
             }
             config.timeouts.insert("request", given);
         }
@@ -155,10 +137,7 @@ impl ConnectArgs {
     /// # Errors
     ///
     /// All faults of the arguments.
-    pub fn load(
-        &self,
-        variable: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<UpstreamSettings, Faults> {
+    pub fn load(&self, variable: &dyn Fn(&str) -> Option<String>) -> Result<UpstreamSettings, Faults> {
         let mut loader = Loader::default();
         let mut server = named("main");
         server.url = Some(placed("URL", Template(self.url.clone())));
@@ -170,10 +149,7 @@ impl ConnectArgs {
 }
 
 fn placed<T>(argument: &'static str, value: T) -> Placed<T> {
-    Placed {
-        value,
-        place: Place::Argument(argument),
-    }
+    Placed { value, place: Place::Argument(argument) }
 }
 
 fn named(name: &str) -> ServerConfig {
@@ -181,10 +157,7 @@ fn named(name: &str) -> ServerConfig {
 }
 
 fn all(argument: &'static str, values: &[String]) -> Vec<Placed<String>> {
-    values
-        .iter()
-        .map(|value| placed(argument, value.clone()))
-        .collect()
+    values.iter().map(|value| placed(argument, value.clone())).collect()
 }
 
 fn headers(given: &[String], loader: &mut Loader) -> Vec<(Placed<String>, Template)> {
@@ -208,10 +181,7 @@ fn pairs(
     for text in given {
         match text.split_once(separator) {
             Some((name, value)) => {
-                pairs.push((
-                    placed(argument, name.to_owned()),
-                    Template(value.to_owned()),
-                ));
+                pairs.push((placed(argument, name.to_owned()), Template(value.to_owned())));
             }
             None => loader.fault(Place::Argument(argument), FaultKind::Malformed { expected }),
         }
@@ -225,32 +195,18 @@ pub(crate) struct Summary<'a>(pub(crate) &'a Settings);
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = self.0;
-        let http_sse = if settings.http_sse {
-            ", HTTP+SSE too"
-        } else {
-            ""
-        };
-        writeln!(
-            f,
-            "listen  {}, path {}{http_sse}",
-            settings.listen, settings.path
-        )?;
+        let http_sse = if settings.http_sse { ", HTTP+SSE too" } else { "" };
+        writeln!(f, "listen  {}, path {}{http_sse}", settings.listen, settings.path)?;
         match settings.admin {
             Some(admin) => writeln!(f, "admin   {admin}")?,
             None => writeln!(f, "admin   off")?,
         }
-        for (what, values) in [
-            ("hosts", &settings.allow_hosts),
-            ("origins", &settings.allow_origins),
-        ] {
+        for (what, values) in [("hosts", &settings.allow_hosts), ("origins", &settings.allow_origins)] {
             if !values.is_empty() {
                 writeln!(f, "{what:7} {}", values.join(", "))?;
             }
         }
-        settings
-            .upstreams
-            .iter()
-            .try_for_each(|upstream| server(f, upstream))
+        settings.upstreams.iter().try_for_each(|upstream| server(f, upstream))
     }
 }
 
@@ -271,47 +227,19 @@ fn server(f: &mut fmt::Formatter<'_>, upstream: &UpstreamSettings) -> fmt::Resul
             list(f, "inherits", target.pass_env.iter().map(String::as_str))?;
         }
         Target::Http(target) => {
-            let transport = HttpTransport::NAMED
-                .iter()
-                .find(|(_, transport)| *transport == target.transport);
+            let transport = HttpTransport::NAMED.iter().find(|(_, transport)| *transport == target.transport);
             let transport = transport.map_or("", |(name, _)| name);
-            write!(
-                f,
-                "connects to {}, transport {transport}",
-                target.shown_url()
-            )?;
-            list(
-                f,
-                "headers",
-                target.headers.iter().map(|(name, _)| name.as_str()),
-            )?;
+            write!(f, "connects to {}, transport {transport}", target.shown_url())?;
+            list(f, "headers", target.headers.iter().map(|(name, _)| name.as_str()))?;
         }
     }
-    list(
-        f,
-        "forwards",
-        upstream.forward_headers.iter().map(|name| name.as_str()),
-    )?;
-    let era = EraChoice::NAMED
-        .iter()
-        .find(|(_, era)| *era == upstream.era);
+    list(f, "forwards", upstream.forward_headers.iter().map(|name| name.as_str()))?;
+    let era = EraChoice::NAMED.iter().find(|(_, era)| *era == upstream.era);
     let era = era.map_or("", |(name, _)| name);
-    writeln!(
-        f,
-        ", era {era}, at most {} at once",
-        upstream.connections_max
-    )
+    writeln!(f, ", era {era}, at most {} at once", upstream.connections_max)
 }
 
-fn list<'a>(
-    f: &mut fmt::Formatter<'_>,
-    what: &str,
-    names: impl Iterator<Item = &'a str>,
-) -> fmt::Result {
+fn list<'a>(f: &mut fmt::Formatter<'_>, what: &str, names: impl Iterator<Item = &'a str>) -> fmt::Result {
     let names: Vec<&str> = names.collect();
-    if names.is_empty() {
-        Ok(())
-    } else {
-        write!(f, ", {what} {}", names.join(" "))
-    }
+    if names.is_empty() { Ok(()) } else { write!(f, ", {what} {}", names.join(" ")) }
 }

@@ -3,13 +3,13 @@
 use clap::CommandFactory as _;
 use clap::Parser as _;
 
+use crate::settings::Settings;
+
 use super::*;
 use crate::settings::{HttpTransport, Target};
 
 fn parse(line: &[&str]) -> Command {
-    let args = std::iter::once("shadowcat")
-        .chain(line.iter().copied())
-        .map(OsString::from);
+    let args = std::iter::once("shadowcat").chain(line.iter().copied()).map(OsString::from);
     match Cli::try_parse_from(with_subcommand(args.collect())) {
         Ok(cli) => cli.command,
         Err(error) => panic!("{error}"),
@@ -43,20 +43,10 @@ fn the_arguments_are_consistent() {
 fn every_option_has_a_variable() {
     fn check(command: &clap::Command) {
         for option in command.get_opts().filter(|option| !option.is_global_set()) {
-            let variable = option
-                .get_env()
-                .and_then(|name| name.to_str())
-                .unwrap_or("");
-            let long = option
-                .get_long()
-                .unwrap_or("")
-                .replace('-', "_")
-                .to_ascii_uppercase();
+            let variable = option.get_env().and_then(|name| name.to_str()).unwrap_or("");
+            let long = option.get_long().unwrap_or("").replace('-', "_").to_ascii_uppercase();
             let ends_as_the_option = variable.ends_with(&long);
-            assert!(
-                variable.starts_with("SHADOWCAT_") && ends_as_the_option,
-                "{option}: {variable}"
-            );
+            assert!(variable.starts_with("SHADOWCAT_") && ends_as_the_option, "{option}: {variable}");
         }
         command.get_subcommands().for_each(check);
     }
@@ -78,9 +68,7 @@ fn without_a_server_it_is_the_demo() {
     let settings = load(&["serve"]).unwrap();
     assert_eq!(settings.upstreams.len(), 1);
     assert_eq!(settings.upstreams[0].name, "demo");
-    let Target::Stdio(demo) = &settings.upstreams[0].target else {
-        panic!("not a program")
-    };
+    let Target::Stdio(demo) = &settings.upstreams[0].target else { panic!("not a program") };
     assert_eq!(demo.program, "/bin/own ${x}");
     assert_eq!(demo.args, ["fake", "stdio"]);
 }
@@ -92,9 +80,7 @@ fn a_command_is_taken_as_it_stands() {
         &["serve", "--", "sh", "-c", "echo ${HOME} $${X}", "--listen"][..],
     ] {
         let settings = load(line).unwrap();
-        let Target::Stdio(target) = &settings.upstreams[0].target else {
-            panic!("not a program")
-        };
+        let Target::Stdio(target) = &settings.upstreams[0].target else { panic!("not a program") };
         assert_eq!(target.program, "sh");
         assert_eq!(target.args, ["-c", "echo ${HOME} $${X}", "--listen"]);
         assert_eq!(settings.upstreams[0].name, "main");
@@ -126,13 +112,8 @@ fn the_options_of_a_program_arrive() {
     ]);
     let settings = settings.unwrap();
     let upstream = &settings.upstreams[0];
-    let Target::Stdio(target) = &upstream.target else {
-        panic!("not a program")
-    };
-    assert_eq!(
-        (upstream.name.as_str(), upstream.connections_max),
-        ("fs", 2)
-    );
+    let Target::Stdio(target) = &upstream.target else { panic!("not a program") };
+    assert_eq!((upstream.name.as_str(), upstream.connections_max), ("fs", 2));
     assert_eq!(target.env[0].1.0, "hunter2=x");
     assert_eq!(target.env[1].1.0, "");
     assert_eq!(target.pass_env, ["A", "B", "C"]);
@@ -155,29 +136,13 @@ fn the_options_of_an_upstream_arrive() {
         "x-c",
     ]);
     let settings = settings.unwrap();
-    let Target::Http(target) = &settings.upstreams[0].target else {
-        panic!("not a URL")
-    };
+    let Target::Http(target) = &settings.upstreams[0].target else { panic!("not a URL") };
     assert_eq!(target.url, "https://h/mcp?k=hunter2");
     assert_eq!(target.transport, HttpTransport::Sse);
-    let headers: Vec<(&str, &str)> = target
-        .headers
-        .iter()
-        .map(|(k, v)| (k.as_str(), v.to_str().unwrap()))
-        .collect();
-    assert_eq!(
-        headers,
-        [
-            ("authorization", "Bearer hunter2"),
-            ("x-a", "b:c"),
-            ("x-b", "d")
-        ]
-    );
+    let headers: Vec<(&str, &str)> = target.headers.iter().map(|(k, v)| (k.as_str(), v.to_str().unwrap())).collect();
+    assert_eq!(headers, [("authorization", "Bearer hunter2"), ("x-a", "b:c"), ("x-b", "d")]);
     let summary = serve::Summary(&settings).to_string();
-    assert!(
-        !summary.contains("hunter2") && summary.contains("authorization"),
-        "{summary}"
-    );
+    assert!(!summary.contains("hunter2") && summary.contains("authorization"), "{summary}");
 }
 
 #[test]
@@ -187,10 +152,7 @@ fn arguments_lie_over_the_file() {
     );
     let path = toml.path().to_str().unwrap();
     let settings = load(&["serve", "--config", path]).unwrap();
-    assert_eq!(
-        (settings.listen.port(), settings.path.as_str()),
-        (1, "/file")
-    );
+    assert_eq!((settings.listen.port(), settings.path.as_str()), (1, "/file"));
     assert_eq!(settings.admin, None);
 
     let settings = load(&[
@@ -210,20 +172,14 @@ fn arguments_lie_over_the_file() {
         "fs",
     ]);
     let settings = settings.unwrap();
-    assert_eq!(
-        (settings.listen.port(), settings.path.as_str()),
-        (2, "/arg")
-    );
+    assert_eq!((settings.listen.port(), settings.path.as_str()), (2, "/arg"));
     assert_eq!(settings.admin, Some("127.0.0.1:3".parse().unwrap()));
     assert_eq!(settings.allow_hosts, ["a", "b", "c"]);
     assert!(!settings.http_sse);
     assert_eq!(settings.upstreams.len(), 2);
 
     let clash = load(&["serve", "--config", path, "--name", "x", "--", "fs"]).unwrap_err();
-    assert!(
-        clash.starts_with("--name: the server `x` is given twice; first at "),
-        "{clash}"
-    );
+    assert!(clash.starts_with("--name: the server `x` is given twice; first at "), "{clash}");
 }
 
 #[test]
@@ -232,24 +188,15 @@ fn options_about_no_server_are_refused() {
     let path = toml.path().to_str().unwrap();
     let faults = load(&["serve", "--config", path, "--era", "modern", "--env", "A=B"]).unwrap_err();
     assert_eq!(faults.lines().count(), 2, "{faults}");
-    assert!(
-        faults.starts_with("--env: does not apply: it is about the server that COMMAND"),
-        "{faults}"
-    );
+    assert!(faults.starts_with("--env: does not apply: it is about the server that COMMAND"), "{faults}");
     let faults = load(&["serve", "--header", "A: B", "--", "x"]).unwrap_err();
-    assert!(
-        faults.starts_with("--header: does not apply: it is for a server with a `url`"),
-        "{faults}"
-    );
+    assert!(faults.starts_with("--header: does not apply: it is for a server with a `url`"), "{faults}");
 }
 
 #[test]
 fn only_a_default_admin_address_may_be_taken() {
     let settings = load(&["serve"]).unwrap();
-    assert_eq!(
-        (settings.admin, settings.admin_required),
-        (Some("127.0.0.1:9464".parse().unwrap()), false)
-    );
+    assert_eq!((settings.admin, settings.admin_required), (Some("127.0.0.1:9464".parse().unwrap()), false));
     let settings = load(&["serve", "--admin", "127.0.0.1:9464"]).unwrap();
     assert!(settings.admin.is_some() && settings.admin_required);
     let settings = load(&["serve", "--admin", "off"]).unwrap();
@@ -268,44 +215,24 @@ fn a_long_request_timeout_is_not_cut_short_by_a_default() {
     let toml = file("timeouts.request_max = \"1h\"\n[servers.x]\ncommand = \"x\"");
     let path = toml.path().to_str().unwrap();
     let fault = load(&["serve", "--config", path, "--request-timeout", "2h"]).unwrap_err();
-    assert_eq!(
-        fault,
-        "--request-timeout: is 2h, longer than `request_max`, which is 1h"
-    );
+    assert_eq!(fault, "--request-timeout: is 2h, longer than `request_max`, which is 1h");
 }
 
 #[test]
 fn connect_needs_no_more_than_a_server() {
-    let Command::Connect(args) = parse(&[
-        "connect",
-        "https://h/mcp",
-        "--header",
-        "A: b",
-        "--era",
-        "modern",
-    ]) else {
+    let Command::Connect(args) = parse(&["connect", "https://h/mcp", "--header", "A: b", "--era", "modern"]) else {
         panic!("not connect");
     };
     let upstream = args.load(&|_| None).unwrap();
     assert!(matches!(upstream.target, Target::Http(_)));
-    let Command::Connect(args) = parse(&["connect", "h/mcp", "--header", "A"]) else {
-        panic!("not connect")
-    };
+    let Command::Connect(args) = parse(&["connect", "h/mcp", "--header", "A"]) else { panic!("not connect") };
     assert_eq!(args.load(&|_| None).unwrap_err().iter().count(), 2);
 }
 
 #[test]
 fn filters_and_levels_are_taken() {
-    for (text, fine) in [
-        ("debug", true),
-        ("OFF", true),
-        ("shadowcat=debug,hyper=info", true),
-        ("a=loud", false),
-    ] {
+    for (text, fine) in [("debug", true), ("OFF", true), ("shadowcat=debug,hyper=info", true), ("a=loud", false)] {
         assert_eq!(crate::telemetry::filter(text).is_ok(), fine, "{text}");
     }
-    assert_eq!(
-        crate::telemetry::filter("debug").unwrap().to_string(),
-        "shadowcat=debug,warn"
-    );
+    assert_eq!(crate::telemetry::filter("debug").unwrap().to_string(), "shadowcat=debug,warn");
 }

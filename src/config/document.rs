@@ -62,10 +62,7 @@ impl Value {
 impl<'a> Source<'a> {
     pub(crate) fn new(file: &str, text: &'a str) -> Self {
         // Editors on Windows leave a mark there. Both parsers can do without it, and columns are right without it.
-        Source {
-            file: file.into(),
-            text: text.strip_prefix('\u{feff}').unwrap_or(text),
-        }
+        Source { file: file.into(), text: text.strip_prefix('\u{feff}').unwrap_or(text) }
     }
 
     /// The place of the byte at `offset`.
@@ -73,11 +70,7 @@ impl<'a> Source<'a> {
         let before = self.text.get(..offset).unwrap_or(self.text);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        Place::File {
-            file: self.file.clone(),
-            at: Some((line, column)),
-            key: key.to_owned(),
-        }
+        Place::File { file: self.file.clone(), at: Some((line, column)), key: key.to_owned() }
     }
 
     /// Parses TOML. After a syntax fault there is no tree: what can be recovered of a broken document lacks things
@@ -85,10 +78,7 @@ impl<'a> Source<'a> {
     pub(crate) fn toml(&self, faults: &mut Vec<Fault>) -> Option<Node> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
         if errors.is_empty() {
-            return Some(Node {
-                at: 0,
-                value: toml_table(root.into_inner()),
-            });
+            return Some(Node { at: 0, value: toml_table(root.into_inner()) });
         }
         faults.extend(errors.iter().map(|error| Fault {
             place: self.place(error.span().map_or(0, |span| span.start), ""),
@@ -114,15 +104,11 @@ impl<'a> Source<'a> {
         let fault = match jsonc_parser::parse_to_ast(self.text, &Default::default(), &options) {
             Ok(parsed) => match parsed.value {
                 Some(value) => return Some(json_node(value)),
-                None => Fault {
-                    place: self.place(0, ""),
-                    kind: FaultKind::Syntax("the file is empty".to_owned()),
-                },
+                None => Fault { place: self.place(0, ""), kind: FaultKind::Syntax("the file is empty".to_owned()) },
             },
-            Err(error) => Fault {
-                place: self.place(error.range().start, ""),
-                kind: FaultKind::Syntax(error.kind().to_string()),
-            },
+            Err(error) => {
+                Fault { place: self.place(error.range().start, ""), kind: FaultKind::Syntax(error.kind().to_string()) }
+            }
         };
         faults.push(fault);
         None
@@ -131,26 +117,15 @@ impl<'a> Source<'a> {
 
 /// The path of `key` in the table at `path`; a key that could not stand bare is quoted.
 pub(crate) fn join(path: &str, key: &str) -> String {
-    let bare = !key.is_empty()
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    let bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
     let dot = if path.is_empty() { "" } else { "." };
-    if bare {
-        format!("{path}{dot}{key}")
-    } else {
-        format!("{path}{dot}{key:?}")
-    }
+    if bare { format!("{path}{dot}{key}") } else { format!("{path}{dot}{key:?}") }
 }
 
 fn toml_table(table: DeTable<'_>) -> Value {
     let mut entries: Vec<Entry> = table
         .into_iter()
-        .map(|(key, value)| Entry {
-            at: key.span().start,
-            key: key.into_inner().into_owned(),
-            value: toml_node(value),
-        })
+        .map(|(key, value)| Entry { at: key.span().start, key: key.into_inner().into_owned(), value: toml_node(value) })
         .collect();
     // The parser sorts by key; servers keep the order that the file gives them.
     entries.sort_by_key(|entry| entry.at);

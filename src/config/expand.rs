@@ -11,10 +11,7 @@ use super::fault::FaultKind;
 /// # Errors
 ///
 /// Every reference that cannot be resolved.
-pub(crate) fn expand(
-    text: &str,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, Vec<FaultKind>> {
+pub(crate) fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, Vec<FaultKind>> {
     let mut expanded = String::with_capacity(text.len());
     let mut faults = Vec::new();
     let mut rest = text;
@@ -42,11 +39,7 @@ pub(crate) fn expand(
         }
     }
     expanded.push_str(rest);
-    if faults.is_empty() {
-        Ok(expanded)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(expanded) } else { Err(faults) }
 }
 
 /// The text that [`expand`] turns into `text`.
@@ -54,10 +47,7 @@ pub(crate) fn escape(text: &str) -> String {
     text.replace("${", "$${")
 }
 
-fn resolve(
-    reference: &str,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, FaultKind> {
+fn resolve(reference: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, FaultKind> {
     let (name, default) = match reference.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (reference, None),
@@ -70,16 +60,12 @@ fn resolve(
         (Some(value), None) => Ok(value),
         (Some(value), Some(_)) if !value.is_empty() => Ok(value),
         (_, Some(default)) => Ok(default.to_owned()),
-        (None, None) => Err(FaultKind::Unset {
-            name: name.to_owned(),
-        }),
+        (None, None) => Err(FaultKind::Unset { name: name.to_owned() }),
     }
 }
 
 fn is_name(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit())
         && !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

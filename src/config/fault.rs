@@ -33,14 +33,9 @@ impl Place {
     /// The rest of this place's key, if it lies under the key of `table` in the same file.
     pub(crate) fn key_under(&self, table: &Place) -> Option<&str> {
         match (self, table) {
-            (
-                Place::File { file, key, .. },
-                Place::File {
-                    file: other,
-                    key: table,
-                    ..
-                },
-            ) if file == other => key.strip_prefix(table.as_str())?.strip_prefix('.'),
+            (Place::File { file, key, .. }, Place::File { file: other, key: table, .. }) if file == other => {
+                key.strip_prefix(table.as_str())?.strip_prefix('.')
+            }
             _ => None,
         }
     }
@@ -168,9 +163,7 @@ pub enum FaultKind {
         name: String,
     },
     /// No server at all.
-    #[error(
-        "no server is configured: add [servers.NAME] to the file, or give --upstream URL or -- COMMAND"
-    )]
+    #[error("no server is configured: add [servers.NAME] to the file, or give --upstream URL or -- COMMAND")]
     NoServer,
     /// The address is reachable from other machines and nobody has said that this is meant.
     #[error(

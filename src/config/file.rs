@@ -47,29 +47,20 @@ impl Reader<'_> {
         match kind {
             Kind::Flag(slot) => {
                 if let Value::Flag(value) = node.value {
-                    *slot(into) = Some(Placed {
-                        value,
-                        place: place(self),
-                    });
+                    *slot(into) = Some(Placed { value, place: place(self) });
                 } else {
                     self.wrong_type::<()>(node, path, "true or false");
                 }
             }
             Kind::Count(range, slot) => {
                 if let Some(value) = self.count(node, path, range, false) {
-                    *slot(into) = Some(Placed {
-                        value,
-                        place: place(self),
-                    });
+                    *slot(into) = Some(Placed { value, place: place(self) });
                 }
             }
             Kind::Address(slot) => {
                 let parsed = self.parsed(node, path, values::ADDRESS, values::parse_address);
                 if let Some(value) = parsed {
-                    *slot(into) = Some(Placed {
-                        value,
-                        place: place(self),
-                    });
+                    *slot(into) = Some(Placed { value, place: place(self) });
                 }
             }
             Kind::AddressOrOff(slot) => {
@@ -78,10 +69,7 @@ impl Reader<'_> {
                     address => values::parse_address(address).map(Some),
                 });
                 if let Some(value) = parsed {
-                    *slot(into) = Some(Placed {
-                        value,
-                        place: place(self),
-                    });
+                    *slot(into) = Some(Placed { value, place: place(self) });
                 }
             }
             Kind::Text(slot) => {
@@ -101,25 +89,18 @@ impl Reader<'_> {
             Kind::Pairs(slot) => *slot(into) = self.pairs(node, path),
             Kind::Transport(slot) => {
                 if let Some(value) = self.choice(node, path, &HttpTransport::NAMED) {
-                    *slot(into) = Some(Placed {
-                        value,
-                        place: place(self),
-                    });
+                    *slot(into) = Some(Placed { value, place: place(self) });
                 }
             }
             Kind::Era(slot) => {
                 if let Some(value) = self.choice(node, path, &EraChoice::NAMED) {
-                    *slot(into) = Some(Placed {
-                        value,
-                        place: place(self),
-                    });
+                    *slot(into) = Some(Placed { value, place: place(self) });
                 }
             }
             Kind::Limits(slot) => {
-                *slot(into) =
-                    self.numbers(node, path, Limits::NUMBERS, |reader, node, path, number| {
-                        reader.count(node, path, &number.range, number.is_size())
-                    });
+                *slot(into) = self.numbers(node, path, Limits::NUMBERS, |reader, node, path, number| {
+                    reader.count(node, path, &number.range, number.is_size())
+                });
             }
             Kind::Timeouts(slot) => {
                 *slot(into) = self.numbers(node, path, Timeouts::NUMBERS, Self::duration);
@@ -144,13 +125,7 @@ impl Reader<'_> {
                 continue;
             };
             if let Some(value) = read(self, &entry.value, &path, number) {
-                given.insert(
-                    number.name,
-                    Placed {
-                        value,
-                        place: self.place(&entry.value, &path),
-                    },
-                );
+                given.insert(number.name, Placed { value, place: self.place(&entry.value, &path) });
             }
         }
         given
@@ -161,10 +136,7 @@ impl Reader<'_> {
         for entry in self.table(node, path).unwrap_or_default() {
             let path = join(path, &entry.key);
             let place = self.source.place(entry.at, &path);
-            let mut server = ServerConfig::named(Placed {
-                value: entry.key.clone(),
-                place,
-            });
+            let mut server = ServerConfig::named(Placed { value: entry.key.clone(), place });
             if let Some(entries) = self.table(&entry.value, &path) {
                 self.keys(entries, &path, SERVER, &mut server);
                 servers.push(server);
@@ -182,10 +154,7 @@ impl Reader<'_> {
 
     pub(crate) fn text(&mut self, node: &Node, path: &str) -> Option<Placed<String>> {
         self.parsed(node, path, "a string", |text| Ok(text.to_owned()))
-            .map(|value| Placed {
-                value,
-                place: self.place(node, path),
-            })
+            .map(|value| Placed { value, place: self.place(node, path) })
     }
 
     pub(crate) fn texts(&mut self, node: &Node, path: &str) -> Vec<Placed<String>> {
@@ -194,9 +163,7 @@ impl Reader<'_> {
             return Vec::new();
         };
         let items = items.iter().enumerate();
-        items
-            .filter_map(|(index, item)| self.text(item, &format!("{path}[{index}]")))
-            .collect()
+        items.filter_map(|(index, item)| self.text(item, &format!("{path}[{index}]"))).collect()
     }
 
     fn pairs(&mut self, node: &Node, path: &str) -> Vec<(Placed<String>, Template)> {
@@ -204,10 +171,7 @@ impl Reader<'_> {
         for entry in self.table(node, path).unwrap_or_default() {
             let path = join(path, &entry.key);
             if let Some(text) = self.text(&entry.value, &path) {
-                let key = Placed {
-                    value: entry.key.clone(),
-                    place: text.place,
-                };
+                let key = Placed { value: entry.key.clone(), place: text.place };
                 pairs.push((key, Template(text.value)));
             }
         }
@@ -215,27 +179,15 @@ impl Reader<'_> {
     }
 
     fn choice<V: Copy>(&mut self, node: &Node, path: &str, choices: &[(&str, V)]) -> Option<V> {
-        self.parsed(node, path, "a string", |text| {
-            match choices.iter().find(|(name, _)| *name == text) {
-                Some((_, value)) => Ok(*value),
-                None => Err(no_choice(text, choices.iter().map(|(name, _)| *name))),
-            }
+        self.parsed(node, path, "a string", |text| match choices.iter().find(|(name, _)| *name == text) {
+            Some((_, value)) => Ok(*value),
+            None => Err(no_choice(text, choices.iter().map(|(name, _)| *name))),
         })
     }
 
-    fn count(
-        &mut self,
-        node: &Node,
-        path: &str,
-        range: &RangeInclusive<usize>,
-        size: bool,
-    ) -> Option<usize> {
+    fn count(&mut self, node: &Node, path: &str, range: &RangeInclusive<usize>, size: bool) -> Option<usize> {
         let show = |number: usize| {
-            if size {
-                values::show_size(number)
-            } else {
-                number.to_string()
-            }
+            if size { values::show_size(number) } else { number.to_string() }
         };
         let (found, shown) = match &node.value {
             Value::Integer(value) => (usize::try_from(*value).ok(), value.to_string()),
@@ -250,25 +202,12 @@ impl Reader<'_> {
             Some(number) if range.contains(&number) => Some(number),
             _ => {
                 let (min, max) = (show(*range.start()), show(*range.end()));
-                self.refuse(
-                    node,
-                    path,
-                    FaultKind::OutOfRange {
-                        found: shown,
-                        min,
-                        max,
-                    },
-                )
+                self.refuse(node, path, FaultKind::OutOfRange { found: shown, min, max })
             }
         }
     }
 
-    fn duration(
-        &mut self,
-        node: &Node,
-        path: &str,
-        number: &Number<Timeouts, Duration>,
-    ) -> Option<Duration> {
+    fn duration(&mut self, node: &Node, path: &str, number: &Number<Timeouts, Duration>) -> Option<Duration> {
         self.parsed(node, path, values::DURATION, |text| {
             values::parse_duration(text).and_then(|value| number.check(value))
         })
@@ -291,37 +230,17 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown(
-        &mut self,
-        entry: &Entry,
-        path: &str,
-        known: impl Iterator<Item = &'static str> + Clone,
-    ) {
+    fn unknown(&mut self, entry: &Entry, path: &str, known: impl Iterator<Item = &'static str> + Clone) {
         let suggestion = suggest(&entry.key, known)
             .map(str::to_owned)
             .or_else(|| key_elsewhere(&entry.key))
             .filter(|suggestion| suggestion != path);
         let place = self.source.place(entry.at, path);
-        self.faults.push(Fault {
-            place,
-            kind: FaultKind::UnknownKey { suggestion },
-        });
+        self.faults.push(Fault { place, kind: FaultKind::UnknownKey { suggestion } });
     }
 
-    pub(crate) fn wrong_type<V>(
-        &mut self,
-        node: &Node,
-        path: &str,
-        expected: &'static str,
-    ) -> Option<V> {
-        self.refuse(
-            node,
-            path,
-            FaultKind::WrongType {
-                expected,
-                found: node.value.kind(),
-            },
-        )
+    pub(crate) fn wrong_type<V>(&mut self, node: &Node, path: &str, expected: &'static str) -> Option<V> {
+        self.refuse(node, path, FaultKind::WrongType { expected, found: node.value.kind() })
     }
 
     pub(crate) fn refuse<V>(&mut self, node: &Node, path: &str, kind: FaultKind) -> Option<V> {
@@ -336,17 +255,10 @@ impl Reader<'_> {
 }
 
 /// The fault of a text that is none of the choices.
-pub(crate) fn no_choice<'a>(
-    found: &str,
-    choices: impl Iterator<Item = &'a str> + Clone,
-) -> FaultKind {
+pub(crate) fn no_choice<'a>(found: &str, choices: impl Iterator<Item = &'a str> + Clone) -> FaultKind {
     FaultKind::NoChoice {
         found: found.to_owned(),
-        choices: choices
-            .clone()
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", "),
+        choices: choices.clone().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
         suggestion: suggest(found, choices).map(str::to_owned),
     }
 }
@@ -354,18 +266,12 @@ pub(crate) fn no_choice<'a>(
 /// The place where a key that is unknown here is known.
 fn key_elsewhere(key: &str) -> Option<String> {
     let limits = Limits::NUMBERS.iter().map(|number| ("limits", number.name));
-    let timeouts = Timeouts::NUMBERS
-        .iter()
-        .map(|number| ("timeouts", number.name));
+    let timeouts = Timeouts::NUMBERS.iter().map(|number| ("timeouts", number.name));
     let server = SERVER.iter().map(|key| ("servers.NAME", key.name));
     let mut all = limits.chain(timeouts).chain(server);
-    all.find(|(_, name)| *name == key)
-        .map(|(table, name)| format!("{table}.{name}"))
+    all.find(|(_, name)| *name == key).map(|(table, name)| format!("{table}.{name}"))
 }
 
 fn template(text: Placed<String>) -> Placed<Template> {
-    Placed {
-        value: Template(text.value),
-        place: text.place,
-    }
+    Placed { value: Template(text.value), place: text.place }
 }

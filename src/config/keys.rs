@@ -49,11 +49,7 @@ pub(crate) const TOP: &[Key<Config>] = &[
         about: "Address and port where MCP clients connect. Default: 127.0.0.1:8080.",
         kind: Kind::Address(|config| &mut config.listen),
     },
-    Key {
-        name: "path",
-        about: "Path of the endpoint. Default: /mcp.",
-        kind: Kind::Text(|config| &mut config.path),
-    },
+    Key { name: "path", about: "Path of the endpoint. Default: /mcp.", kind: Kind::Text(|config| &mut config.path) },
     Key {
         name: "admin",
         about: "Address and port of /health, /ready and /metrics, or \"off\". Default: 127.0.0.1:9464.",
@@ -80,11 +76,7 @@ pub(crate) const TOP: &[Key<Config>] = &[
         about: "Sizes and counts. None is unlimited.",
         kind: Kind::Limits(|config| &mut config.limits),
     },
-    Key {
-        name: "timeouts",
-        about: "Waits. None is infinite.",
-        kind: Kind::Timeouts(|config| &mut config.timeouts),
-    },
+    Key { name: "timeouts", about: "Waits. None is infinite.", kind: Kind::Timeouts(|config| &mut config.timeouts) },
     Key {
         name: "servers",
         about: "The MCP servers behind the proxy, by name.",
@@ -99,16 +91,8 @@ pub(crate) const SERVER: &[Key<ServerConfig>] = &[
         about: "Program to start, looked up in PATH when it has no slash. No shell is involved.",
         kind: Kind::Template(|server| &mut server.command),
     },
-    Key {
-        name: "args",
-        about: "Arguments of the program.",
-        kind: Kind::Templates(|server| &mut server.args),
-    },
-    Key {
-        name: "env",
-        about: "Variables set for the program.",
-        kind: Kind::Pairs(|server| &mut server.env),
-    },
+    Key { name: "args", about: "Arguments of the program.", kind: Kind::Templates(|server| &mut server.args) },
+    Key { name: "env", about: "Variables set for the program.", kind: Kind::Pairs(|server| &mut server.env) },
     Key {
         name: "pass_env",
         about: "Variables that the program inherits from the proxy, besides PATH, HOME and the like.",

@@ -31,41 +31,25 @@ enum Spoken {
 }
 
 /// Reads the servers of an `mcpServers` file. Disabled ones are left out, with a note.
-pub(crate) fn read(
-    source: &Source<'_>,
-    faults: &mut Vec<Fault>,
-    notes: &mut Vec<Note>,
-) -> Vec<ServerConfig> {
+pub(crate) fn read(source: &Source<'_>, faults: &mut Vec<Fault>, notes: &mut Vec<Note>) -> Vec<ServerConfig> {
     let mut servers = Vec::new();
     let Some(root) = source.json(faults) else {
         return servers;
     };
-    let mut host = Host {
-        reader: Reader { source, faults },
-        notes,
-    };
+    let mut host = Host { reader: Reader { source, faults }, notes };
     let Some(entries) = host.reader.table(&root, "") else {
         return servers;
     };
     let mut seen = false;
-    for entry in entries
-        .iter()
-        .filter(|entry| ROOTS.contains(&entry.key.as_str()))
-    {
+    for entry in entries.iter().filter(|entry| ROOTS.contains(&entry.key.as_str())) {
         seen = true;
         host.servers(&entry.value, &entry.key, &mut servers);
     }
     if !seen {
         let expected = "a key `mcpServers` or `servers`";
-        host.reader
-            .refuse::<()>(&root, "", FaultKind::Malformed { expected });
+        host.reader.refuse::<()>(&root, "", FaultKind::Malformed { expected });
     }
-    host.unused(
-        &root,
-        "",
-        entries.iter().map(|entry| entry.key.as_str()),
-        &ROOTS,
-    );
+    host.unused(&root, "", entries.iter().map(|entry| entry.key.as_str()), &ROOTS);
     servers
 }
 
@@ -91,8 +75,7 @@ impl Host<'_> {
                     }
                     None => {
                         let expected = "a key `name`";
-                        self.reader
-                            .refuse::<()>(item, &path, FaultKind::Malformed { expected });
+                        self.reader.refuse::<()>(item, &path, FaultKind::Malformed { expected });
                     }
                 }
             }
@@ -101,29 +84,17 @@ impl Host<'_> {
         for entry in self.reader.table(node, path).unwrap_or_default() {
             let path = join(path, &entry.key);
             let place = self.reader.source.place(entry.at, &path);
-            let name = Placed {
-                value: entry.key.clone(),
-                place,
-            };
+            let name = Placed { value: entry.key.clone(), place };
             if let Some(entries) = self.reader.table(&entry.value, &path) {
                 servers.extend(self.server(name, &entry.value, entries, &path));
             }
         }
     }
 
-    fn server(
-        &mut self,
-        name: Placed<String>,
-        node: &Node,
-        entries: &[Entry],
-        path: &str,
-    ) -> Option<ServerConfig> {
+    fn server(&mut self, name: Placed<String>, node: &Node, entries: &[Entry], path: &str) -> Option<ServerConfig> {
         // Asked first: what is switched off may well be half-finished.
         if self.is_disabled(entries, path) {
-            self.notes.push(Note {
-                place: name.place,
-                kind: NoteKind::Disabled,
-            });
+            self.notes.push(Note { place: name.place, kind: NoteKind::Disabled });
             return None;
         }
         let mut server = ServerConfig::named(self.renamed(name));
@@ -169,20 +140,14 @@ impl Host<'_> {
         };
         let why = match value {
             Spoken::Http(transport) if server.command.is_none() => {
-                server.transport = Some(Placed {
-                    value: transport,
-                    place,
-                });
+                server.transport = Some(Placed { value: transport, place });
                 return;
             }
             Spoken::Stdio if server.url.is_none() => return,
             Spoken::Http(_) => "the server has a `command`",
             Spoken::Stdio => "the server has a `url`",
         };
-        self.reader.faults.push(Fault {
-            place,
-            kind: FaultKind::DoesNotApply { why },
-        });
+        self.reader.faults.push(Fault { place, kind: FaultKind::DoesNotApply { why } });
     }
 
     fn is_disabled(&mut self, entries: &[Entry], path: &str) -> bool {
@@ -198,8 +163,7 @@ impl Host<'_> {
                 Value::Null => {}
                 _ => {
                     let path = join(path, &entry.key);
-                    self.reader
-                        .wrong_type::<()>(&entry.value, &path, "true or false");
+                    self.reader.wrong_type::<()>(&entry.value, &path, "true or false");
                 }
             }
         }
@@ -209,37 +173,20 @@ impl Host<'_> {
     /// Hosts show names to people; here they are part of URLs, so `My Server` becomes `My-Server`.
     fn renamed(&mut self, name: Placed<String>) -> Placed<String> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        let renamed: String = name
-            .value
-            .chars()
-            .map(|c| if allowed(c) { c } else { '-' })
-            .take(64)
-            .collect();
+        let renamed: String = name.value.chars().map(|c| if allowed(c) { c } else { '-' }).take(64).collect();
         if renamed == name.value || !renamed.contains(|c: char| c.is_ascii_alphanumeric()) {
             return name;
         }
         let kind = NoteKind::Renamed(renamed.clone());
-        self.notes.push(Note {
-            place: name.place.clone(),
-            kind,
-        });
-        Placed {
-            value: renamed,
-            place: name.place,
-        }
+        self.notes.push(Note { place: name.place.clone(), kind });
+        Placed { value: renamed, place: name.place }
     }
 
     fn spoken(&mut self, node: &Node, path: &str) -> Option<Placed<Spoken>> {
         let text = self.reader.text(node, path)?;
         let plain = |name: &str| name.to_ascii_lowercase().replace(['-', '_'], "");
-        match KINDS
-            .iter()
-            .find(|(name, _)| plain(name) == plain(&text.value))
-        {
-            Some((_, spoken)) => Some(Placed {
-                value: *spoken,
-                place: text.place,
-            }),
+        match KINDS.iter().find(|(name, _)| plain(name) == plain(&text.value)) {
+            Some((_, spoken)) => Some(Placed { value: *spoken, place: text.place }),
             None => {
                 let kind = no_choice(&text.value, KINDS.iter().map(|(name, _)| *name));
                 self.reader.refuse(node, path, kind)
@@ -249,20 +196,12 @@ impl Host<'_> {
 
     fn template(&mut self, node: &Node, path: &str) -> Option<Placed<Template>> {
         let text = self.reader.text(node, path)?;
-        Some(Placed {
-            value: Template(text.value),
-            place: text.place,
-        })
+        Some(Placed { value: Template(text.value), place: text.place })
     }
 
     fn templates(&mut self, node: &Node, path: &str) -> Vec<Placed<Template>> {
         let texts = self.reader.texts(node, path).into_iter();
-        texts
-            .map(|text| Placed {
-                value: Template(text.value),
-                place: text.place,
-            })
-            .collect()
+        texts.map(|text| Placed { value: Template(text.value), place: text.place }).collect()
     }
 
     /// A table of strings; numbers and booleans are taken as they are written, since hosts take them.
@@ -277,41 +216,22 @@ impl Host<'_> {
                 Value::Flag(flag) => flag.to_string(),
                 Value::Null => continue,
                 _ => {
-                    self.reader
-                        .wrong_type::<()>(&entry.value, &path, "a string");
+                    self.reader.wrong_type::<()>(&entry.value, &path, "a string");
                     continue;
                 }
             };
             let place = self.reader.place(&entry.value, &path);
-            pairs.push((
-                Placed {
-                    value: entry.key.clone(),
-                    place,
-                },
-                Template(value),
-            ));
+            pairs.push((Placed { value: entry.key.clone(), place }, Template(value)));
         }
         pairs
     }
 
     /// One note for all keys of a table that mean nothing here.
-    fn unused<'k>(
-        &mut self,
-        node: &Node,
-        path: &str,
-        keys: impl Iterator<Item = &'k str>,
-        used: &[&str],
-    ) {
-        let unused: Vec<String> = keys
-            .filter(|key| !used.contains(key))
-            .map(str::to_owned)
-            .collect();
+    fn unused<'k>(&mut self, node: &Node, path: &str, keys: impl Iterator<Item = &'k str>, used: &[&str]) {
+        let unused: Vec<String> = keys.filter(|key| !used.contains(key)).map(str::to_owned).collect();
         if !unused.is_empty() {
             let place = self.reader.place(node, path);
-            self.notes.push(Note {
-                place,
-                kind: NoteKind::Unused(unused),
-            });
+            self.notes.push(Note { place, kind: NoteKind::Unused(unused) });
         }
     }
 }

@@ -183,11 +183,7 @@ impl Loader {
 
     /// Adds a server; a second one of the same name is a fault.
     pub fn server(&mut self, server: ServerConfig) {
-        let first = self
-            .config
-            .servers
-            .iter()
-            .find(|other| other.name.value == server.name.value);
+        let first = self.config.servers.iter().find(|other| other.name.value == server.name.value);
         if let Some(first) = first {
             self.faults.push(Fault {
                 place: server.name.place,
@@ -229,10 +225,7 @@ impl Loader {
         self.notes.sort_by(|a, b| a.place.cmp(&b.place));
         match Faults::of(self.faults) {
             Some(faults) => Err(faults),
-            None => Ok(Loaded {
-                settings,
-                notes: self.notes,
-            }),
+            None => Ok(Loaded { settings, notes: self.notes }),
         }
     }
 
@@ -263,9 +256,5 @@ impl Loader {
 
 /// A file as a whole.
 fn whole(file: &str) -> Place {
-    Place::File {
-        file: file.into(),
-        at: None,
-        key: String::new(),
-    }
+    Place::File { file: file.into(), at: None, key: String::new() }
 }

@@ -7,15 +7,14 @@ use std::path::PathBuf;
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::checks::{
-    self, HEADER_VALUE, HOST, NAME, NO_NUL, NOT_EMPTY, ORIGIN, PATH, URL, VARIABLE, is_endpoint,
-    is_host, is_origin, is_path, is_server_name, is_variable,
+    self, HEADER_VALUE, HOST, NAME, NO_NUL, NOT_EMPTY, ORIGIN, PATH, URL, VARIABLE, is_endpoint, is_host, is_origin,
+    is_path, is_server_name, is_variable,
 };
 use super::expand::expand;
 use super::fault::{Fault, FaultKind, Place, Placed};
 use super::{Config, ServerConfig, Template, values};
 use crate::settings::{
-    EraChoice, HttpTarget, HttpTransport, Limits, Secret, Settings, StdioTarget, Target, Timeouts,
-    UpstreamSettings,
+    EraChoice, HttpTarget, HttpTransport, Limits, Secret, Settings, StdioTarget, Target, Timeouts, UpstreamSettings,
 };
 
 /// Where the proxy listens if nothing is said.
@@ -41,26 +40,16 @@ pub(crate) fn settings(
     faults: &mut Vec<Fault>,
 ) -> Settings {
     let mut resolver = Resolver { variable, faults };
-    let listen = config
-        .listen
-        .as_ref()
-        .map_or(LISTEN.into(), |listen| listen.value);
+    let listen = config.listen.as_ref().map_or(LISTEN.into(), |listen| listen.value);
     let settings = Settings {
         listen,
         path: resolver.path(config),
         admin: resolver.admin(config, listen),
-        admin_required: config
-            .admin
-            .as_ref()
-            .is_some_and(|admin| admin.value.is_some()),
+        admin_required: config.admin.as_ref().is_some_and(|admin| admin.value.is_some()),
         allow_origins: resolver.checked(&config.allow_origins, ORIGIN, is_origin),
         allow_hosts: resolver.checked(&config.allow_hosts, HOST, is_host),
         http_sse: config.http_sse.as_ref().is_none_or(|flag| flag.value),
-        upstreams: config
-            .servers
-            .iter()
-            .map(|server| resolver.upstream(server))
-            .collect(),
+        upstreams: config.servers.iter().map(|server| resolver.upstream(server)).collect(),
         limits: limits(config),
         timeouts: resolver.timeouts(config),
     };
@@ -84,10 +73,7 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn fault(&mut self, place: &Place, kind: FaultKind) {
-        self.faults.push(Fault {
-            place: place.clone(),
-            kind,
-        });
+        self.faults.push(Fault { place: place.clone(), kind });
     }
 
     fn path(&mut self, config: &Config) -> String {
@@ -114,12 +100,7 @@ impl Resolver<'_> {
     }
 
     /// The texts, each of which must be what is expected.
-    fn checked(
-        &mut self,
-        texts: &[Placed<String>],
-        expected: &'static str,
-        is: fn(&str) -> bool,
-    ) -> Vec<String> {
+    fn checked(&mut self, texts: &[Placed<String>], expected: &'static str, is: fn(&str) -> bool) -> Vec<String> {
         for text in texts.iter().filter(|text| !is(&text.value)) {
             self.fault(&text.place, FaultKind::Malformed { expected });
         }
@@ -160,12 +141,7 @@ impl Resolver<'_> {
             && !listen.value.ip().to_canonical().is_loopback()
             && settings.allow_hosts.is_empty()
         {
-            self.fault(
-                &listen.place,
-                FaultKind::Exposed {
-                    address: listen.value,
-                },
-            );
+            self.fault(&listen.place, FaultKind::Exposed { address: listen.value });
         }
     }
 
@@ -178,10 +154,7 @@ impl Resolver<'_> {
             Some(url) => Target::Http(HttpTarget {
                 url: self.url(url),
                 headers: self.headers(&server.headers),
-                transport: server
-                    .transport
-                    .as_ref()
-                    .map_or(HttpTransport::Auto, |it| it.value),
+                transport: server.transport.as_ref().map_or(HttpTransport::Auto, |it| it.value),
             }),
             None => Target::Stdio(self.stdio(server)),
         };
@@ -189,10 +162,7 @@ impl Resolver<'_> {
             name: server.name.value.clone(),
             target,
             era: server.era.as_ref().map_or(EraChoice::Auto, |era| era.value),
-            connections_max: server
-                .max_connections
-                .as_ref()
-                .map_or(CONNECTIONS_MAX, |n| n.value),
+            connections_max: server.max_connections.as_ref().map_or(CONNECTIONS_MAX, |n| n.value),
             forward_headers: self.forward_headers(server),
         }
     }
@@ -215,20 +185,11 @@ impl Resolver<'_> {
                 return;
             }
             (Some(_), None) => (
-                headers
-                    .into_iter()
-                    .chain(transport)
-                    .chain(forward)
-                    .collect(),
+                headers.into_iter().chain(transport).chain(forward).collect(),
                 "it is for a server with a `url`, and this one has a `command`",
             ),
             (_, Some(_)) => (
-                command
-                    .chain(args)
-                    .chain(env)
-                    .chain(pass_env)
-                    .chain(cwd)
-                    .collect(),
+                command.chain(args).chain(env).chain(pass_env).chain(cwd).collect(),
                 "it is for a server with a `command`, and this one has a `url`",
             ),
         };
@@ -242,15 +203,10 @@ impl Resolver<'_> {
     fn has_faulty_target(&self, place: &Place) -> bool {
         let is_target = |key: &str| matches!(key, "command" | "url");
         self.faults.iter().any(|fault| {
-            fault
-                .place
-                .key_under(place)
-                .is_some_and(|key| match &fault.kind {
-                    FaultKind::UnknownKey { suggestion } => {
-                        suggestion.as_deref().is_some_and(is_target)
-                    }
-                    _ => is_target(key),
-                })
+            fault.place.key_under(place).is_some_and(|key| match &fault.kind {
+                FaultKind::UnknownKey { suggestion } => suggestion.as_deref().is_some_and(is_target),
+                _ => is_target(key),
+            })
         })
     }
 
@@ -258,17 +214,10 @@ impl Resolver<'_> {
         let command = server.command.as_ref();
         StdioTarget {
             program: command.map(|it| self.filled(it)).unwrap_or_default(),
-            args: server
-                .args
-                .iter()
-                .map(|arg| self.text(&arg.value, &arg.place))
-                .collect(),
+            args: server.args.iter().map(|arg| self.text(&arg.value, &arg.place)).collect(),
             env: self.env(&server.env),
             pass_env: self.checked(&server.pass_env, VARIABLE, is_variable),
-            cwd: server
-                .cwd
-                .as_ref()
-                .map(|cwd| PathBuf::from(self.filled(cwd))),
+            cwd: server.cwd.as_ref().map(|cwd| PathBuf::from(self.filled(cwd))),
         }
     }
 
@@ -287,12 +236,7 @@ impl Resolver<'_> {
     fn headers(&mut self, given: &[(Placed<String>, Template)]) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         for (index, (name, value)) in given.iter().enumerate() {
-            self.once(
-                "the header",
-                name,
-                &given[..index],
-                str::eq_ignore_ascii_case,
-            );
+            self.once("the header", name, &given[..index], str::eq_ignore_ascii_case);
             let header = self.header_name(name);
             let text = self.text(value, &name.place);
             match HeaderValue::from_str(&text) {
@@ -300,12 +244,7 @@ impl Resolver<'_> {
                     value.set_sensitive(true);
                     headers.extend(header.map(|header| (header, value)));
                 }
-                Err(_) => self.fault(
-                    &name.place,
-                    FaultKind::Malformed {
-                        expected: HEADER_VALUE,
-                    },
-                ),
+                Err(_) => self.fault(&name.place, FaultKind::Malformed { expected: HEADER_VALUE }),
             }
         }
         headers
@@ -318,18 +257,9 @@ impl Resolver<'_> {
         before: &[(Placed<String>, Template)],
         same: fn(&str, &str) -> bool,
     ) {
-        if let Some((first, _)) = before
-            .iter()
-            .find(|(first, _)| same(&first.value, &name.value))
-        {
+        if let Some((first, _)) = before.iter().find(|(first, _)| same(&first.value, &name.value)) {
             let what = format!("{what} `{}`", name.value);
-            self.fault(
-                &name.place,
-                FaultKind::Duplicate {
-                    what,
-                    first: first.place.clone(),
-                },
-            );
+            self.fault(&name.place, FaultKind::Duplicate { what, first: first.place.clone() });
         }
     }
 
@@ -337,11 +267,7 @@ impl Resolver<'_> {
         let mut forward = Vec::new();
         for name in &server.forward_headers {
             // Otherwise clients could replace what the configuration has fixed.
-            if server
-                .headers
-                .iter()
-                .any(|(set, _)| set.value.eq_ignore_ascii_case(&name.value))
-            {
+            if server.headers.iter().any(|(set, _)| set.value.eq_ignore_ascii_case(&name.value)) {
                 let why = "`headers` sets this header, so clients cannot";
                 self.fault(&name.place, FaultKind::DoesNotApply { why });
             }
@@ -380,12 +306,7 @@ impl Resolver<'_> {
         let faults = self.faults.len();
         let text = self.text(&template.value, &template.place);
         if text.is_empty() && self.faults.len() == faults {
-            self.fault(
-                &template.place,
-                FaultKind::Malformed {
-                    expected: NOT_EMPTY,
-                },
-            );
+            self.fault(&template.place, FaultKind::Malformed { expected: NOT_EMPTY });
         }
         text
     }

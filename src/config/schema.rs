@@ -13,27 +13,19 @@ use crate::settings::{EraChoice, HttpTransport, Limits, Timeouts};
 #[must_use]
 pub fn schema() -> Value {
     let mut schema = table(TOP);
-    schema.insert(
-        "$schema".to_owned(),
-        json!("https://json-schema.org/draft/2020-12/schema"),
-    );
+    schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
     schema.insert("title".to_owned(), json!("shadowcat configuration"));
     Value::Object(schema)
 }
 
 fn table<T>(keys: &[Key<T>]) -> Map<String, Value> {
-    closed(
-        keys.iter()
-            .map(|key| (key.name, with_about(key.about, of(&key.kind)))),
-    )
+    closed(keys.iter().map(|key| (key.name, with_about(key.about, of(&key.kind)))))
 }
 
 fn of<T>(kind: &Kind<T>) -> Map<String, Value> {
     match kind {
         Kind::Flag(_) => object(json!({"type": "boolean"})),
-        Kind::Count(range, _) => {
-            object(json!({"type": "integer", "minimum": range.start(), "maximum": range.end()}))
-        }
+        Kind::Count(range, _) => object(json!({"type": "integer", "minimum": range.start(), "maximum": range.end()})),
         Kind::Address(_) | Kind::AddressOrOff(_) | Kind::Text(_) | Kind::Template(_) => text(),
         Kind::Texts(_) | Kind::Templates(_) => object(json!({"type": "array", "items": text()})),
         Kind::Pairs(_) => object(json!({"type": "object", "additionalProperties": text()})),
@@ -57,10 +49,7 @@ fn limits() -> Map<String, Value> {
         let (min, max) = (number.range.start(), number.range.end());
         let integer = json!({"type": "integer", "minimum": min, "maximum": max});
         let (schema, shown) = if number.is_size() {
-            (
-                json!({"anyOf": [integer, text()]}),
-                values::show_size(default),
-            )
+            (json!({"anyOf": [integer, text()]}), values::show_size(default))
         } else {
             (integer, default.to_string())
         };
@@ -84,12 +73,9 @@ fn timeouts() -> Map<String, Value> {
 }
 
 /// A table that takes these keys and no others.
-fn closed(
-    properties: impl Iterator<Item = (&'static str, Map<String, Value>)>,
-) -> Map<String, Value> {
-    let properties: Map<String, Value> = properties
-        .map(|(name, schema)| (name.to_owned(), Value::Object(schema)))
-        .collect();
+fn closed(properties: impl Iterator<Item = (&'static str, Map<String, Value>)>) -> Map<String, Value> {
+    let properties: Map<String, Value> =
+        properties.map(|(name, schema)| (name.to_owned(), Value::Object(schema))).collect();
     object(json!({"type": "object", "additionalProperties": false, "properties": properties}))
 }
 

@@ -4,10 +4,7 @@
 ///
 /// Case, `-` and `_` count for nothing, so that `bodyBytes` finds `body_bytes`; beyond that, one slip per three
 /// characters (at least one) is forgiven.
-pub(crate) fn suggest<'a>(
-    written: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn suggest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = plain(written);
     candidates
         .into_iter()
@@ -18,8 +15,5 @@ pub(crate) fn suggest<'a>(
 }
 
 fn plain(name: &str) -> String {
-    name.chars()
-        .filter(|c| !matches!(c, '-' | '_'))
-        .flat_map(char::to_lowercase)
-        .collect()
+    name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
 }

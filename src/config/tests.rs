@@ -106,11 +106,7 @@ fn everything_that_can_be_said_arrives() {
     assert_eq!(settings.timeouts.drain, Duration::from_secs(90));
 
     // The order is the file's, not the alphabet's.
-    let names: Vec<&str> = settings
-        .upstreams
-        .iter()
-        .map(|it| it.name.as_str())
-        .collect();
+    let names: Vec<&str> = settings.upstreams.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["web", "fs"]);
     let web = &settings.upstreams[0];
     assert_eq!(http(&settings).url, "https://example.com/mcp?key=hunter2");
@@ -122,9 +118,7 @@ fn everything_that_can_be_said_arrives() {
     assert_eq!(web.connections_max, 3);
     assert_eq!(web.forward_headers, ["x-request-id"]);
 
-    let Target::Stdio(fs) = &settings.upstreams[1].target else {
-        panic!("not a program")
-    };
+    let Target::Stdio(fs) = &settings.upstreams[1].target else { panic!("not a program") };
     assert_eq!(fs.program, "npx");
     assert_eq!(fs.args, ["-y", "--token=hunter2", "/tmp", "${HOME}"]);
     assert_eq!(fs.env[0].0, "KEY");
@@ -231,21 +225,14 @@ fn a_missing_file_is_a_fault_of_that_file() {
     let mut loader = Loader::default();
     loader.toml_file(Path::new("no/such.toml"));
     let faults = loader.finish(&variable).unwrap_err().to_string();
-    assert!(
-        faults.starts_with("no/such.toml: cannot be read: "),
-        "{faults}"
-    );
+    assert!(faults.starts_with("no/such.toml: cannot be read: "), "{faults}");
     assert_eq!(faults.lines().count(), 1, "{faults}");
 }
 
 /// A fault is not reported twice, once as itself and once as what follows from it.
 #[test]
 fn a_misspelt_or_misread_command_is_not_missing_too() {
-    for text in [
-        "servers.x.comand = 'x'",
-        "servers.x.command = 1",
-        "servers.x.url = 1",
-    ] {
+    for text in ["servers.x.comand = 'x'", "servers.x.command = 1", "servers.x.url = 1"] {
         assert_eq!(load(text).unwrap_err().iter().count(), 1, "{text}");
     }
     assert_eq!(load("servers.x.args = 1").unwrap_err().iter().count(), 2);
@@ -262,43 +249,24 @@ fn no_server_is_a_fault() {
 fn unknown_keys_have_suggestions() {
     for (text, place, suggestion) in [
         ("Listen = 1", "1:1: Listen", Some("listen")),
-        (
-            "allowOrigins = 1",
-            "1:1: allowOrigins",
-            Some("allow_origins"),
-        ),
+        ("allowOrigins = 1", "1:1: allowOrigins", Some("allow_origins")),
         ("limit = 1", "1:1: limit", Some("limits")),
-        (
-            "limits.body-bytes = 1",
-            "1:8: limits.body-bytes",
-            Some("body_bytes"),
-        ),
+        ("limits.body-bytes = 1", "1:8: limits.body-bytes", Some("body_bytes")),
         ("sessions = 1", "1:1: sessions", Some("limits.sessions")),
         ("drain = 1", "1:1: drain", Some("timeouts.drain")),
         ("comand = 1", "1:1: comand", None),
-        (
-            "servers.fs.comand = 1",
-            "1:12: servers.fs.comand",
-            Some("command"),
-        ),
+        ("servers.fs.comand = 1", "1:12: servers.fs.comand", Some("command")),
         ("servers.fs.evn = {}", "1:12: servers.fs.evn", Some("env")),
         ("retries = 1", "1:1: retries", None),
         ("\"\" = 1", "1:1: \"\"", None),
         // Columns count characters.
         ("'é'.x = 1", "1:1: \"é\"", None),
-        (
-            "servers.'é'.comand = 1",
-            "1:13: servers.\"é\".comand",
-            Some("command"),
-        ),
+        ("servers.'é'.comand = 1", "1:13: servers.\"é\".comand", Some("command")),
     ] {
         let said = suggestion.map_or(String::new(), |it| format!("; did you mean `{it}`?"));
         let expected = format!("shadowcat.toml:{place}: unknown key{said}");
         let faults = faults(text);
-        assert!(
-            faults.lines().any(|line| line == expected),
-            "{faults}\nlacks\n{expected}"
-        );
+        assert!(faults.lines().any(|line| line == expected), "{faults}\nlacks\n{expected}");
     }
 }
 
@@ -367,31 +335,13 @@ fn every_number_has_a_range() {
     let is_fine = |line: String| load(&with_server(&line)).is_ok();
     for number in Limits::NUMBERS {
         let (name, min, max) = (number.name, *number.range.start(), *number.range.end());
-        assert!(
-            number.range.contains((number.slot)(&mut Limits::default())),
-            "{name}"
-        );
+        assert!(number.range.contains((number.slot)(&mut Limits::default())), "{name}");
         assert!(max <= u32::MAX as usize, "{name}");
         for (value, fine) in [(min, true), (max, true), (min - 1, false), (max + 1, false)] {
-            assert_eq!(
-                is_fine(format!("limits.{name} = {value}")),
-                fine,
-                "{name} = {value}"
-            );
+            assert_eq!(is_fine(format!("limits.{name} = {value}")), fine, "{name} = {value}");
         }
-        for value in [
-            "0",
-            "-1",
-            "1.5",
-            "\"\"",
-            "true",
-            "9223372036854775808",
-            "inf",
-        ] {
-            assert!(
-                !is_fine(format!("limits.{name} = {value}")),
-                "{name} = {value}"
-            );
+        for value in ["0", "-1", "1.5", "\"\"", "true", "9223372036854775808", "inf"] {
+            assert!(!is_fine(format!("limits.{name} = {value}")), "{name} = {value}");
         }
     }
     // What a wait may not be longer than is set as well, to its largest.
@@ -405,59 +355,26 @@ fn every_number_has_a_range() {
     };
     for number in Timeouts::NUMBERS {
         let (name, min, max) = (number.name, *number.range.start(), *number.range.end());
-        assert!(
-            number
-                .range
-                .contains((number.slot)(&mut Timeouts::default())),
-            "{name}"
-        );
+        assert!(number.range.contains((number.slot)(&mut Timeouts::default())), "{name}");
         assert!(!min.is_zero(), "{name}");
         let millisecond = Duration::from_millis(1);
-        for (value, fine) in [
-            (min, true),
-            (max, true),
-            (min - millisecond, false),
-            (max + millisecond, false),
-        ] {
+        for (value, fine) in [(min, true), (max, true), (min - millisecond, false), (max + millisecond, false)] {
             let value = humantime::format_duration(value);
             let line = format!("timeouts.{name} = '{value}'\n{}", outer(name));
             assert_eq!(is_fine(line), fine, "{name} = {value}");
         }
-        for value in [
-            "0",
-            "5",
-            "'0s'",
-            "'5'",
-            "'-5s'",
-            "'infinite'",
-            "'584942417356y'",
-            "1.5",
-        ] {
-            assert!(
-                !is_fine(format!("timeouts.{name} = {value}")),
-                "{name} = {value}"
-            );
+        for value in ["0", "5", "'0s'", "'5'", "'-5s'", "'infinite'", "'584942417356y'", "1.5"] {
+            assert!(!is_fine(format!("timeouts.{name} = {value}")), "{name} = {value}");
         }
     }
 }
 
 #[test]
 fn a_wait_that_another_would_cut_short_is_a_fault() {
-    let nested = |line: &str| {
-        load(&with_server(line))
-            .err()
-            .map(|faults| faults.to_string())
-    };
-    let expected =
-        "shadowcat.toml:1:20: timeouts.request: is 2h, longer than `request_max`, which is 1h";
-    assert_eq!(
-        nested("timeouts.request = \"2h\"").as_deref(),
-        Some(expected)
-    );
-    assert_eq!(
-        nested("timeouts = { request = \"2h\", request_max = \"2h\" }"),
-        None
-    );
+    let nested = |line: &str| load(&with_server(line)).err().map(|faults| faults.to_string());
+    let expected = "shadowcat.toml:1:20: timeouts.request: is 2h, longer than `request_max`, which is 1h";
+    assert_eq!(nested("timeouts.request = \"2h\"").as_deref(), Some(expected));
+    assert_eq!(nested("timeouts = { request = \"2h\", request_max = \"2h\" }"), None);
     // To lower only the outer one is no contradiction: it ends the inner one.
     assert_eq!(nested("timeouts.request_max = \"1m\""), None);
 }
@@ -502,20 +419,14 @@ fn values_must_look_like_what_they_are() {
         ("path = '/a/b.c~d_e-f'", true),
         ("path = '/sse'", false),
         ("path = '/sse'\nhttp_sse = false", true),
-        (
-            "allow_hosts = ['a.example', '10.0.0.1:80', '[::1]:80', '[::1]']",
-            true,
-        ),
+        ("allow_hosts = ['a.example', '10.0.0.1:80', '[::1]:80', '[::1]']", true),
         ("allow_hosts = ['*.example']", false),
         ("allow_hosts = ['http://a.example']", false),
         ("allow_hosts = ['me@a.example']", false),
         ("allow_hosts = ['a.example:']", false),
         ("allow_hosts = ['a.example:x']", false),
         ("allow_hosts = ['']", false),
-        (
-            "allow_origins = ['https://a.example:1', 'vscode-webview://abc']",
-            true,
-        ),
+        ("allow_origins = ['https://a.example:1', 'vscode-webview://abc']", true),
         ("allow_origins = ['https://a.example/']", false),
         ("allow_origins = ['a.example']", false),
         ("allow_origins = ['null']", false),
@@ -526,55 +437,25 @@ fn values_must_look_like_what_they_are() {
         ("servers.''.command = 'x'", false),
         ("servers.x = { command = 'x', url = 'http://h' }", false),
         ("servers.x = { command = 'x', env = { 'A=B' = '' } }", false),
-        (
-            "servers.x = { command = 'x', env = { A = \"\\u0000\" } }",
-            false,
-        ),
+        ("servers.x = { command = 'x', env = { A = \"\\u0000\" } }", false),
         ("servers.x = { command = 'x', args = ['', ''] }", true),
         ("servers.x = { command = 'x', pass_env = [''] }", false),
         ("servers.x = { command = 'x', cwd = '' }", false),
         ("servers.x = { command = 'x', era = 'Modern' }", false),
-        (
-            "servers.x = { command = 'x', max_connections = 10000 }",
-            true,
-        ),
+        ("servers.x = { command = 'x', max_connections = 10000 }", true),
         ("servers.x = { command = 'x', max_connections = 0 }", false),
-        (
-            "servers.x = { command = 'x', max_connections = 10001 }",
-            false,
-        ),
-        (
-            "servers.x = { command = 'x', max_connections = '3' }",
-            false,
-        ),
-        (
-            "servers.x = { url = 'http://h:1/p?q', transport = 'sse' }",
-            true,
-        ),
+        ("servers.x = { command = 'x', max_connections = 10001 }", false),
+        ("servers.x = { command = 'x', max_connections = '3' }", false),
+        ("servers.x = { url = 'http://h:1/p?q', transport = 'sse' }", true),
         ("servers.x = { url = '/p' }", false),
         ("servers.x = { url = 'http://' }", false),
         ("servers.x = { url = 'http://u:p@h/' }", false),
         ("servers.x = { url = 'http://h:99999/' }", false),
-        (
-            "servers.x = { url = 'http://h', headers = { Accept = 'x' } }",
-            false,
-        ),
-        (
-            "servers.x = { url = 'http://h', headers = { a = '1', A = '2' } }",
-            false,
-        ),
-        (
-            "servers.x = { url = 'http://h', forward_headers = ['authorization'] }",
-            true,
-        ),
-        (
-            "servers.x = { url = 'http://h', forward_headers = ['cookie:'] }",
-            false,
-        ),
-        (
-            "servers.x = { url = 'http://h', headers = { a = '1' }, forward_headers = ['A'] }",
-            false,
-        ),
+        ("servers.x = { url = 'http://h', headers = { Accept = 'x' } }", false),
+        ("servers.x = { url = 'http://h', headers = { a = '1', A = '2' } }", false),
+        ("servers.x = { url = 'http://h', forward_headers = ['authorization'] }", true),
+        ("servers.x = { url = 'http://h', forward_headers = ['cookie:'] }", false),
+        ("servers.x = { url = 'http://h', headers = { a = '1' }, forward_headers = ['A'] }", false),
     ] {
         assert_eq!(load(&with_server(line)).is_ok(), fine, "{line}");
     }
@@ -584,18 +465,12 @@ fn values_must_look_like_what_they_are() {
 #[test]
 fn nothing_that_is_printed_shows_a_secret() {
     let settings = load(EVERYTHING).unwrap();
-    assert!(
-        !format!("{settings:?} {settings:#?}").contains("hunter2"),
-        "{settings:?}"
-    );
+    assert!(!format!("{settings:?} {settings:#?}").contains("hunter2"), "{settings:?}");
 
     let mut loader = Loader::default();
     loader.toml("a.toml", &EVERYTHING.replace("${TOKEN}", "hunter2"));
     let config = loader.config_mut();
-    assert!(
-        !format!("{config:?} {config:#?}").contains("hunter2"),
-        "{config:?}"
-    );
+    assert!(!format!("{config:?} {config:#?}").contains("hunter2"), "{config:?}");
 
     let faulty = r#"
         [servers.a]
@@ -608,10 +483,7 @@ fn nothing_that_is_printed_shows_a_secret() {
     "#;
     let faults = load(faulty).unwrap_err();
     assert_eq!(faults.iter().count(), 7, "{faults}");
-    assert!(
-        !format!("{faults} {faults:?}").contains("hunter2"),
-        "{faults}"
-    );
+    assert!(!format!("{faults} {faults:?}").contains("hunter2"), "{faults}");
 }
 
 #[test]

@@ -45,7 +45,11 @@ fn check(settings: &Settings, request: &Request) -> Result<(), ProxyError> {
         (None, _) => Ok(()),
         (Some(origin), None) => {
             let origin = origin.to_str().map_err(|_| ProxyError::Origin)?;
-            if origin_allowed(origin, settings.listen, &settings.allow_origins) { Ok(()) } else { Err(ProxyError::Origin) }
+            if origin_allowed(origin, settings.listen, &settings.allow_origins) {
+                Ok(())
+            } else {
+                Err(ProxyError::Origin)
+            }
         }
         _ => Err(ProxyError::Origin),
     }
@@ -134,7 +138,8 @@ impl Accepts {
 /// The weight of the most specific range that covers a media type.
 fn weight(headers: &HeaderMap, kind: &str, subtype: &str) -> f32 {
     let mut best = (0, 0.0);
-    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    let ranges =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     for range in ranges {
         let mut parts = range.split(';').map(str::trim);
         let Some((range_kind, range_subtype)) = parts.next().and_then(|range| range.split_once('/')) else { continue };
@@ -166,7 +171,12 @@ pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), ProxyError> 
 }
 
 /// Reads a body, bounded in size, in total time, and in the time between two pieces.
-pub(super) async fn read_body(headers: &HeaderMap, mut body: Body, limits: &Limits, timeouts: &Timeouts) -> Result<Bytes, ProxyError> {
+pub(super) async fn read_body(
+    headers: &HeaderMap,
+    mut body: Body,
+    limits: &Limits,
+    timeouts: &Timeouts,
+) -> Result<Bytes, ProxyError> {
     let too_large = || ProxyError::TooLarge(limits.body_bytes);
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limits.body_bytes as u64) {
@@ -225,8 +235,20 @@ mod tests {
             assert!(host(good, &[]), "{good}");
         }
         for bad in [
-            "evil.example", "localhost.evil.example", "evil.example:8080", "localhost.", "127.0.0.1.evil.example", "user@localhost",
-            "localhost:80:80", "localhost:", "[::1", "", "localhost/x", "10.0.0.1", "localhost:x", "[evil]",
+            "evil.example",
+            "localhost.evil.example",
+            "evil.example:8080",
+            "localhost.",
+            "127.0.0.1.evil.example",
+            "user@localhost",
+            "localhost:80:80",
+            "localhost:",
+            "[::1",
+            "",
+            "localhost/x",
+            "10.0.0.1",
+            "localhost:x",
+            "[evil]",
         ] {
             assert!(!host(bad, &[]), "{bad}");
         }
@@ -242,7 +264,15 @@ mod tests {
             assert!(origin(good, LOOPBACK, &[]), "{good}");
             assert!(!origin(good, "192.0.2.1:80", &[]), "{good}");
         }
-        for bad in ["null", "http://evil.example", "http://localhost.evil.example", "file://", "localhost", "http://localhost/x", "http://a@localhost"] {
+        for bad in [
+            "null",
+            "http://evil.example",
+            "http://localhost.evil.example",
+            "file://",
+            "localhost",
+            "http://localhost/x",
+            "http://a@localhost",
+        ] {
             assert!(!origin(bad, LOOPBACK, &[]), "{bad}");
         }
         assert!(origin("https://app.example", LOOPBACK, &["https://app.example"]));

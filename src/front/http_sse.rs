@@ -121,7 +121,11 @@ impl Drop for Client {
 }
 
 /// Takes a message; what answers it comes on the stream.
-pub(super) async fn post(proxy: &Arc<Proxy>, clients: &Clients, request: Request<Body>) -> Result<Response, ProxyError> {
+pub(super) async fn post(
+    proxy: &Arc<Proxy>,
+    clients: &Clients,
+    request: Request<Body>,
+) -> Result<Response, ProxyError> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
     let query = parts.uri.query().unwrap_or_default();

@@ -49,7 +49,9 @@ impl Version {
         let mut values = headers.get_all(headers::PROTOCOL_VERSION).iter();
         match (values.next(), values.next()) {
             (None, _) => Version::Absent,
-            (Some(value), None) => value.to_str().ok().and_then(Revision::parse).map_or(Version::Unknown, Version::Known),
+            (Some(value), None) => {
+                value.to_str().ok().and_then(Revision::parse).map_or(Version::Unknown, Version::Known)
+            }
             _ => Version::Unknown,
         }
     }
@@ -186,7 +188,12 @@ async fn initialize(
     Ok(response)
 }
 
-async fn request(proxy: &Arc<Proxy>, session: &Arc<Session>, accepts: Accepts, message: &Message) -> Result<Response, ProxyError> {
+async fn request(
+    proxy: &Arc<Proxy>,
+    session: &Arc<Session>,
+    accepts: Accepts,
+    message: &Message,
+) -> Result<Response, ProxyError> {
     if let Some(pong) = pong(message) {
         return Ok(one(accepts, pong));
     }

@@ -33,10 +33,8 @@ pub(crate) fn router(proxy: &Arc<Proxy>) -> Router {
             .route("/servers/{name}/messages", post(messages))
             .layer(Extension(Arc::new(Clients::default())));
     }
-    let router = router
-        .fallback(nothing)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(cors(&proxy.settings.allow_origins));
+    let router =
+        router.fallback(nothing).method_not_allowed_fallback(wrong_method).layer(cors(&proxy.settings.allow_origins));
     guard_layer(router, proxy).with_state(Arc::clone(proxy))
 }
 
@@ -114,7 +112,13 @@ async fn sse_named(
     open_sse(&proxy, Some(&name), &clients, &request, &messages)
 }
 
-fn open_sse(proxy: &Arc<Proxy>, name: Option<&str>, clients: &Arc<Clients>, request: &Request, messages: &str) -> Response {
+fn open_sse(
+    proxy: &Arc<Proxy>,
+    name: Option<&str>,
+    clients: &Arc<Clients>,
+    request: &Request,
+    messages: &str,
+) -> Response {
     let server = proxy.server(name).cloned().ok_or(ProxyError::NotFound);
     let opened = server.and_then(|server| http_sse::open(proxy, &server, clients, request, messages));
     opened.unwrap_or_else(|error| reply::refuse(proxy, &error, None)).into_response()

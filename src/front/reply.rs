@@ -39,7 +39,10 @@ pub(super) fn refuse(proxy: &Proxy, error: &ProxyError, id: Option<&RequestId>) 
     if outward.status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
     }
-    if matches!(error, ProxyError::TooLarge(_) | ProxyError::BodyTimeout | ProxyError::BodyBroken | ProxyError::ShuttingDown) {
+    if matches!(
+        error,
+        ProxyError::TooLarge(_) | ProxyError::BodyTimeout | ProxyError::BodyBroken | ProxyError::ShuttingDown
+    ) {
         // What is left of the body, or what would come next, is not worth reading.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -211,7 +214,12 @@ pub(super) fn encode(event: &Event, out: &mut BytesMut) {
 }
 
 /// The stream of what belongs to no request, or of one that is resumed.
-pub(super) fn resumed(proxy: &Arc<Proxy>, reader: StreamReader, ended: tokio_util::sync::CancellationToken, prime: bool) -> Response {
+pub(super) fn resumed(
+    proxy: &Arc<Proxy>,
+    reader: StreamReader,
+    ended: tokio_util::sync::CancellationToken,
+    prime: bool,
+) -> Response {
     struct Reading {
         reader: StreamReader,
         primed: bool,

@@ -263,7 +263,10 @@ impl Pool {
             }
             // Silent: old servers are. But a modern one may have taken long to start, so this is not believed for long.
             Err(UpstreamError::Timeout { .. }) => {
-                tracing::info!(upstream = self.metrics.name(), "Server keeps silent on server/discover: taken to have a handshake");
+                tracing::info!(
+                    upstream = self.metrics.name(),
+                    "Server keeps silent on server/discover: taken to have a handshake"
+                );
                 let until = Some(Instant::now() + SILENCE_VERDICT_FOR);
                 Ok(Known { modern: Modern::LegacyOnly, until })
             }
@@ -289,7 +292,9 @@ impl Pool {
     }
 
     fn http(&self) -> Result<&Arc<HttpUpstream>, UpstreamError> {
-        self.http.as_ref().ok_or_else(|| UpstreamError::Unreachable("its URL or the system's certificates cannot be used".into()))
+        self.http
+            .as_ref()
+            .ok_or_else(|| UpstreamError::Unreachable("its URL or the system's certificates cannot be used".into()))
     }
 
     async fn probe(&self, connection: &Connection, deadline: Instant) -> Result<Verdict, UpstreamError> {
@@ -298,7 +303,8 @@ impl Pool {
             .map_err(|_| UpstreamError::Violation("the question is no message"))?;
         let facts = CallFacts { may_ask: false, wants_log: false, cancellable: false };
         let answered = timeout_at(deadline, async {
-            let mut replies = connection.call(Call { id, message: &question, facts, headers: HeaderMap::new() }).await?;
+            let mut replies =
+                connection.call(Call { id, message: &question, facts, headers: HeaderMap::new() }).await?;
             while let Some(reply) = replies.next().await {
                 let message = reply?;
                 if message.id().is_some() && message.method().is_none() {

@@ -167,7 +167,8 @@ fn properties(schema: &Value, path: &mut Vec<String>, found: &mut Vec<ParamHeade
         path.push(key.clone());
         if let Some(name) = property.get(X_MCP_HEADER) {
             let name = name.as_str().filter(|name| !name.is_empty()).ok_or(IllegalHeader::Name)?;
-            let header = HeaderName::from_bytes(format!("{PARAM_PREFIX}{name}").as_bytes()).map_err(|_| IllegalHeader::Name)?;
+            let header =
+                HeaderName::from_bytes(format!("{PARAM_PREFIX}{name}").as_bytes()).map_err(|_| IllegalHeader::Name)?;
             if !matches!(property.get("type").and_then(Value::as_str), Some("string" | "integer" | "boolean")) {
                 return Err(IllegalHeader::Type);
             }
@@ -242,7 +243,10 @@ mod tests {
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
-            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
         }
         map
     }
@@ -264,15 +268,22 @@ mod tests {
         assert!(matches!(check(&[version, ("mcp-name", "echo")], "echo"), Err(Mismatch::Missing(_))));
         assert!(matches!(check(&[version, method], "echo"), Err(Mismatch::Missing(_))));
         assert!(matches!(check(&[version, method, ("mcp-name", "Echo")], "echo"), Err(Mismatch::Differs(_))));
-        assert!(matches!(check(&[version, method, ("mcp-name", "echo"), ("mcp-name", "echo")], "echo"), Err(Mismatch::Repeated(_))));
+        assert!(matches!(
+            check(&[version, method, ("mcp-name", "echo"), ("mcp-name", "echo")], "echo"),
+            Err(Mismatch::Repeated(_))
+        ));
         assert!(matches!(check(&[version, method, ("mcp-name", "=?base64?*?=")], "echo"), Err(Mismatch::Malformed(_))));
-        assert!(matches!(check(&[version, method, ("mcp-name", "caf\u{e9}")], "caf\u{e9}"), Err(Mismatch::Malformed(_))));
+        assert!(matches!(
+            check(&[version, method, ("mcp-name", "caf\u{e9}")], "caf\u{e9}"),
+            Err(Mismatch::Malformed(_))
+        ));
     }
 
     /// Streamable HTTP › Value Encoding: what is encoded is decoded to the same, and is a legal header.
     #[test]
     fn values_survive_encoding() {
-        for value in ["", "plain", "two words", " edge", "edge\t", "line\r\nbreak", "naïve", "=?base64?eA==?=", "日本"] {
+        for value in ["", "plain", "two words", " edge", "edge\t", "line\r\nbreak", "naïve", "=?base64?eA==?=", "日本"]
+        {
             assert_eq!(decode(&encode(value)).as_deref(), Some(value));
         }
         assert_eq!(encode("plain"), "plain");
@@ -291,9 +302,18 @@ mod tests {
             (json!({ "properties": { "a": { "type": "string", "x-mcp-header": "" } } }), IllegalHeader::Name),
             (json!({ "properties": { "a": { "type": "string", "x-mcp-header": "a b" } } }), IllegalHeader::Name),
             (json!({ "properties": { "a": { "type": "number", "x-mcp-header": "A" } } }), IllegalHeader::Type),
-            (json!({ "properties": { "a": { "type": "string", "x-mcp-header": "A" }, "b": { "type": "string", "x-mcp-header": "a" } } }), IllegalHeader::Duplicate),
-            (json!({ "properties": { "a": { "type": "array", "items": { "type": "string", "x-mcp-header": "A" } } } }), IllegalHeader::Place),
-            (json!({ "anyOf": [{ "properties": { "a": { "type": "string", "x-mcp-header": "A" } } }] }), IllegalHeader::Place),
+            (
+                json!({ "properties": { "a": { "type": "string", "x-mcp-header": "A" }, "b": { "type": "string", "x-mcp-header": "a" } } }),
+                IllegalHeader::Duplicate,
+            ),
+            (
+                json!({ "properties": { "a": { "type": "array", "items": { "type": "string", "x-mcp-header": "A" } } } }),
+                IllegalHeader::Place,
+            ),
+            (
+                json!({ "anyOf": [{ "properties": { "a": { "type": "string", "x-mcp-header": "A" } } }] }),
+                IllegalHeader::Place,
+            ),
         ] {
             assert_eq!(param_headers(&bad), Err(why), "{bad}");
         }

@@ -20,7 +20,11 @@ enum Value {
     /// An integer that fits: by far the most common.
     Integer(i64),
     /// Any other number: sign, digits without zeros at either end, power of ten.
-    Number { negative: bool, digits: Box<str>, exponent: i64 },
+    Number {
+        negative: bool,
+        digits: Box<str>,
+        exponent: i64,
+    },
     Text(Box<str>),
 }
 
@@ -126,10 +130,18 @@ mod tests {
     /// Ids compare by value, whatever their spelling, and a string is never a number (Basic › Requests).
     #[test]
     fn equal_by_value_and_type() {
-        for (a, b) in [("1", "1.0"), ("100", "1e2"), ("0", "-0"), ("0", "0.0e9"), ("\"a\"", "\"\\u0061\""), ("1.50", "15e-1")] {
+        for (a, b) in
+            [("1", "1.0"), ("100", "1e2"), ("0", "-0"), ("0", "0.0e9"), ("\"a\"", "\"\\u0061\""), ("1.50", "15e-1")]
+        {
             assert_eq!(id(a), id(b), "{a} {b}");
         }
-        for (a, b) in [("1", "\"1\""), ("1", "-1"), ("9007199254740993", "9007199254740992"), ("18446744073709551616", "18446744073709551617"), ("1e400", "1e401")] {
+        for (a, b) in [
+            ("1", "\"1\""),
+            ("1", "-1"),
+            ("9007199254740993", "9007199254740992"),
+            ("18446744073709551616", "18446744073709551617"),
+            ("1e400", "1e401"),
+        ] {
             assert_ne!(id(a), id(b), "{a} {b}");
         }
     }

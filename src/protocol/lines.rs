@@ -37,13 +37,7 @@ pub enum LineError {
 impl Lines {
     /// Framing with lines of at most `line_bytes_max` bytes, not counting the line end.
     pub fn new(line_bytes_max: usize) -> Lines {
-        Lines {
-            line_bytes_max,
-            buffer: BytesMut::new(),
-            searched: 0,
-            at_start: true,
-            skipping: false,
-        }
+        Lines { line_bytes_max, buffer: BytesMut::new(), searched: 0, at_start: true, skipping: false }
     }
 
     /// Where to read into, by appending only: `reader.read_buf(lines.buffer())`. It has room for 8 KiB at least.
@@ -136,9 +130,7 @@ impl Lines {
     }
 
     fn too_long(&self) -> LineError {
-        LineError::TooLong {
-            bytes_max: self.line_bytes_max,
-        }
+        LineError::TooLong { bytes_max: self.line_bytes_max }
     }
 }
 

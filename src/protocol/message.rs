@@ -148,13 +148,20 @@ impl Message {
         let kind = match (found.method, id_kind, found.result, found.error) {
             (Some((_, ValueKind::String)), None, None, None) => Kind::Notification,
             (Some((_, ValueKind::String)), Some(ValueKind::String | ValueKind::Number), None, None) => Kind::Request,
-            (Some((_, ValueKind::String)), Some(_), None, None) => return Err(shape("`id` must be a string or a number")),
+            (Some((_, ValueKind::String)), Some(_), None, None) => {
+                return Err(shape("`id` must be a string or a number"));
+            }
             (None, Some(ValueKind::String | ValueKind::Number), Some(_), None) => Kind::Result,
             // An error may come without an id, or with null, when the request's own could not be read.
-            (None, None | Some(ValueKind::String | ValueKind::Number | ValueKind::Null), None, Some((_, ValueKind::Object))) => {
-                Kind::Error
+            (
+                None,
+                None | Some(ValueKind::String | ValueKind::Number | ValueKind::Null),
+                None,
+                Some((_, ValueKind::Object)),
+            ) => Kind::Error,
+            (Some((_, ValueKind::String)), ..) => {
+                return Err(shape("a message with `method` has no `result` or `error`"));
             }
-            (Some((_, ValueKind::String)), ..) => return Err(shape("a message with `method` has no `result` or `error`")),
             (Some(_), ..) => return Err(shape("`method` must be a string")),
             (None, _, Some(_), Some(_)) => return Err(shape("a response has `result` or `error`, not both")),
             (None, _, None, None) => return Err(shape("one of `method`, `result` and `error` must be there")),

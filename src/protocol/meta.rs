@@ -51,9 +51,13 @@ impl Envelope {
         };
         match message.meta(CLIENT_CAPABILITIES) {
             None => Envelope::Broken("`_meta` lacks io.modelcontextprotocol/clientCapabilities"),
-            Some(json) if !json.starts_with('{') => Envelope::Broken("io.modelcontextprotocol/clientCapabilities must be an object"),
+            Some(json) if !json.starts_with('{') => {
+                Envelope::Broken("io.modelcontextprotocol/clientCapabilities must be an object")
+            }
             Some(_) => match message.meta(CLIENT_INFO) {
-                Some(json) if !json.starts_with('{') => Envelope::Broken("io.modelcontextprotocol/clientInfo must be an object"),
+                Some(json) if !json.starts_with('{') => {
+                    Envelope::Broken("io.modelcontextprotocol/clientInfo must be an object")
+                }
                 _ => Envelope::Complete(version),
             },
         }

@@ -36,26 +36,17 @@ pub struct Event {
 impl Event {
     /// An event of the default type that carries `data` and no id.
     pub fn new(data: Bytes) -> Event {
-        Event {
-            data,
-            ..Event::default()
-        }
+        Event { data, ..Event::default() }
     }
 
     /// An event that carries nothing but a cursor: `id` and empty data (MCP 2025-11-25, Transports › Streamable HTTP).
     pub fn priming(id: Bytes) -> Event {
-        Event {
-            id: Some(id),
-            ..Event::default()
-        }
+        Event { id: Some(id), ..Event::default() }
     }
 
     /// The JSON-RPC message in this event. `None` for other event types, and for empty data (a priming event).
     pub fn message(&self) -> Option<&Bytes> {
-        let default_type = self
-            .event
-            .as_deref()
-            .is_none_or(|event| event == b"message");
+        let default_type = self.event.as_deref().is_none_or(|event| event == b"message");
         (default_type && !self.data.is_empty()).then_some(&self.data)
     }
 }
@@ -208,15 +199,8 @@ impl Decoder {
         }
         let end = memchr::memchr2(b'\n', b'\r', input);
         let length = self.partial_line.len() + end.unwrap_or(input.len());
-        if length
-            > self
-                .event_bytes_max
-                .max(FIELD_BYTES_MAX)
-                .saturating_add(FIELD_NAME_BYTES_MAX)
-        {
-            return Err(DecodeError::EventTooLarge {
-                bytes_max: self.event_bytes_max,
-            });
+        if length > self.event_bytes_max.max(FIELD_BYTES_MAX).saturating_add(FIELD_NAME_BYTES_MAX) {
+            return Err(DecodeError::EventTooLarge { bytes_max: self.event_bytes_max });
         }
         let Some(end) = end else {
             self.partial_line.extend_from_slice(input);
@@ -251,9 +235,7 @@ impl Decoder {
         match name {
             b"data" => {
                 if self.block.data.bytes_with(&value) > self.event_bytes_max {
-                    return Err(DecodeError::EventTooLarge {
-                        bytes_max: self.event_bytes_max,
-                    });
+                    return Err(DecodeError::EventTooLarge { bytes_max: self.event_bytes_max });
                 }
                 self.block.data.append(value);
             }
@@ -279,22 +261,12 @@ impl Decoder {
     }
 
     fn end_block(&mut self) -> Option<Event> {
-        let Block {
-            id,
-            event,
-            data,
-            retry,
-        } = mem::take(&mut self.block);
+        let Block { id, event, data, retry } = mem::take(&mut self.block);
         if id.is_some() {
             self.last_event_id.clone_from(&id);
         }
         let data = data.finish()?;
-        Some(Event {
-            id,
-            event,
-            data,
-            retry,
-        })
+        Some(Event { id, event, data, retry })
     }
 }
 
@@ -304,10 +276,8 @@ impl Decoder {
 ///
 /// The id or the type cannot be expressed: `out` is then unchanged.
 pub fn encode(event: &Event, out: &mut BytesMut) -> Result<(), EncodeError> {
-    let unfit = |text: &Option<Bytes>| {
-        text.as_deref()
-            .is_some_and(|text| memchr::memchr3(b'\r', b'\n', 0, text).is_some())
-    };
+    let unfit =
+        |text: &Option<Bytes>| text.as_deref().is_some_and(|text| memchr::memchr3(b'\r', b'\n', 0, text).is_some());
     if unfit(&event.id) {
         return Err(EncodeError::Id);
     }
@@ -342,13 +312,8 @@ pub fn encode_retry(time: Duration, out: &mut BytesMut) {
 
 /// Whether a `Content-Type` announces an event stream: case and parameters do not matter.
 pub fn is_event_stream(content_type: &[u8]) -> bool {
-    let essence = content_type
-        .split(|&byte| byte == b';')
-        .next()
-        .unwrap_or_default();
-    essence
-        .trim_ascii()
-        .eq_ignore_ascii_case(b"text/event-stream")
+    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// An event that has no representation on the wire.
@@ -444,11 +409,8 @@ fn parse_retry(value: &[u8]) -> Option<Duration> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let millis = value.iter().fold(0_u64, |millis, digit| {
-        millis
-            .saturating_mul(10)
-            .saturating_add(u64::from(digit - b'0'))
-    });
+    let millis =
+        value.iter().fold(0_u64, |millis, digit| millis.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
     Some(Duration::from_millis(millis))
 }
 

@@ -128,10 +128,12 @@ impl ProxyError {
     pub(crate) fn blame(&self) -> (&'static str, &'static str) {
         let reason = self.outward().error.reason;
         match self {
-            ProxyError::Upstream { error, .. } | ProxyError::Pool(PoolError::Create(error)) => ("upstream", error.kind()),
-            ProxyError::Pool(_) | ProxyError::ShuttingDown | ProxyError::Session(SessionError::TooMany | SessionError::NoRandomness) => {
-                ("proxy", reason)
+            ProxyError::Upstream { error, .. } | ProxyError::Pool(PoolError::Create(error)) => {
+                ("upstream", error.kind())
             }
+            ProxyError::Pool(_)
+            | ProxyError::ShuttingDown
+            | ProxyError::Session(SessionError::TooMany | SessionError::NoRandomness) => ("proxy", reason),
             _ => ("client", reason),
         }
     }
@@ -139,7 +141,11 @@ impl ProxyError {
     /// The row of the table.
     pub(crate) fn outward(&self) -> Outward {
         let text = self.to_string();
-        let row = |status, code, reason| Outward { status, error: RpcError::new(code, reason, text.clone()), retry_after: None };
+        let row = |status, code, reason| Outward {
+            status,
+            error: RpcError::new(code, reason, text.clone()),
+            retry_after: None,
+        };
         let bad = |code, reason| row(StatusCode::BAD_REQUEST, code, reason);
         let later = |code, reason, seconds| Outward {
             retry_after: Some(seconds),
@@ -168,9 +174,8 @@ impl ProxyError {
             },
             ProxyError::Pool(PoolError::Timeout) => later(code::OVERLOADED, "no_connection_free", 1),
             ProxyError::Pool(PoolError::QueueFull) => later(code::OVERLOADED, "queue_full", 1),
-            ProxyError::Pool(PoolError::Closed | PoolError::Create(UpstreamError::Closed)) | ProxyError::ShuttingDown => {
-                later(code::SHUTTING_DOWN, "shutting_down", 5)
-            }
+            ProxyError::Pool(PoolError::Closed | PoolError::Create(UpstreamError::Closed))
+            | ProxyError::ShuttingDown => later(code::SHUTTING_DOWN, "shutting_down", 5),
             ProxyError::Pool(PoolError::Create(error)) => later(code::UPSTREAM_UNAVAILABLE, error.kind(), 5),
             ProxyError::Upstream { error, repeatable } => upstream(error, *repeatable),
             ProxyError::Mismatch(_) => bad(code::HEADER_MISMATCH, "header_mismatch"),

@@ -106,7 +106,8 @@ impl Proxy {
         let session = self.sessions.open(connection, limits, timeouts, server.metrics.clone())?;
         let mut unless_opened = EndUnlessOpened { sessions: &self.sessions, session: &session, armed: true };
 
-        let mut exchange = self.begin(&session, request, HeaderMap::new()).await.inspect_err(|_| server.pool.start_failed())?;
+        let mut exchange =
+            self.begin(&session, request, HeaderMap::new()).await.inspect_err(|_| server.pool.start_failed())?;
         let deadline = since + timeouts.start;
         let answer = loop {
             let output = tokio::select! {
@@ -172,11 +173,7 @@ impl Proxy {
         let (relay, upstream) = translate(Era::Legacy, request, connection)?;
         let cancellable = request.known() != Some(Known::Initialize);
         let call = session.begin_call(relay.client_id(), relay.upstream_id(), cancellable)?;
-        let facts = CallFacts {
-            may_ask: request.known().is_none_or(Known::may_ask),
-            wants_log: true,
-            cancellable,
-        };
+        let facts = CallFacts { may_ask: request.known().is_none_or(Known::may_ask), wants_log: true, cancellable };
         let call_up = Call { id: relay.upstream_id(), message: &upstream, facts, headers };
         let repeatable = request.known().is_some_and(Known::safe_to_repeat);
         let replies = connection.call(call_up).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
@@ -217,11 +214,7 @@ impl Proxy {
             None => server.tools.mirror(&connection, request, patience).await?,
         };
         let (relay, upstream) = translate(Era::Modern, request, &connection)?;
-        let facts = CallFacts {
-            may_ask: false,
-            wants_log: request.meta(meta::LOG_LEVEL).is_some(),
-            cancellable: true,
-        };
+        let facts = CallFacts { may_ask: false, wants_log: request.meta(meta::LOG_LEVEL).is_some(), cancellable: true };
         let call = Call { id: relay.upstream_id(), message: &upstream, facts, headers };
         let repeatable = request.known().is_some_and(Known::safe_to_repeat);
         let replies = connection.call(call).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
@@ -330,7 +323,11 @@ fn translate(era: Era, request: &Message, connection: &Connection) -> Result<(Re
 }
 
 fn legacy_versions() -> Vec<String> {
-    Revision::ALL.iter().filter(|revision| revision.era() == Era::Legacy).map(|revision| revision.as_str().to_owned()).collect()
+    Revision::ALL
+        .iter()
+        .filter(|revision| revision.era() == Era::Legacy)
+        .map(|revision| revision.as_str().to_owned())
+        .collect()
 }
 
 /// The version in the result of a handshake.

@@ -239,7 +239,8 @@ mod tests {
     /// 2026-07-28, Streamable HTTP › Schema Extension: one malformed definition does not take the others along.
     #[test]
     fn tools_with_illegal_annotations_are_left_out() {
-        let good = r#"{"name":"good", "inputSchema":{"properties":{"a":{"type":"string","x-mcp-header":"A"}}},"n":1.10}"#;
+        let good =
+            r#"{"name":"good", "inputSchema":{"properties":{"a":{"type":"string","x-mcp-header":"A"}}},"n":1.10}"#;
         let bad = r#"{"name":"bad","inputSchema":{"properties":{"a":{"type":"number","x-mcp-header":"A"}}}}"#;
         let text = |tools: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"tools":[{tools}],"ttlMs":0}}}}"#);
         let parse = |text: String| Message::parse(Bytes::from(text), 64).unwrap();

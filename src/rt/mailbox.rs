@@ -182,7 +182,10 @@ mod tests {
         assert!(matches!(writer.push(4, 1), Err(PushError::Full(4))));
         writer.finish(5, 1);
         assert!(matches!(writer.push(6, 1), Err(PushError::Gone)));
-        assert_eq!((reader.next().await, reader.next().await, reader.next().await, reader.next().await), (Some(2), Some(3), Some(5), None));
+        assert_eq!(
+            (reader.next().await, reader.next().await, reader.next().await, reader.next().await),
+            (Some(2), Some(3), Some(5), None)
+        );
     }
 
     #[tokio::test]

@@ -47,10 +47,7 @@ impl Signals {
     ///
     /// Outside a tokio runtime with its I/O driver enabled.
     pub(crate) fn listen() -> io::Result<Self> {
-        Ok(Signals {
-            source: Source::listen()?,
-            drained: false,
-        })
+        Ok(Signals { source: Source::listen()?, drained: false })
     }
 
     /// Waits for a signal and passes it on: the first one cancels `drain`, each further one `stop`.
@@ -83,10 +80,7 @@ struct Source {
 impl Source {
     fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Source {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        Ok(Source { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
     async fn recv(&mut self) -> Signal {

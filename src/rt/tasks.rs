@@ -107,11 +107,7 @@ impl Tasks {
     /// # Panics
     ///
     /// Outside a tokio runtime, as `tokio::spawn` does.
-    pub(crate) fn spawn(
-        &self,
-        name: &'static str,
-        future: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(crate) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         let Some(entry) = self.enter(name) else {
             debug!(task = name, "Task refused after close");
             return;
@@ -159,12 +155,7 @@ impl Tasks {
 
     /// The names of the live tasks, oldest first. A name occurs once per task.
     pub(crate) fn live(&self) -> Vec<&'static str> {
-        self.inner
-            .table()
-            .live
-            .values()
-            .map(|row| row.name)
-            .collect()
+        self.inner.table().live.values().map(|row| row.name).collect()
     }
 
     /// How many tasks have panicked.
@@ -190,15 +181,7 @@ impl Tasks {
             table
                 .live
                 .values()
-                .map(|row| {
-                    (
-                        Survivor {
-                            name: row.name,
-                            age: row.started.elapsed(),
-                        },
-                        row.abort.clone(),
-                    )
-                })
+                .map(|row| (Survivor { name: row.name, age: row.started.elapsed() }, row.abort.clone()))
                 .collect::<Vec<_>>()
         };
         // Aborting may drop the task here and now, which takes the lock: so only after it was given back.
@@ -220,18 +203,8 @@ impl Tasks {
         }
         let id = table.next;
         table.next += 1;
-        table.live.insert(
-            id,
-            Row {
-                name,
-                started: Instant::now(),
-                abort: None,
-            },
-        );
-        Some(Entry {
-            inner: Arc::clone(&self.inner),
-            id,
-        })
+        table.live.insert(id, Row { name, started: Instant::now(), abort: None });
+        Some(Entry { inner: Arc::clone(&self.inner), id })
     }
 }
 

@@ -60,13 +60,7 @@ pub(crate) enum ResumeError {
 impl Backlog {
     /// An empty backlog; `stream` is unique in the session and never used again.
     pub(crate) fn new(stream: u32, bounds: Bounds) -> Backlog {
-        Backlog {
-            stream,
-            bounds,
-            kept: VecDeque::new(),
-            kept_bytes: 0,
-            issued: 0,
-        }
+        Backlog { stream, bounds, kept: VecDeque::new(), kept_bytes: 0, issued: 0 }
     }
 
     /// Issues an id for `payload`, the data of an event, and keeps the event as far as the bounds allow.
@@ -82,16 +76,11 @@ impl Backlog {
             self.kept_bytes = 0;
             return self.last();
         }
-        while self.kept.len() >= self.bounds.events
-            || self.kept_bytes + payload.len() > self.bounds.bytes
-        {
+        while self.kept.len() >= self.bounds.events || self.kept_bytes + payload.len() > self.bounds.bytes {
             self.drop_oldest();
         }
         self.kept_bytes += payload.len();
-        self.kept.push_back(Kept {
-            payload: Bytes::copy_from_slice(payload),
-            since: now,
-        });
+        self.kept.push_back(Kept { payload: Bytes::copy_from_slice(payload), since: now });
         self.last()
     }
 
@@ -101,10 +90,7 @@ impl Backlog {
     ///
     /// [`ResumeError::Gap`] if one of them was dropped, [`ResumeError::Unknown`] if `id` is of another stream or lies in
     /// the future.
-    pub(crate) fn after(
-        &self,
-        id: EventId,
-    ) -> Result<impl Iterator<Item = (EventId, Bytes)>, ResumeError> {
+    pub(crate) fn after(&self, id: EventId) -> Result<impl Iterator<Item = (EventId, Bytes)>, ResumeError> {
         if id.stream != self.stream || id.number > self.issued {
             return Err(ResumeError::Unknown);
         }
@@ -119,10 +105,7 @@ impl Backlog {
 
     /// The place before the first event: the id of a priming event.
     pub(crate) fn start(&self) -> EventId {
-        EventId {
-            stream: self.stream,
-            number: 0,
-        }
+        EventId { stream: self.stream, number: 0 }
     }
 
     /// The place before the oldest event that is kept.
@@ -132,10 +115,7 @@ impl Backlog {
 
     /// The id of the last event that was issued, or [`start`](Backlog::start).
     pub(crate) fn last(&self) -> EventId {
-        EventId {
-            stream: self.stream,
-            number: self.issued,
-        }
+        EventId { stream: self.stream, number: self.issued }
     }
 
     /// Drops what has been kept for long enough. [`push`](Backlog::push) does this too; a stream on which nothing
@@ -168,10 +148,7 @@ impl EventId {
             return None;
         }
         let (stream, number) = std::str::from_utf8(text).ok()?.split_once('-')?;
-        Some(EventId {
-            stream: parse_number(stream)?,
-            number: parse_number(number)?,
-        })
+        Some(EventId { stream: parse_number(stream)?, number: parse_number(number)? })
     }
 
     /// The text, for an SSE event.

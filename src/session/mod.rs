@@ -243,11 +243,6 @@ impl Sessions {
         }
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        lock(&self.table).len()
-    }
-
     /// Ends the sessions that nobody uses, and drops old events of the others.
     pub(crate) fn sweep(&self, timeouts: &Timeouts) {
         let all: Vec<_> = lock(&self.table).values().cloned().collect();
@@ -371,7 +366,8 @@ impl Session {
     /// The server takes a question back: the client's copy of the news, if the question was open.
     pub(crate) fn withdraw(&self, notification: &Message, server_id: &RequestId) -> Option<Message> {
         let mut questions = lock(&self.questions);
-        let name = questions.open.iter().find(|(_, question)| question.server_id == *server_id).map(|(name, _)| *name)?;
+        let name =
+            questions.open.iter().find(|(_, question)| question.server_id == *server_id).map(|(name, _)| *name)?;
         questions.open.remove(&name);
         Some(notification.edit().param(meta::REQUEST_ID, &name.to_string()).finish())
     }

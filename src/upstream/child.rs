@@ -159,22 +159,12 @@ impl Child {
             return Err(SpawnError::Stopping);
         }
         // From here on a return kills the process: `Process` does so when it is dropped.
-        let mut process = Process {
-            child: command::start(target)?,
-            reaped: false,
-        };
+        let mut process = Process { child: command::start(target)?, reaped: false };
         let pid = process.child.id();
-        let pipes = (
-            process.child.stdin().take(),
-            process.child.stdout().take(),
-            process.child.stderr().take(),
-        );
+        let pipes = (process.child.stdin().take(), process.child.stdout().take(), process.child.stderr().take());
         let (Some(pid), (Some(stdin), Some(stdout), Some(stderr))) = (pid, pipes) else {
             let source = io::Error::other("the process has no pipes");
-            return Err(SpawnError::Other {
-                program: target.program.clone(),
-                source,
-            });
+            return Err(SpawnError::Other { program: target.program.clone(), source });
         };
 
         let span = info_span!("child", upstream = name, pid);
@@ -196,17 +186,7 @@ impl Child {
         tasks.spawn("child-owner", owner.run(pid).instrument(span.clone()));
         let pump = stderr::pump(stderr, Arc::clone(&tail), events, exited.clone());
         tasks.spawn("child-stderr", pump.instrument(span));
-        Ok((
-            Child {
-                pid,
-                process,
-                order,
-                exited,
-                tail,
-            },
-            stdin,
-            stdout,
-        ))
+        Ok((Child { pid, process, order, exited, tail }, stdin, stdout))
     }
 
     /// Its process id, for the log. It may belong to another process once the child has ended.
@@ -243,22 +223,12 @@ impl Child {
     pub(crate) async fn stopped(&self) -> Exit {
         let mut exited = self.exited.clone();
         // The owner publishes when it is dropped, too: there is always a value before the sender is gone.
-        exited
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|exit| *exit)
-            .unwrap_or(Exit::Unknown)
+        exited.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Unknown)
     }
 
-    /// The last 64 KiB of its stderr so far, control characters escaped. For the operator's log; never for a client,
-    /// since a server may print anything there.
-    pub(crate) fn stderr_tail(&self) -> String {
-        self.tail.text()
-    }
-
-    /// As [`Child::stderr_tail`], but complete: waits for the exit, and for what was in the pipe by then. For saying why
-    /// a child that has ended did so.
+    /// The last 64 KiB of its stderr, control characters escaped; waits for the exit, and for what was in the pipe by
+    /// then. For the operator's log, to say why a child that has ended did so; never for a client, since a server may
+    /// print anything there.
     pub(crate) async fn last_words(&self) -> String {
         self.tail.complete().await;
         self.tail.text()

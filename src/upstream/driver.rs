@@ -31,8 +31,8 @@ pub(crate) trait Pipe: Send + 'static {
     fn unwrite(&mut self, id: i64) -> bool;
     /// Bytes queued for writing.
     fn queued(&self) -> usize;
-    /// Ends the connection and waits until nothing is left of it.
-    fn close(self) -> impl Future<Output = ()> + Send;
+    /// Ends the connection, for the reason given, and waits until nothing is left of it.
+    fn close(self, why: UpstreamError) -> impl Future<Output = ()> + Send;
 }
 
 /// What a [`Pipe`] has to report.
@@ -296,7 +296,7 @@ impl<P: Pipe> Driver<P> {
             call.replies.finish(Err(why.clone().with_sent(call.sent)), 0);
         }
         drop(self.standing);
-        self.pipe.close().await;
+        self.pipe.close(why).await;
     }
 
     async fn serve(&mut self) -> UpstreamError {
@@ -413,7 +413,10 @@ impl<P: Pipe> Driver<P> {
             Kind::Request if message.known() == Some(Known::Ping) => {
                 // The proxy is the client here, and it is alive (2025-11-25, Ping).
                 if let Some(id) = message.id() {
-                    self.pipe.write(None, Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_json())));
+                    self.pipe.write(
+                        None,
+                        Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_json())),
+                    );
                 }
                 None
             }
@@ -438,7 +441,8 @@ impl<P: Pipe> Driver<P> {
 
     fn answer(&mut self, message: Message) {
         // Only the spelling that we sent is ours: `"1"` or `1.0` answers nothing.
-        let Some(id) = message.id().filter(|id| id.as_json().bytes().all(|b| b.is_ascii_digit())).and_then(|id| id.as_integer())
+        let Some(id) =
+            message.id().filter(|id| id.as_json().bytes().all(|b| b.is_ascii_digit())).and_then(|id| id.as_integer())
         else {
             self.metrics.dropped("unknown_answer");
             return;

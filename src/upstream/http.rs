@@ -134,39 +134,18 @@ impl HttpClient {
     ///
     /// `url` has no host, or a scheme other than `http` and `https`; or it has `https`, and the system's certificates
     /// cannot be read.
-    pub(crate) fn new<E>(
-        url: &Uri,
-        limits: &Limits,
-        timeouts: &Timeouts,
-        executor: E,
-    ) -> io::Result<HttpClient>
+    pub(crate) fn new<E>(url: &Uri, limits: &Limits, timeouts: &Timeouts, executor: E) -> io::Result<HttpClient>
     where
-        E: hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        E: hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> + Clone + Send + Sync + 'static,
     {
         let origin = Origin::of(url).ok_or(io::ErrorKind::InvalidInput)?;
         let connector = Connector::new(tls(origin.https)?, timeouts.connect);
-        Ok(HttpClient::build(
-            origin, connector, limits, timeouts, executor,
-        ))
+        Ok(HttpClient::build(origin, connector, limits, timeouts, executor))
     }
 
-    fn build<E>(
-        origin: Origin,
-        connector: Connector,
-        limits: &Limits,
-        timeouts: &Timeouts,
-        executor: E,
-    ) -> HttpClient
+    fn build<E>(origin: Origin, connector: Connector, limits: &Limits, timeouts: &Timeouts, executor: E) -> HttpClient
     where
-        E: hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        E: hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> + Clone + Send + Sync + 'static,
     {
         let client = legacy::Builder::new(executor)
             .pool_idle_timeout(timeouts.upstream_keepalive)
@@ -180,16 +159,8 @@ impl HttpClient {
             .retry_canceled_requests(true)
             .set_host(true)
             .build(connector);
-        let waits = Waits {
-            body_idle: timeouts.upstream_body_idle,
-            sse_idle: timeouts.upstream_sse_idle,
-        };
-        HttpClient {
-            client,
-            origin,
-            waits,
-            message_bytes: limits.message_bytes,
-        }
+        let waits = Waits { body_idle: timeouts.upstream_body_idle, sse_idle: timeouts.upstream_sse_idle };
+        HttpClient { client, origin, waits, message_bytes: limits.message_bytes }
     }
 
     /// Sends one request, and returns once the body's kind is known; a JSON body is then complete.
@@ -219,9 +190,7 @@ impl HttpClient {
         *request.method_mut() = method;
         *request.uri_mut() = url.clone();
         *request.headers_mut() = headers;
-        request
-            .headers_mut()
-            .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 
         let connection = capture_connection(&mut request);
         // It is set right before a request is handed to a connection.
@@ -237,14 +206,8 @@ impl HttpClient {
             Err(_) => return Err(HttpError::Timeout { sent: connected() }),
         };
         let (head, body) = response.into_parts();
-        let body = self
-            .read_body(head.status, &head.headers, body, deadline)
-            .await?;
-        Ok(Response {
-            status: head.status,
-            headers: head.headers,
-            body,
-        })
+        let body = self.read_body(head.status, &head.headers, body, deadline).await?;
+        Ok(Response { status: head.status, headers: head.headers, body })
     }
 
     async fn read_body(
@@ -255,13 +218,10 @@ impl HttpClient {
         deadline: Instant,
     ) -> Result<Body, HttpError> {
         use StatusCode as S;
-        if matches!(status, S::ACCEPTED | S::NO_CONTENT | S::RESET_CONTENT) || body.is_end_stream()
-        {
+        if matches!(status, S::ACCEPTED | S::NO_CONTENT | S::RESET_CONTENT) || body.is_end_stream() {
             return Ok(Body::Empty);
         }
-        let content_type = headers
-            .get(CONTENT_TYPE)
-            .map_or(&b""[..], HeaderValue::as_bytes);
+        let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let plain = is_unencoded(headers);
         if status.is_success() && !plain {
             return Err(Violation::ContentEncoding.into());
@@ -270,14 +230,9 @@ impl HttpClient {
             let body = SseBody::new(body, self.message_bytes, self.waits.sse_idle);
             return Ok(Body::Sse(Box::new(body)));
         }
-        let patience = Patience {
-            idle: self.waits.body_idle,
-            deadline,
-        };
+        let patience = Patience { idle: self.waits.body_idle, deadline };
         if plain && is_json(content_type) {
-            return Ok(Body::Json(
-                collect(&mut body, self.message_bytes, patience).await?,
-            ));
+            return Ok(Body::Json(collect(&mut body, self.message_bytes, patience).await?));
         }
         if status.is_success() {
             // Some answer a notification with 200 and a body that only turns out to be empty.
@@ -286,20 +241,14 @@ impl HttpClient {
                 None => Ok(Body::Empty),
             };
         }
-        let start = if plain {
-            snippet(&mut body, patience).await
-        } else {
-            Bytes::new()
-        };
+        let start = if plain { snippet(&mut body, patience).await } else { Bytes::new() };
         Ok(Body::Other(start))
     }
 }
 
 impl fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient")
-            .field("origin", &self.origin)
-            .finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
@@ -349,9 +298,7 @@ impl SseBody {
                 self.silent_until = None;
                 return Ok(Some(item.map_err(Violation::from)?));
             }
-            let silent_until = *self
-                .silent_until
-                .get_or_insert_with(|| Instant::now() + self.idle);
+            let silent_until = *self.silent_until.get_or_insert_with(|| Instant::now() + self.idle);
             match timeout_at(silent_until, self.body.frame()).await {
                 Ok(Some(Ok(frame))) => {
                     self.silent_until = None;
@@ -368,6 +315,7 @@ impl SseBody {
 
 impl HttpError {
     /// Whether it is certain that the upstream has seen nothing of the request.
+    #[cfg(test)]
     pub(crate) fn is_unsent(&self) -> bool {
         match self {
             HttpError::Unsent(_) | HttpError::OtherOrigin => true,
@@ -406,10 +354,7 @@ impl Origin {
             Some(scheme) if *scheme == Scheme::HTTP => false,
             _ => return None,
         };
-        let host = url
-            .host()
-            .filter(|host| !host.is_empty())?
-            .to_ascii_lowercase();
+        let host = url.host().filter(|host| !host.is_empty())?.to_ascii_lowercase();
         let port = url.port_u16().unwrap_or(if https { 443 } else { 80 });
         Some(Origin { https, host, port })
     }
@@ -462,11 +407,7 @@ struct Patience {
 }
 
 /// All of the body, or an error.
-async fn collect(
-    body: &mut Incoming,
-    bytes_max: usize,
-    patience: Patience,
-) -> Result<Bytes, HttpError> {
+async fn collect(body: &mut Incoming, bytes_max: usize, patience: Patience) -> Result<Bytes, HttpError> {
     let too_large = HttpError::Protocol(Violation::TooLarge { bytes_max });
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large);
@@ -520,28 +461,18 @@ impl Collected {
             self.first = piece;
             return;
         }
-        self.joined
-            .extend_from_slice(&std::mem::take(&mut self.first));
+        self.joined.extend_from_slice(&std::mem::take(&mut self.first));
         self.joined.extend_from_slice(&piece);
     }
 
     fn finish(self) -> Bytes {
-        if self.joined.is_empty() {
-            self.first
-        } else {
-            self.joined.freeze()
-        }
+        if self.joined.is_empty() { self.first } else { self.joined.freeze() }
     }
 }
 
 fn is_json(content_type: &[u8]) -> bool {
-    let essence = content_type
-        .split(|&byte| byte == b';')
-        .next()
-        .unwrap_or_default();
-    essence
-        .trim_ascii()
-        .eq_ignore_ascii_case(b"application/json")
+    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 fn is_unencoded(headers: &HeaderMap) -> bool {

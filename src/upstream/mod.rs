@@ -10,8 +10,8 @@ mod sse_2024;
 pub(crate) mod stdio;
 pub(crate) mod streamable;
 
-use bytes::Bytes;
 use ::http::HeaderMap;
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::message::Message;

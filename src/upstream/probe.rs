@@ -108,8 +108,14 @@ mod tests {
             (r#""result":{"supportedVersions":["2025-11-25"]}"#, Verdict::Legacy),
             (r#""result":{"supportedVersions":["2031-01-01"]}"#, Verdict::Legacy),
             (r#""result":{}"#, Verdict::Legacy),
-            (r#""error":{"code":-32022,"message":"","data":{"supported":["2026-07-28"],"requested":"x"}}"#, modern.clone()),
-            (r#""error":{"code":-32022,"message":"","data":{"supported":["2025-11-25"],"requested":"x"}}"#, Verdict::Legacy),
+            (
+                r#""error":{"code":-32022,"message":"","data":{"supported":["2026-07-28"],"requested":"x"}}"#,
+                modern.clone(),
+            ),
+            (
+                r#""error":{"code":-32022,"message":"","data":{"supported":["2025-11-25"],"requested":"x"}}"#,
+                Verdict::Legacy,
+            ),
             (r#""error":{"code":-32022,"message":""}"#, Verdict::Legacy),
             (r#""error":{"code":-32020,"message":""}"#, modern.clone()),
             (r#""error":{"code":-32021,"message":"","data":{"requiredCapabilities":{}}}"#, modern),

@@ -138,14 +138,7 @@ impl Reconnect {
             Origin::Get => State::Connecting,
             Origin::Post => State::Open { since: now },
         };
-        Reconnect {
-            policy,
-            origin,
-            state,
-            outage: None,
-            last_id: None,
-            retry: None,
-        }
+        Reconnect { policy, origin, state, outage: None, last_id: None, retry: None }
     }
 
     /// Takes note of what happened and says what to do. `jitter` is a fresh random number in 0..1.
@@ -155,23 +148,15 @@ impl Reconnect {
     pub(crate) fn on(&mut self, event: Event, now: Instant, jitter: f64) -> Step {
         match (self.state, event) {
             (State::Connecting, Event::Opened) => self.state = State::Open { since: now },
-            (State::Connecting, Event::Lost { loss, heard }) => {
-                self.lost(loss, heard, None, now, jitter)
-            }
-            (State::Open { since }, Event::Lost { loss, heard }) => {
-                self.lost(loss, heard, Some(since), now, jitter)
-            }
-            (State::Waiting { until }, Event::Due) if now >= until => {
-                self.state = State::Connecting
-            }
+            (State::Connecting, Event::Lost { loss, heard }) => self.lost(loss, heard, None, now, jitter),
+            (State::Open { since }, Event::Lost { loss, heard }) => self.lost(loss, heard, Some(since), now, jitter),
+            (State::Waiting { until }, Event::Due) if now >= until => self.state = State::Connecting,
             (State::Connecting, Event::Due)
             | (State::Open { .. }, Event::Opened | Event::Due)
             | (State::Waiting { .. } | State::Over(_), _) => {}
         }
         match self.state {
-            State::Connecting => Step::Connect {
-                last_id: self.cursor().cloned(),
-            },
+            State::Connecting => Step::Connect { last_id: self.cursor().cloned() },
             State::Open { .. } => Step::Read,
             State::Waiting { until } => Step::WaitUntil(until),
             State::Over(reason) => Step::GiveUp(reason),
@@ -183,19 +168,9 @@ impl Reconnect {
         self.outage.map_or(0, |outage| outage.attempts)
     }
 
-    fn lost(
-        &mut self,
-        loss: Loss,
-        heard: Heard,
-        open_since: Option<Instant>,
-        now: Instant,
-        jitter: f64,
-    ) {
+    fn lost(&mut self, loss: Loss, heard: Heard, open_since: Option<Instant>, now: Instant, jitter: f64) {
         self.state = match self.judge(loss, heard, open_since, now) {
-            Ok(Backoff {
-                orderly,
-                retry_after,
-            }) => {
+            Ok(Backoff { orderly, retry_after }) => {
                 let until = now + self.delay(orderly, retry_after, jitter);
                 if !orderly && let Some(outage) = &mut self.outage {
                     outage.attempts = outage.attempts.saturating_add(1);
@@ -231,50 +206,30 @@ impl Reconnect {
             Loss::Status { status, .. } if !is_retryable(status) => {
                 return Err(GiveUp::Refused(status));
             }
-            Loss::Status {
-                status: StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE,
-                retry_after,
-            } => retry_after,
+            Loss::Status { status: StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, retry_after } => {
+                retry_after
+            }
             Loss::Status { .. } => None,
         };
         if self.origin == Origin::Post && self.cursor().is_none() {
             return Err(GiveUp::NotResumable);
         }
         if !orderly {
-            let outage = self.outage.get_or_insert(Outage {
-                attempts: 0,
-                since: now,
-            });
+            let outage = self.outage.get_or_insert(Outage { attempts: 0, since: now });
             if outage.attempts >= self.policy.attempts_max
                 || now.saturating_duration_since(outage.since) >= self.policy.outage_max
             {
                 return Err(GiveUp::Spent);
             }
         }
-        Ok(Backoff {
-            orderly,
-            retry_after,
-        })
+        Ok(Backoff { orderly, retry_after })
     }
 
     /// Full jitter over a ceiling that doubles, but not less than what the server asked for.
     fn delay(&self, orderly: bool, retry_after: Option<Duration>, jitter: f64) -> Duration {
-        let Policy {
-            base,
-            cap,
-            floor_min,
-            floor_max,
-            ..
-        } = self.policy;
-        let jitter = if (0.0..=1.0).contains(&jitter) {
-            jitter
-        } else {
-            0.5
-        };
-        let asked = self
-            .retry
-            .unwrap_or_default()
-            .max(retry_after.unwrap_or_default());
+        let Policy { base, cap, floor_min, floor_max, .. } = self.policy;
+        let jitter = if (0.0..=1.0).contains(&jitter) { jitter } else { 0.5 };
+        let asked = self.retry.unwrap_or_default().max(retry_after.unwrap_or_default());
         let floor = asked.min(floor_max).max(floor_min);
         // All that were cut off at the same time were told the same time: they need spreading as well.
         let floor = floor + floor.mul_f64(0.2 * jitter);
@@ -306,10 +261,8 @@ impl Default for Policy {
 
 /// Whether asking again for the stream may help after this status.
 pub(crate) fn is_retryable(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
-    ) || status.is_server_error()
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS)
+        || status.is_server_error()
 }
 
 /// Reads a `Retry-After` header: seconds, or a date, which is compared with the clock on the wall. A date in the past is

@@ -37,7 +37,8 @@ impl SsePipe {
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let url = &upstream.target.url;
         let deadline = Instant::now() + upstream.timeouts.start;
-        let response = upstream.client.send(Method::GET, url, headers, Bytes::new(), deadline).await.map_err(|e| failure(&e))?;
+        let response =
+            upstream.client.send(Method::GET, url, headers, Bytes::new(), deadline).await.map_err(|e| failure(&e))?;
         let Body::Sse(mut body) = response.body else {
             return Err(if response.status == StatusCode::OK {
                 UpstreamError::Violation("its answer is no event stream")
@@ -57,7 +58,8 @@ impl SsePipe {
         });
         let address = address.await??;
         let endpoint = std::str::from_utf8(&address).ok().and_then(|reference| resolve(url, reference));
-        let endpoint = endpoint.ok_or(UpstreamError::Violation("it names an address of another origin for messages"))?;
+        let endpoint =
+            endpoint.ok_or(UpstreamError::Violation("it names an address of another origin for messages"))?;
         Ok(SsePipe { upstream: Arc::clone(upstream), endpoint, body, queue: VecDeque::new(), queued: 0, posting: None })
     }
 
@@ -133,7 +135,7 @@ impl Pipe for SsePipe {
         self.queued
     }
 
-    async fn close(self) {}
+    async fn close(self, _why: UpstreamError) {}
 }
 
 type Posting = Option<(Option<i64>, usize, BoxFuture<'static, Result<(), UpstreamError>>)>;

@@ -42,6 +42,7 @@ pub(crate) struct StdioPipe {
     write_stall: Duration,
     partial_line: Duration,
     gauge: ChildGauge,
+    name: String,
 }
 
 struct Outgoing {
@@ -61,14 +62,15 @@ impl StdioPipe {
     ) -> Result<StdioPipe, UpstreamError> {
         let gauge = metrics.child(ChildState::Creating);
         let events = Arc::new(Counting(metrics.clone()));
-        let (child, stdin, stdout) = Child::spawn(metrics.name(), target, timeouts, tasks, events).map_err(|error| {
-            tracing::error!(upstream = metrics.name(), %error, "Server cannot be started");
-            match error {
-                SpawnError::Stopping => UpstreamError::Closed,
-                // The reason names programs and folders of this machine; the client learns that there is one.
-                _ => UpstreamError::Start("its operator finds the reason in the proxy's log".into()),
-            }
-        })?;
+        let (child, stdin, stdout) =
+            Child::spawn(metrics.name(), target, timeouts, tasks, events).map_err(|error| {
+                tracing::error!(upstream = metrics.name(), %error, "Server cannot be started");
+                match error {
+                    SpawnError::Stopping => UpstreamError::Closed,
+                    // The reason names programs and folders of this machine; the client learns that there is one.
+                    _ => UpstreamError::Start("its operator finds the reason in the proxy's log".into()),
+                }
+            })?;
         Ok(StdioPipe {
             exited: child.exited(),
             child,
@@ -83,6 +85,7 @@ impl StdioPipe {
             write_stall: timeouts.write_stall_child,
             partial_line: timeouts.partial_line,
             gauge,
+            name: metrics.name().to_owned(),
         })
     }
 
@@ -196,10 +199,21 @@ impl Pipe for StdioPipe {
         self.queued
     }
 
-    async fn close(mut self) {
+    async fn close(mut self, why: UpstreamError) {
+        let silent = self.gauge_creating() && self.ended.is_some();
         self.gauge.become_(ChildState::Closing);
+        if silent {
+            // Most often this is why a server does not start; the client is not told what it printed.
+            let stderr = timeout(AFTER_EXIT, self.child.last_words()).await.unwrap_or_default();
+            let pid = self.child.pid();
+            tracing::error!(upstream = self.name, pid, stderr, "Server ended before it said anything");
+        }
         // The end of its input is what asks a server to end (2025-11-25, Lifecycle › Shutdown): first the handle goes, then the ladder starts.
         self.stdin = None;
+        if matches!(why, UpstreamError::Stalled { .. } | UpstreamError::TooLarge | UpstreamError::Violation(_)) {
+            // It is stuck, or out of step with us: it would not hear a polite word.
+            self.child.kill_now();
+        }
         self.child.stop();
         self.child.stopped().await;
     }

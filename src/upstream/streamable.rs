@@ -87,7 +87,9 @@ impl HttpUpstream {
     }
 
     /// A legacy session to be: its connection, what the server will say by itself, and the task that looks after it.
-    pub(crate) fn legacy(self: &Arc<Self>) -> (HttpConnection, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn legacy(
+        self: &Arc<Self>,
+    ) -> (HttpConnection, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
         let (core, standing) = Core::new(self, Era::Legacy);
         let open = CancellationToken::new();
         let task = Arc::clone(&core).look_after(open.clone());
@@ -109,7 +111,8 @@ impl HttpUpstream {
         let headers = connection.core.headers(&BOTH, request_headers);
         let deadline = Instant::now() + self.timeouts.probe;
         let body = Bytes::from(probe::question(id));
-        let response = self.client.send(Method::POST, &self.target.url, headers, body, deadline).await.map_err(|e| failure(&e))?;
+        let response =
+            self.client.send(Method::POST, &self.target.url, headers, body, deadline).await.map_err(|e| failure(&e))?;
         if !probe::is_evidence(response.status) {
             return Err(refusal(&response));
         }
@@ -281,8 +284,10 @@ impl Core {
             headers.insert(headers::LAST_EVENT_ID, id);
         }
         let deadline = Instant::now() + self.upstream.timeouts.start;
-        async move { core.upstream.client.send(Method::GET, &core.upstream.target.url, headers, Bytes::new(), deadline).await }
-            .boxed()
+        async move {
+            core.upstream.client.send(Method::GET, &core.upstream.target.url, headers, Bytes::new(), deadline).await
+        }
+        .boxed()
     }
 
     /// Sends something that has no answer.
@@ -309,7 +314,8 @@ impl Core {
         let upstream = &self.upstream;
         let pipe = sse_2024::SsePipe::connect(upstream).await?;
         upstream.is_2024.store(true, Ordering::Relaxed);
-        let limits = driver::DriverLimits { depth: upstream.limits.depth, message_bytes: upstream.limits.message_bytes };
+        let limits =
+            driver::DriverLimits { depth: upstream.limits.depth, message_bytes: upstream.limits.message_bytes };
         let stop = upstream.tasks.stop().clone();
         let (handle, mut said, task) =
             driver::drive(pipe, driver::Sharing::Exclusive, limits, upstream.metrics.clone(), stop);
@@ -538,7 +544,9 @@ impl HttpReplies {
                     }
                     Err(error) => {
                         tracing::debug!(%error, "No HTTP+SSE there either");
-                        let State::Falling(_, first) = std::mem::replace(&mut self.state, State::Over) else { return None };
+                        let State::Falling(_, first) = std::mem::replace(&mut self.state, State::Over) else {
+                            return None;
+                        };
                         return Some(Err(self.failed(first)));
                     }
                 },
@@ -563,7 +571,9 @@ impl HttpReplies {
                 },
                 State::Waiting { until, .. } => {
                     sleep_until(Instant::from_std(*until)).await;
-                    let State::Waiting { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else { return None };
+                    let State::Waiting { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else {
+                        return None;
+                    };
                     let step = reconnect.on(reconnect::Event::Due, Instant::now().into_std(), jitter());
                     if let Err(error) = self.step(step, reconnect) {
                         return Some(Err(self.failed(error)));
@@ -571,7 +581,9 @@ impl HttpReplies {
                 }
                 State::Resuming { get, .. } => {
                     let response = get.await;
-                    let State::Resuming { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else { return None };
+                    let State::Resuming { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else {
+                        return None;
+                    };
                     match response {
                         Ok(Response { body: Body::Sse(body), .. }) => {
                             reconnect.on(reconnect::Event::Opened, Instant::now().into_std(), jitter());
@@ -671,8 +683,11 @@ impl HttpReplies {
             self.ready.extend(named);
             return Ok(());
         }
-        let old = matches!(response.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
-        if let (Some(body), true, HttpTransport::Auto) = (self.handshake.take(), old, self.core.upstream.target.transport) {
+        let old =
+            matches!(response.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+        if let (Some(body), true, HttpTransport::Auto) =
+            (self.handshake.take(), old, self.core.upstream.target.transport)
+        {
             // What an old server says to a POST (2025-11-25, Transports › Backwards Compatibility).
             let (core, id, facts) = (Arc::clone(&self.core), self.id, self.facts);
             let connecting = async move { core.fall_back().await?.call(id, body, facts).await };
@@ -705,7 +720,9 @@ impl HttpReplies {
                 self.core.gone.cancel();
                 return Err(UpstreamError::Lost { sent: true });
             }
-            Step::GiveUp(reconnect::GiveUp::Unusable) => return Err(UpstreamError::Violation("its stream cannot be read")),
+            Step::GiveUp(reconnect::GiveUp::Unusable) => {
+                return Err(UpstreamError::Violation("its stream cannot be read"));
+            }
             Step::GiveUp(_) => return Err(UpstreamError::Lost { sent: true }),
         };
         Ok(())
@@ -784,6 +801,10 @@ impl std::fmt::Display for Chain<'_> {
 
 /// A status that is no success, as a failure of an upstream.
 pub(super) fn refusal(response: &Response) -> UpstreamError {
+    if let Body::Other(start) = &response.body {
+        let body = String::from_utf8_lossy(start).escape_debug().to_string();
+        tracing::debug!(status = response.status.as_u16(), body, "Server refused");
+    }
     match response.status {
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => UpstreamError::Credentials(status),
         status @ (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {

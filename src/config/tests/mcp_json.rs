@@ -30,17 +30,12 @@ fn all_spellings_of_the_transport_are_known() {
             ("SSE", Sse),
         ] {
             let target = target(&format!(r#""{key}": "{name}", "url": "http://h/mcp""#));
-            let Ok(Target::Http(target)) = target else {
-                panic!("{key} = {name}: {target:?}")
-            };
+            let Ok(Target::Http(target)) = target else { panic!("{key} = {name}: {target:?}") };
             assert_eq!(target.transport, expected, "{key} = {name}");
         }
         for name in ["stdio", "local"] {
             let target = target(&format!(r#""{key}": "{name}", "command": "fs""#));
-            assert!(
-                matches!(target, Ok(Target::Stdio(_))),
-                "{key} = {name}: {target:?}"
-            );
+            assert!(matches!(target, Ok(Target::Stdio(_))), "{key} = {name}: {target:?}");
         }
     }
 }
@@ -49,15 +44,10 @@ fn all_spellings_of_the_transport_are_known() {
 fn the_transport_follows_from_the_keys() {
     for key in ["url", "serverUrl", "httpUrl"] {
         let target = target(&format!(r#""{key}": "http://h/mcp""#));
-        let Ok(Target::Http(target)) = target else {
-            panic!("{key}: {target:?}")
-        };
+        let Ok(Target::Http(target)) = target else { panic!("{key}: {target:?}") };
         assert_eq!(target.transport, HttpTransport::Auto, "{key}");
     }
-    assert!(matches!(
-        target(r#""command": "fs", "url": null"#),
-        Ok(Target::Stdio(_))
-    ));
+    assert!(matches!(target(r#""command": "fs", "url": null"#), Ok(Target::Stdio(_))));
 }
 
 #[test]
@@ -83,20 +73,11 @@ fn a_typical_file_is_read() {
     let upstreams = &loaded.settings.upstreams;
     assert_eq!(upstreams.len(), 2);
     assert_eq!(upstreams[0].name, "Files-of-Me");
-    let Target::Stdio(files) = &upstreams[0].target else {
-        panic!("not a program")
-    };
+    let Target::Stdio(files) = &upstreams[0].target else { panic!("not a program") };
     assert_eq!(files.program, "npx");
     assert_eq!(files.args, ["-y", "pkg", "/tmp"]);
-    let env: Vec<(&str, &str)> = files
-        .env
-        .iter()
-        .map(|(k, v)| (k.as_str(), v.0.as_str()))
-        .collect();
-    assert_eq!(
-        env,
-        [("K", "hunter2"), ("N", "1"), ("B", "true"), ("F", "1.50")]
-    );
+    let env: Vec<(&str, &str)> = files.env.iter().map(|(k, v)| (k.as_str(), v.0.as_str())).collect();
+    assert_eq!(env, [("K", "hunter2"), ("N", "1"), ("B", "true"), ("F", "1.50")]);
     assert_eq!(upstreams[1].name, "api");
 
     let notes: Vec<String> = loaded.notes.iter().map(Note::to_string).collect();
@@ -118,9 +99,7 @@ fn servers_may_come_as_a_list() {
     let names = load_json(text).unwrap().settings.upstreams;
     let names: Vec<&str> = names.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
-    let fault = load_json(r#"{ "servers": [ {} ] }"#)
-        .unwrap_err()
-        .to_string();
+    let fault = load_json(r#"{ "servers": [ {} ] }"#).unwrap_err().to_string();
     assert_eq!(fault, ".mcp.json:1:16: servers[0]: expected a key `name`");
 }
 
@@ -162,18 +141,9 @@ fn broken_files_have_one_fault() {
     for (text, fault) in [
         ("", ".mcp.json:1:1: the file is empty"),
         ("[]", ".mcp.json:1:1: expected a table, found a list"),
-        (
-            "{}",
-            ".mcp.json:1:1: expected a key `mcpServers` or `servers`",
-        ),
-        (
-            "{ \"mcpServers\": { \"a\" } }",
-            ".mcp.json:1:23: Expected colon after the string or word in object property",
-        ),
-        (
-            "{ 'mcpServers': {} }",
-            ".mcp.json:1:3: Single-quoted strings are not allowed",
-        ),
+        ("{}", ".mcp.json:1:1: expected a key `mcpServers` or `servers`"),
+        ("{ \"mcpServers\": { \"a\" } }", ".mcp.json:1:23: Expected colon after the string or word in object property"),
+        ("{ 'mcpServers': {} }", ".mcp.json:1:3: Single-quoted strings are not allowed"),
     ] {
         assert_eq!(load_json(text).unwrap_err().to_string(), fault, "{text}");
     }
@@ -194,9 +164,7 @@ fn both_files_together_are_one_configuration() {
     assert_eq!(settings.path, "/x");
     assert_eq!(settings.upstreams.len(), 3);
 
-    let faults = both("[servers.b]\ncommand = \"toml\"\nx = 1")
-        .unwrap_err()
-        .to_string();
+    let faults = both("[servers.b]\ncommand = \"toml\"\nx = 1").unwrap_err().to_string();
     insta::assert_snapshot!(faults, @r#"
         .mcp.json:1:47: mcpServers.b: the server `b` is given twice; first at shadowcat.toml:1:10: servers.b
         shadowcat.toml:3:1: servers.b.x: unknown key

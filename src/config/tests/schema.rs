@@ -6,59 +6,32 @@ use super::*;
 
 /// Whether `value` fits `schema`, as far as our schemas go. A keyword that is not known here is a failure.
 fn fits(schema: &Value, value: &Value) -> bool {
-    schema
-        .as_object()
-        .unwrap()
-        .iter()
-        .all(|(keyword, rule)| match keyword.as_str() {
-            "$schema" | "title" | "description" | "properties" => true,
-            "type" => match rule.as_str().unwrap() {
-                "object" => value.is_object(),
-                "array" => value.is_array(),
-                "string" => value.is_string(),
-                "boolean" => value.is_boolean(),
-                "integer" => value.is_i64() || value.is_u64(),
-                other => panic!("type {other}"),
-            },
-            "enum" => rule.as_array().unwrap().contains(value),
-            "minimum" => value
-                .as_i64()
-                .is_none_or(|value| value >= rule.as_i64().unwrap()),
-            "maximum" => value
-                .as_i64()
-                .is_none_or(|value| value <= rule.as_i64().unwrap()),
-            "items" => value
-                .as_array()
-                .is_none_or(|items| items.iter().all(|item| fits(rule, item))),
-            "anyOf" => rule
-                .as_array()
-                .unwrap()
-                .iter()
-                .any(|rule| fits(rule, value)),
-            "oneOf" => {
-                rule.as_array()
-                    .unwrap()
-                    .iter()
-                    .filter(|rule| fits(rule, value))
-                    .count()
-                    == 1
-            }
-            "required" => rule
-                .as_array()
-                .unwrap()
-                .iter()
-                .all(|key| value.get(key.as_str().unwrap()).is_some()),
-            "additionalProperties" => value.as_object().is_none_or(|table| {
-                table
-                    .iter()
-                    .all(|(key, value)| match schema["properties"].get(key) {
-                        Some(schema) => fits(schema, value),
-                        None if rule.is_object() => fits(rule, value),
-                        None => rule.as_bool().unwrap(),
-                    })
-            }),
-            other => panic!("keyword {other}"),
-        })
+    schema.as_object().unwrap().iter().all(|(keyword, rule)| match keyword.as_str() {
+        "$schema" | "title" | "description" | "properties" => true,
+        "type" => match rule.as_str().unwrap() {
+            "object" => value.is_object(),
+            "array" => value.is_array(),
+            "string" => value.is_string(),
+            "boolean" => value.is_boolean(),
+            "integer" => value.is_i64() || value.is_u64(),
+            other => panic!("type {other}"),
+        },
+        "enum" => rule.as_array().unwrap().contains(value),
+        "minimum" => value.as_i64().is_none_or(|value| value >= rule.as_i64().unwrap()),
+        "maximum" => value.as_i64().is_none_or(|value| value <= rule.as_i64().unwrap()),
+        "items" => value.as_array().is_none_or(|items| items.iter().all(|item| fits(rule, item))),
+        "anyOf" => rule.as_array().unwrap().iter().any(|rule| fits(rule, value)),
+        "oneOf" => rule.as_array().unwrap().iter().filter(|rule| fits(rule, value)).count() == 1,
+        "required" => rule.as_array().unwrap().iter().all(|key| value.get(key.as_str().unwrap()).is_some()),
+        "additionalProperties" => value.as_object().is_none_or(|table| {
+            table.iter().all(|(key, value)| match schema["properties"].get(key) {
+                Some(schema) => fits(schema, value),
+                None if rule.is_object() => fits(rule, value),
+                None => rule.as_bool().unwrap(),
+            })
+        }),
+        other => panic!("keyword {other}"),
+    })
 }
 
 /// Whether a document with `value` at the key is read without a fault.
@@ -70,11 +43,7 @@ fn is_read(path: &[&str], value: &Value) -> bool {
 /// A good document with `value` at the key.
 fn document(path: &[&str], value: &Value) -> Value {
     let server = match path {
-        [
-            "servers",
-            _,
-            "url" | "headers" | "transport" | "forward_headers",
-        ] => {
+        ["servers", _, "url" | "headers" | "transport" | "forward_headers"] => {
             json!({"url": "http://h"})
         }
         _ => json!({"command": "x"}),
@@ -89,10 +58,7 @@ fn document(path: &[&str], value: &Value) -> Value {
     }
     *slot = value.clone();
     if path == ["servers", "s", "url"] {
-        document["servers"]["s"]
-            .as_object_mut()
-            .unwrap()
-            .remove("command");
+        document["servers"]["s"].as_object_mut().unwrap().remove("command");
     }
     document
 }
@@ -137,18 +103,9 @@ fn samples() -> Vec<Value> {
         json!("x"),
         json!("no such choice"),
     ];
-    let numbers = [
-        -1, 0, 1, 7, 8, 15, 16, 64, 65, 100, 128, 129, 1_000, 1_024, 8_192, 10_000, 10_001,
-        100_000, 100_001,
-    ];
-    let large = [
-        1_000_000,
-        1_000_001,
-        16 << 20,
-        (16 << 20) + 1,
-        u32::MAX.into(),
-        1_i64 << 32,
-    ];
+    let numbers =
+        [-1, 0, 1, 7, 8, 15, 16, 64, 65, 100, 128, 129, 1_000, 1_024, 8_192, 10_000, 10_001, 100_000, 100_001];
+    let large = [1_000_000, 1_000_001, 16 << 20, (16 << 20) + 1, u32::MAX.into(), 1_i64 << 32];
     samples.extend(numbers.into_iter().chain(large).map(|number| json!(number)));
     samples
 }
@@ -160,24 +117,15 @@ fn the_schema_says_what_is_read() {
     let schema = schema();
     let mut all = Vec::new();
     paths(&schema, &[], &mut all);
-    assert_eq!(
-        all.len(),
-        6 + Limits::NUMBERS.len() + Timeouts::NUMBERS.len() + keys::SERVER.len()
-    );
+    assert_eq!(all.len(), 6 + Limits::NUMBERS.len() + Timeouts::NUMBERS.len() + keys::SERVER.len());
     for path in &all {
         let mut taken = 0;
         for value in samples() {
             let fits = fits(&schema, &document(path, &value));
             let read = is_read(path, &value);
-            assert!(
-                fits || !read,
-                "{path:?} = {value}: read, but not in the schema"
-            );
+            assert!(fits || !read, "{path:?} = {value}: read, but not in the schema");
             if matches!(value, Value::Number(_) | Value::Bool(_)) {
-                assert_eq!(
-                    fits, read,
-                    "{path:?} = {value}: in the schema, but not read"
-                );
+                assert_eq!(fits, read, "{path:?} = {value}: in the schema, but not read");
             }
             taken += usize::from(fits && read);
         }
@@ -188,33 +136,20 @@ fn the_schema_says_what_is_read() {
 #[test]
 fn the_schema_refuses_what_is_unknown() {
     let schema = schema();
-    for path in [
-        vec!["nope"],
-        vec!["limits", "nope"],
-        vec!["timeouts", "nope"],
-        vec!["servers", "s", "nope"],
-    ] {
+    for path in [vec!["nope"], vec!["limits", "nope"], vec!["timeouts", "nope"], vec!["servers", "s", "nope"]] {
         let document = document(&path, &json!(1));
         assert!(!fits(&schema, &document), "{path:?}");
         assert!(!is_read(&path, &json!(1)), "{path:?}");
     }
     assert!(!fits(&schema, &json!({"servers": {"s": {}}})));
-    assert!(!fits(
-        &schema,
-        &json!({"servers": {"s": {"command": "x", "url": "http://h"}}})
-    ));
+    assert!(!fits(&schema, &json!({"servers": {"s": {"command": "x", "url": "http://h"}}})));
 }
 
 /// Editors show the descriptions; this is one of each kind.
 #[test]
 fn the_schema_explains() {
     let schema = schema();
-    let about = |pointer: &str| {
-        schema
-            .pointer(pointer)
-            .unwrap_or_else(|| panic!("{pointer}"))["description"]
-            .clone()
-    };
+    let about = |pointer: &str| schema.pointer(pointer).unwrap_or_else(|| panic!("{pointer}"))["description"].clone();
     assert_eq!(
         about("/properties/limits/properties/body_bytes"),
         "Largest body of a client's request, in bytes (413 beyond it). Default: 4 MiB."
@@ -223,8 +158,5 @@ fn the_schema_explains() {
         about("/properties/timeouts/properties/drain"),
         "Shutdown: how long requests in flight may finish. From 10ms to 1h. Default: 20s."
     );
-    assert_eq!(
-        about("/properties/servers/additionalProperties/properties/args"),
-        "Arguments of the program."
-    );
+    assert_eq!(about("/properties/servers/additionalProperties/properties/args"), "Arguments of the program.");
 }

@@ -19,16 +19,9 @@ fn split<C: AsRef<[u8]>>(chunks: impl IntoIterator<Item = C>, limit: usize) -> S
         while let Some(line) = framing.next_line() {
             lines.push(line);
         }
-        assert!(
-            framing.buffer.len() <= limit + BOM.len() + 1,
-            "what is kept is bounded"
-        );
+        assert!(framing.buffer.len() <= limit + BOM.len() + 1, "what is kept is bounded");
     }
-    Split {
-        lines,
-        partial: framing.has_partial(),
-        rest: framing.finish(),
-    }
+    Split { lines, partial: framing.has_partial(), rest: framing.finish() }
 }
 
 fn split_every_way(input: &[u8]) -> Split {
@@ -42,11 +35,7 @@ fn split_every_way(input: &[u8]) -> Split {
 }
 
 /// Input, the lines in it, and what is left at its end.
-type Vector = (
-    &'static [u8],
-    &'static [&'static [u8]],
-    Option<&'static [u8]>,
-);
+type Vector = (&'static [u8], &'static [&'static [u8]], Option<&'static [u8]>);
 
 #[test]
 fn lines_end_in_lf_or_crlf() {
@@ -70,11 +59,7 @@ fn lines_end_in_lf_or_crlf() {
     ];
     for (input, expected, rest) in table {
         let outcome = split_every_way(input);
-        let lines = outcome
-            .lines
-            .iter()
-            .map(|line| &line.as_ref().expect("a line")[..])
-            .collect::<Vec<_>>();
+        let lines = outcome.lines.iter().map(|line| &line.as_ref().expect("a line")[..]).collect::<Vec<_>>();
         assert_eq!(lines, *expected, "{}", input.escape_ascii());
         assert_eq!(outcome.rest.as_deref(), *rest, "{}", input.escape_ascii());
     }
@@ -87,10 +72,7 @@ fn a_line_may_be_as_long_as_the_limit() {
         for mark in ["", "\u{FEFF}"] {
             let fits = "x".repeat(LIMIT);
             let outcome = split_every_way(format!("{mark}{fits}{end}b{end}").as_bytes());
-            assert_eq!(
-                outcome.lines,
-                [Ok(Bytes::from(fits.clone())), Ok(Bytes::from("b"))]
-            );
+            assert_eq!(outcome.lines, [Ok(Bytes::from(fits.clone())), Ok(Bytes::from("b"))]);
             let outcome = split_every_way(format!("{mark}{fits}x{end}b{end}").as_bytes());
             assert_eq!(outcome.lines, [too_long.clone(), Ok(Bytes::from("b"))]);
         }
@@ -104,10 +86,7 @@ fn a_line_that_is_too_long_is_reported_at_once_and_skipped() {
     framing.push(&[b'x'; LIMIT]);
     assert_eq!(framing.next_line(), None);
     framing.push(b"x");
-    assert_eq!(
-        framing.next_line(),
-        Some(Err(LineError::TooLong { bytes_max: LIMIT }))
-    );
+    assert_eq!(framing.next_line(), Some(Err(LineError::TooLong { bytes_max: LIMIT })));
     for _ in 0..1000 {
         framing.push(&[b'x'; 1000]);
         assert_eq!(framing.next_line(), None);

@@ -66,21 +66,37 @@ fn refuses_duplicate_keys() {
         assert!(matches!(reason(text), Invalid::Scan(ScanError::DuplicateKey(_))), "{text}");
         assert!(!reason(text).is_syntax());
     }
-    assert!(parse(r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"arguments":{"a":1,"a":2}}}"#).is_ok(), "below what we read");
+    assert!(
+        parse(r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"arguments":{"a":1,"a":2}}}"#).is_ok(),
+        "below what we read"
+    );
     assert!(parse(r#"{"jsonrpc":"2.0","id":1,"method":"a","Method":"b"}"#).unwrap().method() == Some("a"));
 }
 
 #[test]
 fn refuses_deep_nesting_without_recursing_into_it() {
     for open in ["[", "{\"a\":"] {
-        let deep = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\",\"params\":{{\"x\":{}", open.repeat(100_000));
+        let deep =
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\",\"params\":{{\"x\":{}", open.repeat(100_000));
         assert!(matches!(reason(&deep), Invalid::Scan(ScanError::TooDeep(_))));
     }
 }
 
 #[test]
 fn refuses_what_is_no_json() {
-    for text in ["", "{", "{\"jsonrpc\":\"2.0\",}", "nul", "{\"a\":01}", "{\"a\":\"\u{1}\"}", "{\"a\":\"\\x\"}", "{} x", "\u{feff}{}", "{\"a\":1.}", "{'a':1}"] {
+    for text in [
+        "",
+        "{",
+        "{\"jsonrpc\":\"2.0\",}",
+        "nul",
+        "{\"a\":01}",
+        "{\"a\":\"\u{1}\"}",
+        "{\"a\":\"\\x\"}",
+        "{} x",
+        "\u{feff}{}",
+        "{\"a\":1.}",
+        "{'a':1}",
+    ] {
         assert!(reason(text).is_syntax(), "{text}: {:?}", reason(text));
     }
     let bad = Message::parse(Bytes::from_static(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}"), 128);
@@ -130,14 +146,21 @@ fn any_json(depth: u32) -> impl Strategy<Value = Value> {
     leaf.prop_recursive(depth, 32, 4, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            proptest::collection::btree_map(".{0,6}", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+            proptest::collection::btree_map(".{0,6}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }
 
 fn any_request() -> impl Strategy<Value = Value> {
     let id = prop_oneof![any::<i64>().prop_map(Value::from), ".{0,9}".prop_map(Value::from)];
-    (id, ".{0,12}", proptest::collection::btree_map(".{0,6}", any_json(3), 0..5), proptest::option::of(any_json(2)), proptest::option::of("[a-z]{1,5}"))
+    (
+        id,
+        ".{0,12}",
+        proptest::collection::btree_map(".{0,6}", any_json(3), 0..5),
+        proptest::option::of(any_json(2)),
+        proptest::option::of("[a-z]{1,5}"),
+    )
         .prop_map(|(id, method, params, token, extra)| {
             let mut params: serde_json::Map<String, Value> = params.into_iter().collect();
             if let Some(token) = token {

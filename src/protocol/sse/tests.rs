@@ -39,12 +39,7 @@ fn decode<C: AsRef<[u8]>>(chunks: impl IntoIterator<Item = C>, limit: usize) -> 
         }
         assert!(chunk.is_empty(), "`None` means that the input is used up");
     }
-    Decoded {
-        items,
-        last_event_id: decoder.last_event_id().cloned(),
-        retry: decoder.retry(),
-        error,
-    }
+    Decoded { items, last_event_id: decoder.last_event_id().cloned(), retry: decoder.retry(), error }
 }
 
 /// Decodes `input` whole, cut in two at every place, byte by byte, and byte by byte with empty chunks in between:
@@ -53,24 +48,11 @@ fn decode_every_way(input: &[u8], limit: usize) -> Decoded {
     let whole = decode([input], limit);
     for at in 0..=input.len() {
         let (head, tail) = input.split_at(at);
-        assert_eq!(
-            decode([head, tail], limit),
-            whole,
-            "cut at {at} of {:?}",
-            input.escape_ascii().to_string()
-        );
-        assert_eq!(
-            decode([head, b"", tail], limit),
-            whole,
-            "cut at {at} with an empty chunk"
-        );
+        assert_eq!(decode([head, tail], limit), whole, "cut at {at} of {:?}", input.escape_ascii().to_string());
+        assert_eq!(decode([head, b"", tail], limit), whole, "cut at {at} with an empty chunk");
     }
     assert_eq!(decode(input.chunks(1), limit), whole, "byte by byte");
-    assert_eq!(
-        decode(input.chunks(1).flat_map(|byte| [byte, b""]), limit),
-        whole,
-        "byte by byte, empty chunks"
-    );
+    assert_eq!(decode(input.chunks(1).flat_map(|byte| [byte, b""]), limit), whole, "byte by byte, empty chunks");
     whole
 }
 
@@ -119,10 +101,7 @@ fn vectors() {
         let decoded = decode_every_way(input, LIMIT);
         assert_eq!(decoded.data(), *expected, "vector {name}");
         assert_eq!(decoded.error, None, "vector {name}");
-        assert!(
-            decoded.events().all(|event| event.event.is_none()),
-            "vector {name}: type is message"
-        );
+        assert!(decoded.events().all(|event| event.event.is_none()), "vector {name}: type is message");
     }
 }
 
@@ -142,12 +121,7 @@ fn ids_are_committed_by_blank_lines() {
     ];
     for (input, expected) in table {
         let decoded = decode_every_way(input, LIMIT);
-        assert_eq!(
-            decoded.last_event_id.as_deref(),
-            *expected,
-            "{}",
-            input.escape_ascii()
-        );
+        assert_eq!(decoded.last_event_id.as_deref(), *expected, "{}", input.escape_ascii());
     }
 }
 
@@ -160,10 +134,7 @@ fn an_event_carries_only_its_own_id_and_the_cursor_does_not_run_ahead() {
         seen.push((event.id, decoder.last_event_id().cloned()));
     }
     let id = |text: &'static str| Some(Bytes::from(text));
-    assert_eq!(
-        seen,
-        [(id("1"), id("1")), (None, id("1")), (id("3"), id("3"))]
-    );
+    assert_eq!(seen, [(id("1"), id("1")), (None, id("1")), (id("3"), id("3"))]);
 }
 
 #[test]
@@ -185,12 +156,7 @@ fn retry_takes_ascii_digits_only_and_saturates() {
     ];
     for (input, expected) in table {
         let decoded = decode_every_way(input, LIMIT);
-        assert_eq!(
-            decoded.retry,
-            expected.map(Duration::from_millis),
-            "{}",
-            input.escape_ascii()
-        );
+        assert_eq!(decoded.retry, expected.map(Duration::from_millis), "{}", input.escape_ascii());
         assert!(decoded.items.is_empty());
     }
 }
@@ -199,20 +165,14 @@ fn retry_takes_ascii_digits_only_and_saturates() {
 fn comments_are_reported_as_they_come() {
     let decoded = decode_every_way(b":\n\n: ping\ndata: 1\n:\n\n", LIMIT);
     let event = Item::Event(Event::new(Bytes::from_static(b"1")));
-    assert_eq!(
-        decoded.items,
-        [Item::Comment, Item::Comment, Item::Comment, event]
-    );
+    assert_eq!(decoded.items, [Item::Comment, Item::Comment, Item::Comment, event]);
 }
 
 /// An event that ends in CR is complete with that CR: a peer that then waits for us must not be waited for.
 #[test]
 fn a_final_cr_is_not_waited_behind() {
     assert_eq!(decode([b"data: a\r\r"], LIMIT).data(), [b"a"]);
-    assert_eq!(
-        decode(["data: a\r\n\r", "\ndata: b\r\n\r"], LIMIT).data(),
-        [b"a", b"b"]
-    );
+    assert_eq!(decode(["data: a\r\n\r", "\ndata: b\r\n\r"], LIMIT).data(), [b"a", b"b"]);
 }
 
 #[test]
@@ -235,25 +195,14 @@ fn an_event_may_be_as_large_as_the_limit() {
         let payload = vec![b'x'; bytes];
         let one_line = [b"data: ", &payload[..], b"\n\n"].concat();
         let half = bytes / 2;
-        let two_lines = [
-            b"data: ",
-            &payload[..half],
-            b"\ndata:",
-            &payload[half + 1..],
-            b"\n\n",
-        ]
-        .concat();
+        let two_lines = [b"data: ", &payload[..half], b"\ndata:", &payload[half + 1..], b"\n\n"].concat();
         let many_lines = b"data\n".repeat(bytes + 1);
         for input in [one_line, two_lines, [&many_lines[..], b"\n"].concat()] {
             let whole = decode([&input], LIMIT);
             assert_eq!(whole.error, error, "{bytes} bytes");
             assert_eq!(whole.data().len(), usize::from(error.is_none()));
             for size in [1, 7, 1000] {
-                assert_eq!(
-                    decode(input.chunks(size), LIMIT),
-                    whole,
-                    "{bytes} bytes in chunks of {size}"
-                );
+                assert_eq!(decode(input.chunks(size), LIMIT), whole, "{bytes} bytes in chunks of {size}");
             }
         }
     }
@@ -264,20 +213,12 @@ fn an_event_may_be_as_large_as_the_limit() {
 fn a_line_without_end_is_refused() {
     for name in ["data:", ":", "unknown", "retry:"] {
         let mut decoder = Decoder::new(LIMIT);
-        assert_eq!(
-            decoder.decode(&mut Bytes::copy_from_slice(name.as_bytes())),
-            None
-        );
-        let outcome =
-            std::iter::repeat_with(|| decoder.decode(&mut Bytes::from_static(&[b'1'; 100])))
-                .take(100)
-                .flatten()
-                .collect::<Vec<_>>();
-        assert_eq!(
-            outcome,
-            [Err(DecodeError::EventTooLarge { bytes_max: LIMIT })],
-            "{name}"
-        );
+        assert_eq!(decoder.decode(&mut Bytes::copy_from_slice(name.as_bytes())), None);
+        let outcome = std::iter::repeat_with(|| decoder.decode(&mut Bytes::from_static(&[b'1'; 100])))
+            .take(100)
+            .flatten()
+            .collect::<Vec<_>>();
+        assert_eq!(outcome, [Err(DecodeError::EventTooLarge { bytes_max: LIMIT })], "{name}");
         assert!(decoder.partial_line.is_empty());
     }
 }
@@ -287,10 +228,7 @@ fn ids_and_types_are_bounded() {
     for name in ["id", "event"] {
         let line = |bytes| format!("{name}: {}\ndata: x\n\n", "1".repeat(bytes));
         assert_eq!(decode([line(FIELD_BYTES_MAX)], 10).error, None);
-        assert_eq!(
-            decode([line(FIELD_BYTES_MAX + 1)], 10_000).error,
-            Some(DecodeError::FieldTooLong)
-        );
+        assert_eq!(decode([line(FIELD_BYTES_MAX + 1)], 10_000).error, Some(DecodeError::FieldTooLong));
     }
 }
 
@@ -298,15 +236,10 @@ fn ids_and_types_are_bounded() {
 fn a_single_line_within_a_chunk_is_not_copied() {
     let mut chunk = Bytes::from_static(b"id: 1\ndata: payload\n\n");
     let whole = chunk.clone();
-    let Some(Ok(Item::Event(event))) = Decoder::new(LIMIT).decode(&mut chunk) else {
-        panic!("no event")
-    };
+    let Some(Ok(Item::Event(event))) = Decoder::new(LIMIT).decode(&mut chunk) else { panic!("no event") };
     assert_eq!(event.data.as_ptr(), whole[12..].as_ptr());
     let id = event.id.expect("an id");
-    assert!(
-        !whole.as_ptr_range().contains(&id.as_ptr()),
-        "an id outlives its chunk, so it is copied"
-    );
+    assert!(!whole.as_ptr_range().contains(&id.as_ptr()), "an id outlives its chunk, so it is copied");
 }
 
 /// Vector 26. With a rescan per chunk this would take a minute.
@@ -316,39 +249,22 @@ fn many_chunks_and_many_events_are_linear() {
     let input = [b"data: ", &payload[..], b"\n\n"].concat();
     assert_eq!(decode(input.chunks(4), usize::MAX).data(), [&payload[..]]);
 
-    let input = (0..1000)
-        .map(|n| format!("data: {n}\n\n"))
-        .collect::<String>();
-    let expected = (0..1000)
-        .map(|n| n.to_string().into_bytes())
-        .collect::<Vec<_>>();
+    let input = (0..1000).map(|n| format!("data: {n}\n\n")).collect::<String>();
+    let expected = (0..1000).map(|n| n.to_string().into_bytes()).collect::<Vec<_>>();
     assert_eq!(decode([input], LIMIT).data(), expected);
 
     let many_lines = b"data: x\n".repeat(100_000);
-    assert_eq!(
-        decode([&many_lines[..], b"\n"], usize::MAX).data()[0].len(),
-        199_999
-    );
+    assert_eq!(decode([&many_lines[..], b"\n"], usize::MAX).data()[0].len(), 199_999);
 }
 
 #[test]
 fn event_streams_are_known_by_their_content_type() {
-    for accepted in [
-        "text/event-stream",
-        "text/event-stream;",
-        "Text/Event-Stream; charset=utf-8",
-        " text/event-stream ",
-    ] {
+    for accepted in
+        ["text/event-stream", "text/event-stream;", "Text/Event-Stream; charset=utf-8", " text/event-stream "]
+    {
         assert!(is_event_stream(accepted.as_bytes()), "{accepted}");
     }
-    for refused in [
-        "",
-        ";",
-        "text/event-streamx",
-        "text/x-bogus",
-        "application/json",
-        "text/event stream",
-    ] {
+    for refused in ["", ";", "text/event-streamx", "text/x-bogus", "application/json", "text/event stream"] {
         assert!(!is_event_stream(refused.as_bytes()), "{refused}");
     }
 }
@@ -368,15 +284,9 @@ fn encoding() {
         data: bytes("{}"),
         retry: Some(Duration::from_micros(1500)),
     };
-    assert_eq!(
-        encoded(&event),
-        "event: message\nid: 7\nretry: 1\ndata: {}\n\n"
-    );
+    assert_eq!(encoded(&event), "event: message\nid: 7\nretry: 1\ndata: {}\n\n");
     assert_eq!(encoded(&Event::priming(bytes("1-0"))), "id: 1-0\ndata:\n\n");
-    assert_eq!(
-        encoded(&Event::new(bytes("a\rb\nc\r\nd\n"))),
-        "data: a\ndata: b\ndata: c\ndata: d\ndata:\n\n"
-    );
+    assert_eq!(encoded(&Event::new(bytes("a\rb\nc\r\nd\n"))), "data: a\ndata: b\ndata: c\ndata: d\ndata:\n\n");
     assert_eq!(encoded(&Event::new(bytes(" a"))), "data:  a\n\n");
     let mut out = BytesMut::new();
     encode_retry(Duration::MAX, &mut out);
@@ -389,15 +299,9 @@ fn what_would_break_a_line_is_refused_and_nothing_is_written() {
     for text in ["a\rb", "a\nb", "a\0b", "\n"] {
         let text = Some(Bytes::from(text));
         let mut out = BytesMut::from("before");
-        let event = Event {
-            id: text.clone(),
-            ..Event::default()
-        };
+        let event = Event { id: text.clone(), ..Event::default() };
         assert_eq!(encode(&event, &mut out), Err(EncodeError::Id));
-        let event = Event {
-            event: text,
-            ..Event::default()
-        };
+        let event = Event { event: text, ..Event::default() };
         assert_eq!(encode(&event, &mut out), Err(EncodeError::EventType));
         assert_eq!(out, "before");
     }
@@ -423,10 +327,7 @@ fn reference(input: &[u8]) -> Decoded {
             last_event_id = event.id.clone().or(last_event_id);
             let event = std::mem::take(&mut event);
             if let Some((_, data)) = std::mem::take(&mut data).split_last() {
-                items.push(Item::Event(Event {
-                    data: Bytes::copy_from_slice(data),
-                    ..event
-                }));
+                items.push(Item::Event(Event { data: Bytes::copy_from_slice(data), ..event }));
             }
             continue;
         }
@@ -446,12 +347,7 @@ fn reference(input: &[u8]) -> Decoded {
             _ => {}
         }
     }
-    Decoded {
-        items,
-        last_event_id,
-        retry,
-        error: None,
-    }
+    Decoded { items, last_event_id, retry, error: None }
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -459,12 +355,7 @@ fn event() -> impl Strategy<Value = Event> {
     let id = prop::option::of("[^\r\n\0]{0,8}".prop_map(Bytes::from));
     let data = prop_oneof!["[ -~€\n]{0,40}", "\\PC{0,20}", "[a\n]{0,6}"].prop_map(Bytes::from);
     let retry = prop::option::of(any::<u64>().prop_map(Duration::from_millis));
-    (id, short(), data, retry).prop_map(|(id, event, data, retry)| Event {
-        id,
-        event,
-        data,
-        retry,
-    })
+    (id, short(), data, retry).prop_map(|(id, event, data, retry)| Event { id, event, data, retry })
 }
 
 /// Cuts `input` after each of `sizes` bytes, round and round.

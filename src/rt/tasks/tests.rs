@@ -50,13 +50,7 @@ async fn close_names_and_aborts_what_does_not_end() {
     });
     tasks.spawn("brief", async {});
     let left = tasks.close(soon()).await;
-    assert_eq!(
-        left,
-        [Survivor {
-            name: "deaf",
-            age: Duration::from_secs(5)
-        }]
-    );
+    assert_eq!(left, [Survivor { name: "deaf", age: Duration::from_secs(5) }]);
     dropped.await.expect("aborted, so its guard was dropped");
     tokio::task::yield_now().await;
     assert!(tasks.live().is_empty());
@@ -122,9 +116,7 @@ fn stopping_implies_draining_and_needs_no_runtime() {
 #[test]
 fn tasks_of_a_dead_runtime_leave_the_table() {
     let tasks = Tasks::new();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (guard, mut dropped) = Guard::new();
     runtime.block_on(async {
         tasks.spawn("never-polled", async move {

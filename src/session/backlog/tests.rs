@@ -2,11 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds {
-    events: 3,
-    bytes: 100,
-    retention: Duration::from_secs(300),
-};
+const BOUNDS: Bounds = Bounds { events: 3, bytes: 100, retention: Duration::from_secs(300) };
 
 #[expect(clippy::disallowed_methods, reason = "only differences matter")]
 fn now() -> Instant {
@@ -41,16 +37,9 @@ fn a_dropped_event_is_a_gap_only_for_those_who_have_not_seen_it() {
         backlog.push(payload, now());
     }
     assert_eq!(after(&backlog, id(7, 0)), Err(ResumeError::Gap));
-    assert_eq!(
-        after(&backlog, id(7, 1)).map(|events| events.len()),
-        Ok(3),
-        "b, c and d are all there"
-    );
+    assert_eq!(after(&backlog, id(7, 1)).map(|events| events.len()), Ok(3), "b, c and d are all there");
     backlog.push(&[b'x'; 101], now());
-    assert!(
-        backlog.is_empty(),
-        "an event that does not fit takes its predecessors with it"
-    );
+    assert!(backlog.is_empty(), "an event that does not fit takes its predecessors with it");
     assert_eq!(after(&backlog, id(7, 4)), Err(ResumeError::Gap));
     assert_eq!(after(&backlog, id(7, 5)), Ok(vec![]));
 }
@@ -61,11 +50,7 @@ fn ids_of_other_streams_and_of_the_future_are_unknown() {
     let mut backlog = Backlog::new(7, BOUNDS);
     backlog.push(b"a", now());
     for unknown in [id(6, 0), id(6, 1), id(8, 1), id(7, 2), id(7, u64::MAX)] {
-        assert_eq!(
-            after(&backlog, unknown),
-            Err(ResumeError::Unknown),
-            "{unknown}"
-        );
+        assert_eq!(after(&backlog, unknown), Err(ResumeError::Unknown), "{unknown}");
     }
 }
 
@@ -83,11 +68,7 @@ fn events_expire() {
     backlog.expire(start + BOUNDS.retention * 2);
     assert!(backlog.is_empty());
     assert_eq!(after(&backlog, id(7, 1)), Err(ResumeError::Gap));
-    assert_eq!(
-        backlog.push(b"c", start + BOUNDS.retention * 2),
-        id(7, 3),
-        "numbers are not used again"
-    );
+    assert_eq!(backlog.push(b"c", start + BOUNDS.retention * 2), id(7, 3), "numbers are not used again");
 }
 
 #[test]
@@ -102,10 +83,7 @@ fn what_is_kept_does_not_hold_on_to_what_it_was_cut_from() {
 fn event_ids_are_parsed_strictly() {
     let largest = id(u32::MAX, u64::MAX);
     assert_eq!(largest.to_string().len(), TEXT_BYTES_MAX);
-    assert_eq!(
-        EventId::parse(b"4294967295-18446744073709551615"),
-        Some(largest)
-    );
+    assert_eq!(EventId::parse(b"4294967295-18446744073709551615"), Some(largest));
     assert_eq!(EventId::parse(b"0-0"), Some(id(0, 0)));
     let refused: &[&[u8]] = &[
         b"",

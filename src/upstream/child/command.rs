@@ -15,9 +15,7 @@ use super::SpawnError;
 /// Variables of the proxy that every child gets: what programs need to find their files and to talk to their user,
 /// and nothing that is likely to be a credential. `LC_*` come on top.
 #[cfg(unix)]
-const INHERITED: &[&str] = &[
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "TZ", "TMPDIR",
-];
+const INHERITED: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "TZ", "TMPDIR"];
 
 /// As above. Without `SystemRoot` most programs do not even start.
 #[cfg(windows)]
@@ -73,10 +71,7 @@ pub(super) fn start(target: &StdioTarget) -> Result<Box<dyn ChildWrapper>, Spawn
             if let Some(cwd) = &target.cwd {
                 command.current_dir(cwd);
             }
-            command
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             between_fork_and_exec(command);
             command.spawn()
         })
@@ -84,23 +79,13 @@ pub(super) fn start(target: &StdioTarget) -> Result<Box<dyn ChildWrapper>, Spawn
 }
 
 /// What the child finds in its environment; a later entry wins over an earlier one of the same name.
-fn environment(
-    target: &StdioTarget,
-    own: impl Iterator<Item = (OsString, OsString)>,
-) -> Vec<(OsString, OsString)> {
+fn environment(target: &StdioTarget, own: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let inherited = |name: &OsStr| {
         let listed = INHERITED.iter().chain(&["LC_*"]).copied();
-        listed
-            .chain(target.pass_env.iter().map(String::as_str))
-            .any(|pattern| names(pattern, name))
+        listed.chain(target.pass_env.iter().map(String::as_str)).any(|pattern| names(pattern, name))
     };
-    let configured = target
-        .env
-        .iter()
-        .map(|(name, value)| (name.into(), value.0.clone().into()));
-    own.filter(|(name, _)| inherited(name))
-        .chain(configured)
-        .collect()
+    let configured = target.env.iter().map(|(name, value)| (name.into(), value.0.clone().into()));
+    own.filter(|(name, _)| inherited(name)).chain(configured).collect()
 }
 
 /// Whether `pattern` stands for the variable `name`. The one wildcard is that of `LC_*`.
@@ -109,11 +94,7 @@ fn names(pattern: &str, name: &OsStr) -> bool {
     if pattern == "LC_*" {
         return name.starts_with(b"LC_");
     }
-    if cfg!(windows) {
-        name.eq_ignore_ascii_case(pattern.as_bytes())
-    } else {
-        name == pattern.as_bytes()
-    }
+    if cfg!(windows) { name.eq_ignore_ascii_case(pattern.as_bytes()) } else { name == pattern.as_bytes() }
 }
 
 /// What to hand to the operating system as the program. Unix looks it up itself, in the child's own `PATH`.
@@ -126,15 +107,9 @@ fn program(target: &StdioTarget, _environment: &[(OsString, OsString)]) -> OsStr
 /// through `cmd.exe` with its own quoting, and refuses arguments that cannot be quoted.
 #[cfg(windows)]
 fn program(target: &StdioTarget, environment: &[(OsString, OsString)]) -> OsString {
-    let path = environment
-        .iter()
-        .rev()
-        .find(|(name, _)| names("PATH", name));
+    let path = environment.iter().rev().find(|(name, _)| names("PATH", name));
     path.and_then(|(_, path)| find_with_extension(&target.program, path))
-        .map_or_else(
-            || OsString::from(&target.program),
-            std::path::PathBuf::into_os_string,
-        )
+        .map_or_else(|| OsString::from(&target.program), std::path::PathBuf::into_os_string)
 }
 
 /// The first file in the folders of `path` that is `program` with one of the usual extensions; `None` when `program`
@@ -146,19 +121,14 @@ fn find_with_extension(program: &str, path: &OsStr) -> Option<std::path::PathBuf
     }
     std::env::split_paths(path)
         .filter(|folder| folder.is_absolute())
-        .flat_map(|folder| {
-            ["exe", "cmd", "bat"].map(|extension| folder.join(format!("{program}.{extension}")))
-        })
+        .flat_map(|folder| ["exe", "cmd", "bat"].map(|extension| folder.join(format!("{program}.{extension}"))))
         .find(|candidate| candidate.is_file())
 }
 
 /// What is done in the child between fork and exec: no file but 0, 1 and 2 goes on, and the parent-death signal is
 /// armed.
 #[cfg(target_os = "linux")]
-#[expect(
-    unsafe_code,
-    reason = "there is no safe way to run code between fork and exec"
-)]
+#[expect(unsafe_code, reason = "there is no safe way to run code between fork and exec")]
 fn between_fork_and_exec(command: &mut Command) {
     use std::os::fd::BorrowedFd;
 
@@ -177,11 +147,7 @@ fn between_fork_and_exec(command: &mut Command) {
         }
         set_parent_process_death_signal(Some(PARENT_DEATH_SIGNAL))?;
         // If the proxy died in between, the signal was missed: the child has another parent already.
-        if getppid() == Some(parent) {
-            Ok(())
-        } else {
-            Err(io::Error::from(rustix::io::Errno::SRCH))
-        }
+        if getppid() == Some(parent) { Ok(()) } else { Err(io::Error::from(rustix::io::Errno::SRCH)) }
     };
     // SAFETY: the closure runs in the forked child, where any lock may be held for ever by a thread that does not
     // exist there. It makes system calls without libc's help (fcntl, prctl, getppid), and neither allocates nor locks:
@@ -198,8 +164,7 @@ fn between_fork_and_exec(_command: &mut Command) {}
 /// The files beyond 0, 1 and 2 that the proxy was itself started with, by a shell or a supervisor, and that would go
 /// on to every child. Whatever Rust opens is closed on exec. Looked up once, at the first start of a child.
 #[cfg(target_os = "linux")]
-static INHERITED_FILES: std::sync::LazyLock<Vec<std::os::fd::RawFd>> =
-    std::sync::LazyLock::new(inherited_files);
+static INHERITED_FILES: std::sync::LazyLock<Vec<std::os::fd::RawFd>> = std::sync::LazyLock::new(inherited_files);
 
 #[cfg(target_os = "linux")]
 fn inherited_files() -> Vec<std::os::fd::RawFd> {
@@ -222,9 +187,7 @@ fn inherited_files() -> Vec<std::os::fd::RawFd> {
 fn goes_on_to_children(info: &str) -> bool {
     const O_CLOEXEC: u32 = 0o2_000_000;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    flags
-        .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok())
-        .is_some_and(|flags| flags & O_CLOEXEC == 0)
+    flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).is_some_and(|flags| flags & O_CLOEXEC == 0)
 }
 
 /// Makes an error that says what to do. "Not found" has four causes, and the system does not tell which.
@@ -235,11 +198,7 @@ fn explain(target: &StdioTarget, error: io::Error) -> SpawnError {
     }
     match error.kind() {
         io::ErrorKind::NotFound => {
-            let place = target
-                .cwd
-                .as_deref()
-                .unwrap_or(Path::new(""))
-                .join(&program);
+            let place = target.cwd.as_deref().unwrap_or(Path::new("")).join(&program);
             let hint = if !program.contains(std::path::is_separator) {
                 "it is in no folder of PATH; give its full path, or set PATH in `env`"
             } else if place.is_file() {
@@ -250,10 +209,7 @@ fn explain(target: &StdioTarget, error: io::Error) -> SpawnError {
             SpawnError::NotFound { program, hint }
         }
         io::ErrorKind::PermissionDenied => SpawnError::PermissionDenied { program },
-        _ => SpawnError::Other {
-            program,
-            source: error,
-        },
+        _ => SpawnError::Other { program, source: error },
     }
 }
 

@@ -95,9 +95,7 @@ pub(super) struct Tail {
 
 impl Tail {
     fn push(&self, bytes: &[u8]) {
-        let bytes = bytes
-            .get(bytes.len().saturating_sub(TAIL_BYTES)..)
-            .unwrap_or(bytes);
+        let bytes = bytes.get(bytes.len().saturating_sub(TAIL_BYTES)..).unwrap_or(bytes);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let excess = (kept.len() + bytes.len()).saturating_sub(TAIL_BYTES);
         kept.drain(..excess);
@@ -191,12 +189,7 @@ struct Limiter {
 
 impl Limiter {
     fn new(now: Instant) -> Self {
-        Limiter {
-            window: now,
-            logged: 0,
-            suppressed: 0,
-            suppressed_ever: 0,
-        }
+        Limiter { window: now, logged: 0, suppressed: 0, suppressed_ever: 0 }
     }
 
     fn log(&mut self, line: &[u8], now: Instant) {

@@ -25,21 +25,13 @@ fn sh(script: &str) -> StdioTarget {
 }
 
 fn program(program: &str, args: &[&str]) -> StdioTarget {
-    StdioTarget {
-        program: program.into(),
-        args: args.iter().map(|&arg| arg.into()).collect(),
-        ..sh("")
-    }
+    StdioTarget { program: program.into(), args: args.iter().map(|&arg| arg.into()).collect(), ..sh("") }
 }
 
 /// A ladder of 200 ms.
 fn quick() -> Timeouts {
     let step = Duration::from_millis(100);
-    Timeouts {
-        stop_eof: step,
-        stop_term: step,
-        ..Timeouts::default()
-    }
+    Timeouts { stop_eof: step, stop_term: step, ..Timeouts::default() }
 }
 
 #[derive(Debug, Default)]
@@ -77,31 +69,19 @@ struct Scene {
 impl Scene {
     fn new(target: &StdioTarget, timeouts: &Timeouts) -> Scene {
         let (tasks, log) = (Tasks::new(), Arc::new(Log::default()));
-        let (child, stdin, stdout) =
-            Child::spawn("test", target, timeouts, &tasks, Arc::clone(&log) as _).unwrap();
-        Scene {
-            tasks,
-            log,
-            child,
-            stdin,
-            stdout: BufReader::new(stdout),
-        }
+        let (child, stdin, stdout) = Child::spawn("test", target, timeouts, &tasks, Arc::clone(&log) as _).unwrap();
+        Scene { tasks, log, child, stdin, stdout: BufReader::new(stdout) }
     }
 
     async fn line(&mut self) -> String {
         let mut line = String::new();
-        in_time("a line on stdout", self.stdout.read_line(&mut line))
-            .await
-            .unwrap();
+        in_time("a line on stdout", self.stdout.read_line(&mut line)).await.unwrap();
         line.trim_end().to_owned()
     }
 
     async fn pid_line(&mut self) -> Pid {
         let line = self.line().await;
-        line.parse()
-            .ok()
-            .and_then(Pid::from_raw)
-            .unwrap_or_else(|| panic!("no process id: {line:?}"))
+        line.parse().ok().and_then(Pid::from_raw).unwrap_or_else(|| panic!("no process id: {line:?}"))
     }
 
     fn pid(&self) -> Pid {
@@ -114,19 +94,14 @@ impl Scene {
         drop(self.stdin);
         self.child.stop();
         let exit = in_time("the stop", self.child.stopped()).await;
-        eventually("the group is gone", || {
-            test_kill_process_group(pid).is_err()
-        })
-        .await;
+        eventually("the group is gone", || test_kill_process_group(pid).is_err()).await;
         assert_eq!(self.tasks.close(Instant::now() + DEADLINE).await, []);
         (exit, self.log)
     }
 }
 
 async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future)
-        .await
-        .unwrap_or_else(|_| panic!("timed out: {what}"))
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("timed out: {what}"))
 }
 
 /// Polls, for what gives no event.
@@ -141,10 +116,8 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// Whether the process still runs; a zombie does not.
 fn runs(pid: Pid) -> bool {
     if cfg!(target_os = "linux") {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
-        stat.rsplit_once(") ")
-            .is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
     } else {
         test_kill_process(pid).is_ok()
     }
@@ -177,22 +150,12 @@ async fn messages_go_in_and_out() {
 #[tokio::test]
 async fn an_exit_at_once_is_seen_at_once() {
     let start = Instant::now();
-    let scene = Scene::new(
-        &sh("echo 'cannot\tstart' >&2; exit 3"),
-        &Timeouts::default(),
-    );
+    let scene = Scene::new(&sh("echo 'cannot\tstart' >&2; exit 3"), &Timeouts::default());
     let exit = in_time("exit", scene.child.stopped()).await;
     took(0..4_000, start);
     assert_eq!(exit.to_string(), "exit status: 3");
-    assert_eq!(
-        *scene.child.exited().borrow(),
-        Some(exit),
-        "level-triggered"
-    );
-    assert_eq!(
-        in_time("stderr", scene.child.last_words()).await,
-        "cannot\\tstart\n"
-    );
+    assert_eq!(*scene.child.exited().borrow(), Some(exit), "level-triggered");
+    assert_eq!(in_time("stderr", scene.child.last_words()).await, "cannot\\tstart\n");
     let (again, log) = scene.stop().await;
     assert_eq!(again, exit);
     assert_eq!(log.entries(), ["exit status: 3"]);
@@ -200,28 +163,20 @@ async fn an_exit_at_once_is_seen_at_once() {
 
 #[tokio::test]
 async fn sigterm_comes_when_the_end_of_input_is_not_enough() {
-    let (exit, log) = Scene::new(&program("sleep", &["1000"]), &quick())
-        .stop()
-        .await;
+    let (exit, log) = Scene::new(&program("sleep", &["1000"]), &quick()).stop().await;
     assert_eq!(signal_of(exit), Some(Signal::TERM.as_raw()));
     assert_eq!(log.entries(), ["Terminate", "signal: 15 (SIGTERM), asked"]);
 }
 
 #[tokio::test]
 async fn a_child_that_ignores_everything_is_killed_with_its_group() {
-    let mut scene = Scene::new(
-        &sh("trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done"),
-        &quick(),
-    );
+    let mut scene = Scene::new(&sh("trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done"), &quick());
     let grandchild = scene.pid_line().await;
     let start = Instant::now();
     let (exit, log) = scene.stop().await;
     took(200..4_000, start);
     assert_eq!(signal_of(exit), Some(Signal::KILL.as_raw()));
-    assert_eq!(
-        log.entries(),
-        ["Terminate", "Kill", "signal: 9 (SIGKILL), asked"]
-    );
+    assert_eq!(log.entries(), ["Terminate", "Kill", "signal: 9 (SIGKILL), asked"]);
     assert!(!runs(grandchild));
 }
 
@@ -235,19 +190,14 @@ async fn a_grandchild_that_holds_the_pipes_neither_hides_the_exit_nor_survives()
     assert_eq!(exit.to_string(), "exit status: 0");
     eventually("the grandchild is gone", || !runs(grandchild)).await;
     let mut rest = String::new();
-    in_time("end of stdout", scene.stdout.read_to_string(&mut rest))
-        .await
-        .unwrap();
+    in_time("end of stdout", scene.stdout.read_to_string(&mut rest)).await.unwrap();
     eventually("the tasks end", || scene.tasks.live().is_empty()).await;
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_process_that_left_the_group_does_not_keep_the_tasks() {
-    let mut scene = Scene::new(
-        &sh("setsid sh -c 'echo $$; exec sleep 1000' & wait"),
-        &quick(),
-    );
+    let mut scene = Scene::new(&sh("setsid sh -c 'echo $$; exec sleep 1000' & wait"), &quick());
     let escaped = scene.pid_line().await;
     let start = Instant::now();
     drop(scene.stdin);
@@ -261,10 +211,7 @@ async fn a_process_that_left_the_group_does_not_keep_the_tasks() {
 
 #[tokio::test]
 async fn kill_now_does_not_wait_for_the_ladder() {
-    let mut scene = Scene::new(
-        &sh("trap '' TERM; echo ready; while :; do sleep 1; done"),
-        &Timeouts::default(),
-    );
+    let mut scene = Scene::new(&sh("trap '' TERM; echo ready; while :; do sleep 1; done"), &Timeouts::default());
     scene.line().await;
     let start = Instant::now();
     scene.child.stop();
@@ -281,44 +228,28 @@ async fn kill_now_does_not_wait_for_the_ladder() {
 async fn the_stop_token_starts_the_ladder() {
     let scene = Scene::new(&program("sleep", &["1000"]), &quick());
     assert_eq!(scene.tasks.close(Instant::now() + DEADLINE).await, []);
-    assert_eq!(
-        scene.log.entries(),
-        ["Terminate", "signal: 15 (SIGTERM), asked"]
-    );
+    assert_eq!(scene.log.entries(), ["Terminate", "signal: 15 (SIGTERM), asked"]);
     let refused = Child::spawn("test", &sh("exit"), &quick(), &scene.tasks, Arc::new(()));
     assert!(matches!(refused, Err(SpawnError::Stopping)));
 }
 
 #[tokio::test]
 async fn dropping_the_handle_starts_the_ladder() {
-    let Scene {
-        tasks,
-        child,
-        stdin,
-        ..
-    } = Scene::new(&program("sleep", &["1000"]), &quick());
+    let Scene { tasks, child, stdin, .. } = Scene::new(&program("sleep", &["1000"]), &quick());
     let mut exited = child.exited();
     drop((stdin, child));
-    let exit = in_time("exit", exited.wait_for(Option::is_some))
-        .await
-        .unwrap()
-        .unwrap();
+    let exit = in_time("exit", exited.wait_for(Option::is_some)).await.unwrap().unwrap();
     assert_eq!(signal_of(exit), Some(Signal::TERM.as_raw()));
     eventually("the tasks end", || tasks.live().is_empty()).await;
 }
 
 #[tokio::test]
 async fn an_aborted_owner_kills() {
-    let mut scene = Scene::new(
-        &sh("trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done"),
-        &Timeouts::default(),
-    );
+    let mut scene =
+        Scene::new(&sh("trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done"), &Timeouts::default());
     let (leader, grandchild) = (scene.pid(), scene.pid_line().await);
     let left = scene.tasks.close(Instant::now()).await;
-    assert!(
-        left.iter().any(|survivor| survivor.name == "child-owner"),
-        "{left:?}"
-    );
+    assert!(left.iter().any(|survivor| survivor.name == "child-owner"), "{left:?}");
     let exit = in_time("the abort", scene.child.stopped()).await;
     assert_eq!(exit, Exit::Unknown);
     eventually("nobody is left", || !runs(leader) && !runs(grandchild)).await;
@@ -327,11 +258,7 @@ async fn an_aborted_owner_kills() {
 
 #[test]
 fn dropping_the_runtime_leaves_no_process() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (scene, grandchild) = runtime.block_on(async {
         let script = "trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done";
         let mut scene = Scene::new(&sh(script), &Timeouts::default());
@@ -349,15 +276,9 @@ fn dropping_the_runtime_leaves_no_process() {
     drop(scene);
 
     // Another runtime also works off what tokio could not reap, so that not even a zombie is left.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        eventually("no process", || {
-            !runs(grandchild) && test_kill_process(leader).is_err()
-        })
-        .await;
+        eventually("no process", || !runs(grandchild) && test_kill_process(leader).is_err()).await;
     });
 }
 
@@ -365,10 +286,7 @@ fn dropping_the_runtime_leaves_no_process() {
 #[cfg(target_os = "linux")]
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
@@ -376,19 +294,12 @@ fn resident() -> u64 {
 #[tokio::test]
 async fn a_flood_on_stderr_blocks_nothing_and_is_not_kept() {
     // Lines, and one line that does not end.
-    for flood in [
-        "yes $(printf %099d 0) | head -c 100000000 >&2",
-        "head -c 100000000 /dev/zero >&2",
-    ] {
+    for flood in ["yes $(printf %099d 0) | head -c 100000000 >&2", "head -c 100000000 /dev/zero >&2"] {
         let before = resident();
         let scene = Scene::new(&sh(&format!("{flood}; echo end >&2")), &Timeouts::default());
         let exit = in_time(flood, scene.child.stopped()).await;
         assert_eq!(exit.to_string(), "exit status: 0");
-        assert!(
-            in_time("stderr", scene.child.last_words())
-                .await
-                .ends_with("end\n")
-        );
+        assert!(in_time("stderr", scene.child.last_words()).await.ends_with("end\n"));
         let grown = resident().saturating_sub(before);
         assert!(grown < 32 << 20, "{flood}: grown by {grown} bytes");
     }
@@ -396,10 +307,7 @@ async fn a_flood_on_stderr_blocks_nothing_and_is_not_kept() {
 
 #[tokio::test]
 async fn the_environment_is_scrubbed() {
-    assert!(
-        std::env::var_os("CARGO_MANIFEST_DIR").is_some(),
-        "run by cargo, which sets what must not leak"
-    );
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "run by cargo, which sets what must not leak");
     let target = StdioTarget {
         env: vec![("TOKEN".into(), crate::settings::Secret("hush".into()))],
         pass_env: vec!["CARGO_PKG_NAME".into()],
@@ -407,26 +315,11 @@ async fn the_environment_is_scrubbed() {
     };
     let mut scene = Scene::new(&target, &quick());
     let mut text = String::new();
-    in_time("stdout", scene.stdout.read_to_string(&mut text))
-        .await
-        .unwrap();
-    let mut names: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, _)| name)
-        .collect();
-    assert!(
-        text.contains("TOKEN=hush\n")
-            && names.contains(&"CARGO_PKG_NAME")
-            && names.contains(&"PATH")
-    );
+    in_time("stdout", scene.stdout.read_to_string(&mut text)).await.unwrap();
+    let mut names: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    assert!(text.contains("TOKEN=hush\n") && names.contains(&"CARGO_PKG_NAME") && names.contains(&"PATH"));
     names.retain(|name| !name.starts_with("LC_"));
-    names.retain(|name| {
-        ![
-            "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "TZ", "TMPDIR",
-        ]
-        .contains(name)
-    });
+    names.retain(|name| !["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "TZ", "TMPDIR"].contains(name));
     names.sort_unstable();
     assert_eq!(names, ["CARGO_PKG_NAME", "TOKEN"]);
 }
@@ -438,41 +331,23 @@ async fn a_child_has_three_files_open_and_its_own_group() {
     let _file = std::fs::File::create(folder.path().join("file")).unwrap();
     let _listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _other = Scene::new(&program("cat", &[]), &quick());
-    let target = StdioTarget {
-        cwd: Some(folder.path().to_owned()),
-        ..program("sleep", &["1000"])
-    };
+    let target = StdioTarget { cwd: Some(folder.path().to_owned()), ..program("sleep", &["1000"]) };
     let scene = Scene::new(&target, &quick());
     let proc = PathBuf::from(format!("/proc/{}", scene.child.pid()));
 
-    let mut open: Vec<_> = std::fs::read_dir(proc.join("fd"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let mut open: Vec<_> =
+        std::fs::read_dir(proc.join("fd")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     open.sort();
     assert_eq!(open, ["0", "1", "2"]);
-    assert_eq!(
-        std::fs::read_link(proc.join("cwd")).unwrap(),
-        folder.path().canonicalize().unwrap()
-    );
-    assert_eq!(
-        rustix::process::getpgid(Some(scene.pid())).unwrap(),
-        scene.pid()
-    );
+    assert_eq!(std::fs::read_link(proc.join("cwd")).unwrap(), folder.path().canonicalize().unwrap());
+    assert_eq!(rustix::process::getpgid(Some(scene.pid())).unwrap(), scene.pid());
     let status = std::fs::read_to_string(proc.join("status")).unwrap();
     let sigpipe = 1 << (Signal::PIPE.as_raw() - 1);
     let mask = |name: &str| {
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         u64::from_str_radix(line.trim(), 16).unwrap()
     };
-    assert_eq!(
-        mask("SigIgn:") & sigpipe,
-        0,
-        "SIGPIPE is ignored here, but not in a child"
-    );
+    assert_eq!(mask("SigIgn:") & sigpipe, 0, "SIGPIPE is ignored here, but not in a child");
     scene.stop().await;
 }
 
@@ -487,17 +362,10 @@ mod as_process {
         std::env::var_os(HELPER).is_some()
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "starts the test itself, not a server"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "starts the test itself, not a server")]
     fn helper(test: &str) -> tokio::process::Child {
         tokio::process::Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                &format!("upstream::child::tests::as_process::{test}"),
-                "--nocapture",
-            ])
+            .args(["--exact", &format!("upstream::child::tests::as_process::{test}"), "--nocapture"])
             .env(HELPER, "1")
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -509,10 +377,7 @@ mod as_process {
     async fn said(helper: &mut tokio::process::Child, key: &str) -> String {
         let mut lines = BufReader::new(helper.stdout.take().unwrap()).lines();
         loop {
-            let line = in_time(key, lines.next_line())
-                .await
-                .unwrap()
-                .unwrap_or_else(|| panic!("no {key}"));
+            let line = in_time(key, lines.next_line()).await.unwrap().unwrap_or_else(|| panic!("no {key}"));
             if let Some((_, value)) = line.split_once(&format!("{key}=")) {
                 return value.to_owned();
             }
@@ -533,12 +398,7 @@ mod as_process {
             return std::future::pending().await;
         }
         let mut proxy = helper("a_killed_proxy_leaves_no_child");
-        let child = said(&mut proxy, "child")
-            .await
-            .parse()
-            .ok()
-            .and_then(Pid::from_raw)
-            .unwrap();
+        let child = said(&mut proxy, "child").await.parse().ok().and_then(Pid::from_raw).unwrap();
         assert!(runs(child));
         proxy.kill().await.unwrap();
         eventually("the child is gone", || !runs(child)).await;
@@ -549,24 +409,15 @@ mod as_process {
     async fn orphans_that_fall_to_the_proxy_are_reaped() {
         if is_helper() {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
-            let mut scene = Scene::new(
-                &sh("sleep 1000 & sleep 1000 & echo ready; exit 0"),
-                &quick(),
-            );
+            let mut scene = Scene::new(&sh("sleep 1000 & sleep 1000 & echo ready; exit 0"), &quick());
             scene.line().await;
             in_time("exit", scene.child.stopped()).await;
             eventually("the tasks end", || scene.tasks.live().is_empty()).await;
             let left = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
-            return say(
-                "left",
-                left.map_or_else(|error| error.to_string(), |left| format!("{left:?}")),
-            );
+            return say("left", left.map_or_else(|error| error.to_string(), |left| format!("{left:?}")));
         }
         let mut proxy = helper("orphans_that_fall_to_the_proxy_are_reaped");
-        assert_eq!(
-            said(&mut proxy, "left").await,
-            rustix::io::Errno::CHILD.to_string()
-        );
+        assert_eq!(said(&mut proxy, "left").await, rustix::io::Errno::CHILD.to_string());
     }
 
     #[tokio::test]
@@ -582,11 +433,7 @@ mod as_process {
             }
             return say("files", format!("{before}, then {}", files()));
         }
-        let files = said(
-            &mut helper("starting_and_stopping_leaves_no_file_and_no_task"),
-            "files",
-        )
-        .await;
+        let files = said(&mut helper("starting_and_stopping_leaves_no_file_and_no_task"), "files").await;
         let (before, after) = files.split_once(", then ").unwrap();
         assert_eq!(before, after);
     }

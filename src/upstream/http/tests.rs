@@ -20,16 +20,11 @@ impl Server {
     async fn start() -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
-        Server {
-            listener,
-            url: url.parse().expect("a URL"),
-        }
+        Server { listener, url: url.parse().expect("a URL") }
     }
 
     async fn accept(&self) -> Peer {
-        Peer {
-            stream: self.listener.accept().await.expect("a connection").0,
-        }
+        Peer { stream: self.listener.accept().await.expect("a connection").0 }
     }
 
     /// Accepts a connection, reads a request and answers `text`.
@@ -57,20 +52,14 @@ impl Peer {
             head.push(self.stream.read_u8().await.expect("a request"));
         }
         let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
-        let length = head
-            .split("content-length: ")
-            .nth(1)
-            .and_then(|rest| rest.split('\r').next());
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next());
         let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a number"))];
         self.stream.read_exact(&mut body).await.expect("a body");
         head
     }
 
     async fn say(&mut self, text: &str) {
-        self.stream
-            .write_all(text.as_bytes())
-            .await
-            .expect("written");
+        self.stream.write_all(text.as_bytes()).await.expect("written");
     }
 
     async fn chunk(&mut self, text: &str) {
@@ -79,23 +68,14 @@ impl Peer {
 
     /// Whether the other side has closed the connection, after whatever it still sent.
     async fn closed(mut self) -> bool {
-        timeout(
-            Duration::from_secs(5),
-            self.stream.read_to_end(&mut Vec::new()),
-        )
-        .await
-        .is_ok()
+        timeout(Duration::from_secs(5), self.stream.read_to_end(&mut Vec::new())).await.is_ok()
     }
 }
 
-const SSE: &str =
-    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+const SSE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 fn limits() -> Limits {
-    Limits {
-        message_bytes: 1000,
-        ..Limits::default()
-    }
+    Limits { message_bytes: 1000, ..Limits::default() }
 }
 
 fn timeouts() -> Timeouts {
@@ -110,30 +90,15 @@ async fn post(client: &HttpClient, url: &Uri) -> Result<Response, HttpError> {
     post_until(client, url, soon(10_000)).await
 }
 
-async fn post_until(
-    client: &HttpClient,
-    url: &Uri,
-    deadline: Instant,
-) -> Result<Response, HttpError> {
-    client
-        .send(
-            Method::POST,
-            url,
-            HeaderMap::new(),
-            Bytes::from_static(b"{}"),
-            deadline,
-        )
-        .await
+async fn post_until(client: &HttpClient, url: &Uri, deadline: Instant) -> Result<Response, HttpError> {
+    client.send(Method::POST, url, HeaderMap::new(), Bytes::from_static(b"{}"), deadline).await
 }
 
 /// What a client makes of an answer after which the server closes the connection.
 async fn outcome_of(answer: &str) -> Result<Response, HttpError> {
     let server = Server::start().await;
     let client = server.client();
-    let (_, outcome) = tokio::join!(
-        async { drop(server.answer(answer).await) },
-        post(&client, &server.url)
-    );
+    let (_, outcome) = tokio::join!(async { drop(server.answer(answer).await) }, post(&client, &server.url));
     outcome
 }
 
@@ -157,9 +122,7 @@ async fn sse(client: &HttpClient, url: &Uri) -> Box<SseBody> {
 
 fn data(item: Option<Result<Item, HttpError>>) -> String {
     match item {
-        Some(Ok(Item::Event(Event { data, .. }))) => {
-            String::from_utf8(data.to_vec()).expect("text")
-        }
+        Some(Ok(Item::Event(Event { data, .. }))) => String::from_utf8(data.to_vec()).expect("text"),
         other => panic!("{other:?}"),
     }
 }
@@ -171,10 +134,8 @@ async fn json_comes_back_whole() {
     let serve = async {
         let mut peer = server.accept().await;
         let head = peer.request().await;
-        peer.say("HTTP/1.1 400 Bad Request\r\nContent-Type: Application/JSON; charset=utf-8\r\n")
-            .await;
-        peer.say("Mcp-Session-Id: 7\r\nTransfer-Encoding: chunked\r\n\r\n")
-            .await;
+        peer.say("HTTP/1.1 400 Bad Request\r\nContent-Type: Application/JSON; charset=utf-8\r\n").await;
+        peer.say("Mcp-Session-Id: 7\r\nTransfer-Encoding: chunked\r\n\r\n").await;
         for piece in ["{\"a\"", ":", "[1]}", ""] {
             peer.chunk(piece).await;
             sleep(Duration::from_millis(5)).await;
@@ -185,11 +146,7 @@ async fn json_comes_back_whole() {
     let response = response.expect("a response");
     assert_eq!(response.status, 400);
     assert_eq!(response.headers["mcp-session-id"], "7");
-    assert!(
-        matches!(&response.body, Body::Json(text) if text == "{\"a\":[1]}"),
-        "{:?}",
-        response.body
-    );
+    assert!(matches!(&response.body, Body::Json(text) if text == "{\"a\":[1]}"), "{:?}", response.body);
     assert!(head.starts_with("post /mcp http/1.1\r\n"), "{head}");
     assert!(head.contains("accept-encoding: identity\r\n"), "{head}");
     let authority = server.url.authority().expect("an authority");
@@ -214,39 +171,26 @@ async fn bodies_are_told_apart() {
     let stream = "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream;charset=utf-8\r\n\r\n";
     assert!(matches!(body_of(stream).await, Body::Sse(_)));
     let stream = "HTTP/1.1 404 No\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
-    assert!(
-        matches!(body_of(stream).await, Body::Other(_)),
-        "only with status 200"
-    );
-    let html = format!(
-        "HTTP/1.1 502 No\r\nContent-Type: text/html\r\n\r\n{}",
-        "x".repeat(5000)
-    );
+    assert!(matches!(body_of(stream).await, Body::Other(_)), "only with status 200");
+    let html = format!("HTTP/1.1 502 No\r\nContent-Type: text/html\r\n\r\n{}", "x".repeat(5000));
     assert!(matches!(body_of(&html).await, Body::Other(text) if text.len() == SNIPPET_BYTES_MAX));
     let gzip = "HTTP/1.1 502 No\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxyz";
     assert!(matches!(body_of(gzip).await, Body::Other(text) if text.is_empty()));
     let cut = "HTTP/1.1 502 No\r\nContent-Type: text/html\r\nContent-Length: 30\r\n\r\nxyz";
-    assert!(
-        matches!(body_of(cut).await, Body::Other(text) if text == "xyz"),
-        "the status is what matters"
-    );
+    assert!(matches!(body_of(cut).await, Body::Other(text) if text == "xyz"), "the status is what matters");
 }
 
 /// U8, U10.
 #[tokio::test]
 async fn what_is_neither_json_nor_a_stream_is_a_violation() {
-    let content_type = Violation::ContentType {
-        status: StatusCode::OK,
-    };
+    let content_type = Violation::ContentType { status: StatusCode::OK };
     let html = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\n<p>";
     assert_eq!(violation_of(html).await, content_type);
     let unnamed = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
     assert_eq!(violation_of(unnamed).await, content_type);
-    let similar =
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-streamx\r\nContent-Length: 2\r\n\r\n\n\n";
+    let similar = "HTTP/1.1 200 OK\r\nContent-Type: text/event-streamx\r\nContent-Length: 2\r\n\r\n\n\n";
     assert_eq!(violation_of(similar).await, content_type);
-    let gzip =
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n\r\n";
+    let gzip = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n\r\n";
     assert_eq!(violation_of(gzip).await, Violation::ContentEncoding);
 }
 
@@ -254,8 +198,7 @@ async fn what_is_neither_json_nor_a_stream_is_a_violation() {
 async fn a_body_may_be_as_large_as_the_limit() {
     let too_large = Violation::TooLarge { bytes_max: 1000 };
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-    let sized =
-        |bytes: usize| format!("{head}Content-Length: {bytes}\r\n\r\n{}", "1".repeat(bytes));
+    let sized = |bytes: usize| format!("{head}Content-Length: {bytes}\r\n\r\n{}", "1".repeat(bytes));
     assert!(matches!(body_of(&sized(1000)).await, Body::Json(text) if text.len() == 1000));
     assert_eq!(violation_of(&sized(1001)).await, too_large);
     let chunked = |last: &str| {
@@ -277,26 +220,11 @@ async fn a_head_without_end_is_an_error() {
 #[tokio::test]
 async fn a_cut_body_is_lost() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-    for cut in [
-        "Content-Length: 3\r\n\r\n{}",
-        "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
-    ] {
-        assert!(
-            matches!(
-                outcome_of(&format!("{head}{cut}")).await,
-                Err(HttpError::Lost(_))
-            ),
-            "{cut}"
-        );
+    for cut in ["Content-Length: 3\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"] {
+        assert!(matches!(outcome_of(&format!("{head}{cut}")).await, Err(HttpError::Lost(_))), "{cut}");
     }
-    assert!(
-        matches!(outcome_of("").await, Err(HttpError::Lost(_))),
-        "closed without an answer"
-    );
-    assert!(matches!(
-        outcome_of("HTTP/1.1 2").await,
-        Err(HttpError::Lost(_))
-    ));
+    assert!(matches!(outcome_of("").await, Err(HttpError::Lost(_))), "closed without an answer");
+    assert!(matches!(outcome_of("HTTP/1.1 2").await, Err(HttpError::Lost(_))));
 }
 
 /// U2.
@@ -304,18 +232,9 @@ async fn a_cut_body_is_lost() {
 async fn a_server_that_does_not_answer_is_given_up_at_the_deadline() {
     let server = Server::start().await;
     let client = server.client();
-    for beginning in [
-        "",
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
-    ] {
-        let (peer, outcome) = tokio::join!(
-            server.answer(beginning),
-            post_until(&client, &server.url, soon(200))
-        );
-        assert!(
-            matches!(outcome, Err(HttpError::Timeout { sent: true })),
-            "{outcome:?}"
-        );
+    for beginning in ["", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"] {
+        let (peer, outcome) = tokio::join!(server.answer(beginning), post_until(&client, &server.url, soon(200)));
+        assert!(matches!(outcome, Err(HttpError::Timeout { sent: true })), "{outcome:?}");
         assert!(peer.closed().await, "giving up cancels the request");
     }
 }
@@ -323,19 +242,11 @@ async fn a_server_that_does_not_answer_is_given_up_at_the_deadline() {
 #[tokio::test]
 async fn a_stalled_body_is_given_up_before_the_deadline() {
     let server = Server::start().await;
-    let client = server.client_with(
-        &limits(),
-        &Timeouts {
-            upstream_body_idle: Duration::from_millis(100),
-            ..timeouts()
-        },
-    );
+    let client =
+        server.client_with(&limits(), &Timeouts { upstream_body_idle: Duration::from_millis(100), ..timeouts() });
     let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
     let (_peer, outcome) = tokio::join!(server.answer(answer), post(&client, &server.url));
-    assert!(
-        matches!(outcome, Err(HttpError::Timeout { sent: true })),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Err(HttpError::Timeout { sent: true })), "{outcome:?}");
 }
 
 /// U1. Nothing of a URL is in the error, whatever it contains.
@@ -344,23 +255,12 @@ async fn refused_is_unsent() {
     let server = Server::start().await;
     let authority = server.url.authority().expect("an authority").clone();
     drop(server);
-    let url = format!("http://user:secret@{authority}/path?token=secret")
-        .parse::<Uri>()
-        .expect("a URL");
-    let client =
-        HttpClient::new(&url, &limits(), &timeouts(), TokioExecutor::new()).expect("a client");
+    let url = format!("http://user:secret@{authority}/path?token=secret").parse::<Uri>().expect("a URL");
+    let client = HttpClient::new(&url, &limits(), &timeouts(), TokioExecutor::new()).expect("a client");
     let error = post(&client, &url).await.expect_err("refused");
-    assert!(
-        matches!(error, HttpError::Unsent(_)) && error.is_unsent(),
-        "{error:?}"
-    );
+    assert!(matches!(error, HttpError::Unsent(_)) && error.is_unsent(), "{error:?}");
     let source = error.source().expect("a source");
-    for text in [
-        format!("{error:?}"),
-        error.to_string(),
-        source.to_string(),
-        format!("{client:?}"),
-    ] {
+    for text in [format!("{error:?}"), error.to_string(), source.to_string(), format!("{client:?}")] {
         assert!(!text.contains("secret") && !text.contains("path"), "{text}");
     }
 }
@@ -369,34 +269,17 @@ async fn refused_is_unsent() {
 #[tokio::test]
 async fn a_hanging_handshake_is_unsent() {
     let server = Server::start().await;
-    let url = server
-        .url
-        .to_string()
-        .replace("http", "https")
-        .parse::<Uri>()
-        .expect("a URL");
+    let url = server.url.to_string().replace("http", "https").parse::<Uri>().expect("a URL");
     let client = |limit| {
         let connector = Connector::new(tls(false).expect("TLS"), Duration::from_millis(limit));
         let origin = Origin::of(&url).expect("an origin");
-        HttpClient::build(
-            origin,
-            connector,
-            &limits(),
-            &timeouts(),
-            TokioExecutor::new(),
-        )
+        HttpClient::build(origin, connector, &limits(), &timeouts(), TokioExecutor::new())
     };
     let (patient, impatient) = (client(10_000), client(100));
     let (_peer, outcome) = tokio::join!(server.accept(), post(&impatient, &url));
-    assert!(
-        matches!(outcome, Err(HttpError::Unsent(_))),
-        "the time to connect is over: {outcome:?}"
-    );
+    assert!(matches!(outcome, Err(HttpError::Unsent(_))), "the time to connect is over: {outcome:?}");
     let (_peer, outcome) = tokio::join!(server.accept(), post_until(&patient, &url, soon(100)));
-    assert!(
-        matches!(outcome, Err(HttpError::Timeout { sent: false })),
-        "all time is over: {outcome:?}"
-    );
+    assert!(matches!(outcome, Err(HttpError::Timeout { sent: false })), "all time is over: {outcome:?}");
     assert!(outcome.is_err_and(|error| error.is_unsent()));
 }
 
@@ -405,18 +288,10 @@ async fn a_hanging_handshake_is_unsent() {
 async fn redirections_are_not_followed() {
     let server = Server::start().await;
     let client = server.client();
-    let answer = format!(
-        "HTTP/1.1 307 Elsewhere\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n",
-        server.url
-    );
+    let answer = format!("HTTP/1.1 307 Elsewhere\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", server.url);
     let (_peer, outcome) = tokio::join!(server.answer(&answer), post(&client, &server.url));
     assert_eq!(outcome.expect("a response").status, 307);
-    assert!(
-        timeout(Duration::from_millis(50), server.accept())
-            .await
-            .is_err(),
-        "no further connection"
-    );
+    assert!(timeout(Duration::from_millis(50), server.accept()).await.is_err(), "no further connection");
 }
 
 #[tokio::test]
@@ -431,32 +306,19 @@ async fn a_client_does_not_leave_its_origin() {
         "/mcp".to_owned(),
     ] {
         let outcome = post(&client, &elsewhere.parse().expect("a URL")).await;
-        assert!(
-            matches!(outcome, Err(HttpError::OtherOrigin)),
-            "{elsewhere}"
-        );
+        assert!(matches!(outcome, Err(HttpError::OtherOrigin)), "{elsewhere}");
     }
 }
 
 #[test]
 fn origins() {
     let origin = |url: &str| Origin::of(&url.parse().expect("a URL"));
-    assert_eq!(
-        origin("http://A.example/x"),
-        origin("http://u:p@a.example:80/y?z")
-    );
-    assert_eq!(
-        origin("https://a.example"),
-        origin("https://a.example:443/")
-    );
+    assert_eq!(origin("http://A.example/x"), origin("http://u:p@a.example:80/y?z"));
+    assert_eq!(origin("https://a.example"), origin("https://a.example:443/"));
     assert_ne!(origin("https://a.example"), origin("http://a.example:443"));
     assert_ne!(origin("https://a.example"), origin("https://a.example."));
     for none in ["/", "a.example:80", "ftp://a.example/", "http://:80/"] {
-        assert_eq!(
-            none.parse().ok().as_ref().and_then(Origin::of),
-            None,
-            "{none}"
-        );
+        assert_eq!(none.parse().ok().as_ref().and_then(Origin::of), None, "{none}");
     }
 }
 
@@ -472,9 +334,7 @@ async fn a_request_that_may_have_arrived_is_not_sent_again() {
     let serve = async {
         peer.request().await;
         drop(peer);
-        timeout(Duration::from_millis(100), server.accept())
-            .await
-            .is_ok()
+        timeout(Duration::from_millis(100), server.accept()).await.is_ok()
     };
     let (again, second) = tokio::join!(serve, post(&client, &server.url));
     assert!(matches!(second, Err(HttpError::Lost(_))), "{second:?}");
@@ -497,13 +357,8 @@ async fn a_connection_closed_in_the_pool_is_replaced() {
 #[tokio::test]
 async fn a_kept_connection_is_used_again_and_then_closed() {
     let server = Server::start().await;
-    let client = server.client_with(
-        &limits(),
-        &Timeouts {
-            upstream_keepalive: Duration::from_millis(100),
-            ..timeouts()
-        },
-    );
+    let client =
+        server.client_with(&limits(), &Timeouts { upstream_keepalive: Duration::from_millis(100), ..timeouts() });
     let (mut peer, first) = tokio::join!(server.answer(OK), post(&client, &server.url));
     first.expect("a response");
     let serve = async {
@@ -521,12 +376,7 @@ async fn events_come_as_they_are_sent() {
     let client = server.client();
     let serve = async {
         let mut peer = server.answer(SSE).await;
-        for piece in [
-            "\u{FEFF}id: 1\nda",
-            "ta: a\r",
-            "\n\r\n: ping\nretry: 5\ndata: b\n",
-            "\ndata: c",
-        ] {
+        for piece in ["\u{FEFF}id: 1\nda", "ta: a\r", "\n\r\n: ping\nretry: 5\ndata: b\n", "\ndata: c"] {
             peer.chunk(piece).await;
             sleep(Duration::from_millis(10)).await;
         }
@@ -539,10 +389,7 @@ async fn events_come_as_they_are_sent() {
         assert!(matches!(body.next().await, Some(Ok(Item::Comment))));
         assert_eq!(data(body.next().await), "b");
         assert_eq!(body.retry(), Some(Duration::from_millis(5)));
-        assert!(
-            body.next().await.is_none(),
-            "the unfinished event is dropped"
-        );
+        assert!(body.next().await.is_none(), "the unfinished event is dropped");
         assert!(body.next().await.is_none());
     };
     tokio::join!(serve, listen);
@@ -559,14 +406,7 @@ async fn an_event_is_not_held_back() {
         peer
     };
     let (_peer, mut body) = tokio::join!(serve, sse(&client, &server.url));
-    assert_eq!(
-        data(
-            timeout(Duration::from_secs(5), body.next())
-                .await
-                .expect("at once")
-        ),
-        "a"
-    );
+    assert_eq!(data(timeout(Duration::from_secs(5), body.next()).await.expect("at once")), "a");
 }
 
 /// U12.
@@ -593,18 +433,14 @@ async fn an_event_without_end_is_a_violation() {
     let client = server.client();
     let serve = async {
         let mut peer = server.answer(SSE).await;
-        peer.chunk(&format!("data: a\n\ndata: {}", "x".repeat(1100)))
-            .await;
+        peer.chunk(&format!("data: a\n\ndata: {}", "x".repeat(1100))).await;
         peer
     };
     let (peer, mut body) = tokio::join!(serve, sse(&client, &server.url));
     assert_eq!(data(body.next().await), "a");
     let error = body.next().await.expect("an error").expect_err("too large");
     let expected = Violation::Sse(DecodeError::EventTooLarge { bytes_max: 1000 });
-    assert!(
-        matches!(error, HttpError::Protocol(violation) if violation == expected),
-        "{error:?}"
-    );
+    assert!(matches!(error, HttpError::Protocol(violation) if violation == expected), "{error:?}");
     assert!(body.next().await.is_none());
     drop(body);
     assert!(peer.closed().await);
@@ -614,13 +450,8 @@ async fn an_event_without_end_is_a_violation() {
 #[tokio::test]
 async fn comments_are_life_and_silence_is_not() {
     let server = Server::start().await;
-    let client = server.client_with(
-        &limits(),
-        &Timeouts {
-            upstream_sse_idle: Duration::from_millis(400),
-            ..timeouts()
-        },
-    );
+    let client =
+        server.client_with(&limits(), &Timeouts { upstream_sse_idle: Duration::from_millis(400), ..timeouts() });
     let serve = async {
         let mut peer = server.answer(SSE).await;
         for _ in 0..10 {
@@ -643,27 +474,16 @@ async fn comments_are_life_and_silence_is_not() {
         if let Ok(item) = timeout(Duration::from_millis(150), body.next()).await {
             break item.expect("an error").expect_err("silence");
         }
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "a cancelled wait does not count"
-        );
+        assert!(start.elapsed() < Duration::from_secs(5), "a cancelled wait does not count");
     };
-    assert!(
-        matches!(error, HttpError::Timeout { sent: true }),
-        "{error:?}"
-    );
+    assert!(matches!(error, HttpError::Timeout { sent: true }), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_slow_listener_is_not_taken_for_a_silent_server() {
     let server = Server::start().await;
-    let client = server.client_with(
-        &limits(),
-        &Timeouts {
-            upstream_sse_idle: Duration::from_millis(200),
-            ..timeouts()
-        },
-    );
+    let client =
+        server.client_with(&limits(), &Timeouts { upstream_sse_idle: Duration::from_millis(200), ..timeouts() });
     let serve = async {
         let mut peer = server.answer(SSE).await;
         peer.chunk("data: a\n\n").await;
@@ -697,11 +517,8 @@ async fn cancelling_next_loses_nothing() {
         let mut seen = Vec::new();
         loop {
             // Polled once and dropped, again and again.
-            let polled = {
-                std::pin::pin!(body.next())
-                    .as_mut()
-                    .poll(&mut Context::from_waker(std::task::Waker::noop()))
-            };
+            let polled =
+                { std::pin::pin!(body.next()).as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) };
             match polled {
                 Poll::Ready(None) => return seen,
                 Poll::Ready(item) => seen.push(data(item)),

@@ -10,10 +10,7 @@ fn now() -> Instant {
 }
 
 fn status(code: u16, retry_after: Option<Duration>) -> Loss {
-    Loss::Status {
-        status: StatusCode::from_u16(code).expect("a status"),
-        retry_after,
-    }
+    Loss::Status { status: StatusCode::from_u16(code).expect("a status"), retry_after }
 }
 
 fn nothing() -> Heard {
@@ -21,11 +18,7 @@ fn nothing() -> Heard {
 }
 
 fn heard(message: bool, id: &'static str, retry: Option<Duration>) -> Heard {
-    Heard {
-        message,
-        last_id: Some(Bytes::from(id)),
-        retry,
-    }
+    Heard { message, last_id: Some(Bytes::from(id)), retry }
 }
 
 /// A stream and a clock that goes where the stream wants it.
@@ -37,10 +30,7 @@ struct Run {
 impl Run {
     fn new(origin: Origin, policy: Policy) -> Run {
         let now = now();
-        Run {
-            stream: Reconnect::new(origin, policy, now),
-            now,
-        }
+        Run { stream: Reconnect::new(origin, policy, now), now }
     }
 
     fn get() -> Run {
@@ -49,10 +39,7 @@ impl Run {
 
     /// Loses the connection and waits. The wait, or the reason to give up.
     fn lose(&mut self, loss: Loss, heard: Heard, jitter: f64) -> Result<Duration, GiveUp> {
-        match self
-            .stream
-            .on(Event::Lost { loss, heard }, self.now, jitter)
-        {
+        match self.stream.on(Event::Lost { loss, heard }, self.now, jitter) {
             Step::WaitUntil(until) => {
                 let delay = until - self.now;
                 self.now = until;
@@ -77,12 +64,7 @@ fn ceilings() {
     let mut run = Run::get();
     let waits = std::iter::from_fn(|| run.lose(Loss::Broken, nothing(), 1.0).ok());
     let millis = waits.map(|wait| wait.as_millis()).collect::<Vec<_>>();
-    assert_eq!(
-        millis,
-        [
-            200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000
-        ]
-    );
+    assert_eq!(millis, [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]);
     assert_eq!(run.lose(Loss::Broken, nothing(), 1.0), Err(GiveUp::Spent));
 }
 
@@ -99,25 +81,13 @@ fn an_outage_is_also_bounded_in_time() {
 #[test]
 fn statuses() {
     for code in [408, 425, 429, 500, 502, 503, 504, 599] {
-        assert!(
-            Run::get().lose(status(code, None), nothing(), 0.5).is_ok(),
-            "{code}"
-        );
+        assert!(Run::get().lose(status(code, None), nothing(), 0.5).is_ok(), "{code}");
     }
-    for code in [
-        204, 205, 210, 299, 301, 307, 400, 401, 403, 404, 405, 406, 410, 415,
-    ] {
+    for code in [204, 205, 210, 299, 301, 307, 400, 401, 403, 404, 405, 406, 410, 415] {
         let reason = GiveUp::Refused(StatusCode::from_u16(code).expect("a status"));
-        assert_eq!(
-            Run::get().lose(status(code, None), nothing(), 0.5),
-            Err(reason),
-            "{code}"
-        );
+        assert_eq!(Run::get().lose(status(code, None), nothing(), 0.5), Err(reason), "{code}");
     }
-    assert_eq!(
-        Run::get().lose(Loss::Unusable, nothing(), 0.5),
-        Err(GiveUp::Unusable)
-    );
+    assert_eq!(Run::get().lose(Loss::Unusable, nothing(), 0.5), Err(GiveUp::Unusable));
 }
 
 /// C-SSE-4: whatever happens to it, a stream born of a POST is not asked for again without an event id.
@@ -126,10 +96,7 @@ fn the_answer_to_a_post_is_resumed_or_lost() {
     let post = || Run::new(Origin::Post, Policy::default());
     for loss in [Loss::Ended, Loss::Broken] {
         assert_eq!(post().lose(loss, nothing(), 0.5), Err(GiveUp::NotResumable));
-        assert_eq!(
-            post().lose(loss, heard(true, "", Some(SECOND)), 0.5),
-            Err(GiveUp::NotResumable)
-        );
+        assert_eq!(post().lose(loss, heard(true, "", Some(SECOND)), 0.5), Err(GiveUp::NotResumable));
         assert!(post().lose(loss, heard(false, "1", None), 0.5).is_ok());
     }
 }
@@ -143,14 +110,12 @@ fn the_cursor_survives_connections_that_have_none() {
     };
     assert_eq!(cursor(&mut run), None);
     run.open(SECOND);
-    run.lose(Loss::Broken, heard(true, "7", None), 0.5)
-        .expect("goes on");
+    run.lose(Loss::Broken, heard(true, "7", None), 0.5).expect("goes on");
     assert_eq!(cursor(&mut run), Some(Bytes::from("7")));
     run.lose(Loss::Broken, nothing(), 0.5).expect("goes on");
     assert_eq!(cursor(&mut run), Some(Bytes::from("7")));
     run.open(SECOND);
-    run.lose(Loss::Broken, heard(true, "", None), 0.5)
-        .expect("goes on");
+    run.lose(Loss::Broken, heard(true, "", None), 0.5).expect("goes on");
     assert_eq!(cursor(&mut run), None, "the server took it back");
 }
 
@@ -159,9 +124,7 @@ fn the_cursor_survives_connections_that_have_none() {
 fn a_server_that_wants_to_be_polled_is_polled_for_ever_at_its_pace() {
     let mut run = Run::new(Origin::Post, Policy::default());
     for _ in 0..100 {
-        let wait = run
-            .lose(Loss::Ended, heard(false, "1", Some(3 * SECOND)), 0.5)
-            .expect("goes on");
+        let wait = run.lose(Loss::Ended, heard(false, "1", Some(3 * SECOND)), 0.5).expect("goes on");
         assert_eq!(wait, 3 * SECOND + Duration::from_millis(300));
         assert_eq!(run.stream.attempts(), 0);
         run.open(SECOND);
@@ -179,15 +142,10 @@ fn only_an_event_or_a_long_life_ends_an_outage() {
     let mut run = Run::get();
     for attempt in 1..=4 {
         run.lose(Loss::Ended, nothing(), 0.5).expect("goes on");
-        assert_eq!(
-            run.stream.attempts(),
-            attempt,
-            "a connection that ends at once is an attempt like any other"
-        );
+        assert_eq!(run.stream.attempts(), attempt, "a connection that ends at once is an attempt like any other");
         run.open(Duration::from_millis(1));
     }
-    run.lose(Loss::Ended, heard(true, "1", None), 0.5)
-        .expect("goes on");
+    run.lose(Loss::Ended, heard(true, "1", None), 0.5).expect("goes on");
     assert_eq!(run.stream.attempts(), 1, "an event: this is a new outage");
     run.open(59 * SECOND);
     run.lose(Loss::Ended, nothing(), 0.5).expect("goes on");
@@ -200,43 +158,21 @@ fn only_an_event_or_a_long_life_ends_an_outage() {
 /// U5, U16.
 #[test]
 fn the_server_raises_the_floor_within_bounds() {
-    let wait = |retry: Option<Duration>, loss| {
-        Run::get()
-            .lose(loss, Heard { retry, ..nothing() }, 0.0)
-            .expect("goes on")
-    };
+    let wait =
+        |retry: Option<Duration>, loss| Run::get().lose(loss, Heard { retry, ..nothing() }, 0.0).expect("goes on");
     let floor_min = Duration::from_millis(100);
     assert_eq!(wait(None, Loss::Broken), floor_min);
     assert_eq!(wait(Some(Duration::ZERO), Loss::Broken), floor_min);
     assert_eq!(wait(Some(3 * SECOND), Loss::Broken), 3 * SECOND);
     assert_eq!(wait(Some(Duration::MAX), Loss::Broken), 300 * SECOND);
     assert_eq!(wait(None, status(503, Some(4 * SECOND))), 4 * SECOND);
-    assert_eq!(
-        wait(Some(5 * SECOND), status(429, Some(4 * SECOND))),
-        5 * SECOND
-    );
+    assert_eq!(wait(Some(5 * SECOND), status(429, Some(4 * SECOND))), 5 * SECOND);
     assert_eq!(wait(None, status(429, Some(Duration::MAX))), 300 * SECOND);
-    assert_eq!(
-        wait(None, status(500, Some(4 * SECOND))),
-        floor_min,
-        "it has no meaning there"
-    );
+    assert_eq!(wait(None, status(500, Some(4 * SECOND))), floor_min, "it has no meaning there");
 
     let mut run = Run::get();
-    run.lose(
-        status(503, Some(4 * SECOND)),
-        Heard {
-            retry: Some(SECOND),
-            ..nothing()
-        },
-        0.0,
-    )
-    .expect("goes on");
-    assert_eq!(
-        run.lose(Loss::Broken, nothing(), 0.0),
-        Ok(SECOND),
-        "`retry` stays, `Retry-After` counts once"
-    );
+    run.lose(status(503, Some(4 * SECOND)), Heard { retry: Some(SECOND), ..nothing() }, 0.0).expect("goes on");
+    assert_eq!(run.lose(Loss::Broken, nothing(), 0.0), Ok(SECOND), "`retry` stays, `Retry-After` counts once");
 }
 
 #[test]
@@ -245,8 +181,7 @@ fn retry_zero_is_no_tight_loop() {
     let start = run.now;
     let mut attempts = 0;
     while run.now < start + 10 * SECOND {
-        run.lose(Loss::Ended, heard(true, "1", Some(Duration::ZERO)), 0.0)
-            .expect("goes on");
+        run.lose(Loss::Ended, heard(true, "1", Some(Duration::ZERO)), 0.0).expect("goes on");
         run.open(Duration::ZERO);
         attempts += 1;
     }
@@ -258,14 +193,8 @@ fn retry_zero_is_no_tight_loop() {
 fn late_and_early_events_change_nothing() {
     let mut stream = Reconnect::new(Origin::Get, Policy::default(), now());
     let start = now();
-    let lost = || Event::Lost {
-        loss: Loss::Broken,
-        heard: nothing(),
-    };
-    assert_eq!(
-        stream.on(Event::Due, start, 0.5),
-        Step::Connect { last_id: None }
-    );
+    let lost = || Event::Lost { loss: Loss::Broken, heard: nothing() };
+    assert_eq!(stream.on(Event::Due, start, 0.5), Step::Connect { last_id: None });
     assert_eq!(stream.on(Event::Opened, start, 0.5), Step::Read);
     assert_eq!(stream.on(Event::Opened, start, 0.5), Step::Read);
     assert_eq!(stream.on(Event::Due, start, 0.5), Step::Read);
@@ -273,20 +202,11 @@ fn late_and_early_events_change_nothing() {
     for event in [Event::Due, Event::Opened, lost()] {
         assert_eq!(stream.on(event, start, 0.5), waiting);
     }
-    let over = Event::Lost {
-        loss: Loss::Unusable,
-        heard: nothing(),
-    };
+    let over = Event::Lost { loss: Loss::Unusable, heard: nothing() };
     stream.on(Event::Due, start + SECOND, 0.5);
-    assert_eq!(
-        stream.on(over, start + SECOND, 0.5),
-        Step::GiveUp(GiveUp::Unusable)
-    );
+    assert_eq!(stream.on(over, start + SECOND, 0.5), Step::GiveUp(GiveUp::Unusable));
     for event in [Event::Due, Event::Opened, lost()] {
-        assert_eq!(
-            stream.on(event, start + SECOND, 0.5),
-            Step::GiveUp(GiveUp::Unusable)
-        );
+        assert_eq!(stream.on(event, start + SECOND, 0.5), Step::GiveUp(GiveUp::Unusable));
     }
 }
 
@@ -298,8 +218,7 @@ fn waits_are_spread_evenly_below_the_ceiling() {
         for _ in 0..5 {
             run.lose(Loss::Broken, nothing(), 0.0).expect("goes on");
         }
-        run.lose(Loss::Broken, nothing(), f64::from(draw) / 1000.0)
-            .expect("goes on")
+        run.lose(Loss::Broken, nothing(), f64::from(draw) / 1000.0).expect("goes on")
     });
     let waits = waits.collect::<Vec<_>>();
     let mean = waits.iter().sum::<Duration>() / 1000;
@@ -330,12 +249,7 @@ fn retry_after() {
     ];
     for (value, seconds) in table {
         let expected = seconds.map(Duration::from_secs);
-        assert_eq!(
-            parse_retry_after(value, now),
-            expected,
-            "{}",
-            value.escape_ascii()
-        );
+        assert_eq!(parse_retry_after(value, now), expected, "{}", value.escape_ascii());
     }
 }
 
@@ -352,10 +266,7 @@ fn loss() -> impl Strategy<Value = Loss> {
     prop_oneof![
         Just(Loss::Ended),
         Just(Loss::Broken),
-        (
-            prop::sample::select(&[429, 500, 503][..]),
-            prop::option::of(duration())
-        )
+        (prop::sample::select(&[429, 500, 503][..]), prop::option::of(duration()))
             .prop_map(|(code, after)| status(code, after)),
     ]
 }

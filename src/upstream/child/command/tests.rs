@@ -3,30 +3,16 @@ use crate::settings::Secret;
 use super::*;
 
 fn target(program: &str) -> StdioTarget {
-    StdioTarget {
-        program: program.into(),
-        args: vec![],
-        env: vec![],
-        pass_env: vec![],
-        cwd: None,
-    }
+    StdioTarget { program: program.into(), args: vec![], env: vec![], pass_env: vec![], cwd: None }
 }
 
 #[cfg(unix)]
 #[test]
 fn only_listed_variables_are_inherited_and_configured_ones_win() {
-    let own = [
-        "PATH=/bin",
-        "LC_ALL=C",
-        "API_TOKEN=hush",
-        "path=/no",
-        "LCX=1",
-        "EXTRA=yes",
-        "LD_PRELOAD=/evil.so",
-    ]
-    .iter()
-    .filter_map(|pair| pair.split_once('='))
-    .map(|(name, value)| (name.into(), value.into()));
+    let own = ["PATH=/bin", "LC_ALL=C", "API_TOKEN=hush", "path=/no", "LCX=1", "EXTRA=yes", "LD_PRELOAD=/evil.so"]
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.into(), value.into()));
     let mut target = target("x");
     target.pass_env = vec!["EXTRA".into()];
     target.env = vec![("PATH".into(), Secret("/opt/bin".into()))];
@@ -34,10 +20,7 @@ fn only_listed_variables_are_inherited_and_configured_ones_win() {
         .into_iter()
         .map(|(name, value)| format!("{}={}", name.display(), value.display()))
         .collect();
-    assert_eq!(
-        pairs,
-        ["PATH=/bin", "LC_ALL=C", "EXTRA=yes", "PATH=/opt/bin"]
-    );
+    assert_eq!(pairs, ["PATH=/bin", "LC_ALL=C", "EXTRA=yes", "PATH=/opt/bin"]);
 }
 
 #[test]
@@ -48,17 +31,9 @@ fn a_bare_name_is_found_with_the_usual_windows_extensions() {
     }
     let path = std::env::join_paths(folders.iter().map(|folder| folder.path())).unwrap();
     let find = |program: &str| find_with_extension(program, &path);
-    assert_eq!(
-        find("npx"),
-        Some(folders[1].path().join("npx.cmd")),
-        "not the shell script of the same name"
-    );
+    assert_eq!(find("npx"), Some(folders[1].path().join("npx.cmd")), "not the shell script of the same name");
     assert_eq!(find("both"), Some(folders[0].path().join("both.cmd")));
-    assert_eq!(
-        find("npx.cmd"),
-        None,
-        "the system finds what has an extension"
-    );
+    assert_eq!(find("npx.cmd"), None, "the system finds what has an extension");
     assert_eq!(find("./npx"), None);
     assert_eq!(find("absent"), None);
 }
@@ -84,41 +59,25 @@ mod errors {
 
         let check = |target: StdioTarget| {
             let secret = ("TOKEN".to_owned(), Secret("hush".to_owned()));
-            let target = StdioTarget {
-                env: vec![secret],
-                args: vec!["--key=hush".into()],
-                ..target
-            };
+            let target = StdioTarget { env: vec![secret], args: vec!["--key=hush".into()], ..target };
             let error = start(&target).expect_err("must not start");
             assert!(!format!("{error} {error:?}").contains("hush"));
             error
         };
         let text = check(target("no-such-program-here")).to_string();
-        assert!(
-            text.contains("`no-such-program-here`") && text.contains("PATH"),
-            "{text}"
-        );
+        assert!(text.contains("`no-such-program-here`") && text.contains("PATH"), "{text}");
         let text = check(target("./absent")).to_string();
         assert!(text.contains("no such file"), "{text}");
         let text = check(target(&script)).to_string();
         assert!(text.contains("interpreter"), "{text}");
         let error = check(target(&plain));
-        assert!(
-            matches!(error, SpawnError::PermissionDenied { .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, SpawnError::PermissionDenied { .. }), "{error:?}");
 
-        let missing = StdioTarget {
-            cwd: Some(folder.path().join("nowhere")),
-            ..target("true")
-        };
+        let missing = StdioTarget { cwd: Some(folder.path().join("nowhere")), ..target("true") };
         let error = check(missing);
         assert!(matches!(error, SpawnError::CwdMissing { .. }), "{error:?}");
         assert!(error.to_string().contains("nowhere"), "{error}");
-        let not_a_folder = StdioTarget {
-            cwd: Some(plain.into()),
-            ..target("true")
-        };
+        let not_a_folder = StdioTarget { cwd: Some(plain.into()), ..target("true") };
         assert!(matches!(check(not_a_folder), SpawnError::CwdMissing { .. }));
 
         let nul = check(target("a\0b"));
@@ -129,11 +88,7 @@ mod errors {
 #[cfg(target_os = "linux")]
 #[test]
 fn files_that_go_on_to_children_are_told_by_their_flags() {
-    assert!(goes_on_to_children(
-        "pos:\t0\nflags:\t0100002\nmnt_id:\t15\n"
-    ));
-    assert!(!goes_on_to_children(
-        "pos:\t0\nflags:\t02100002\nmnt_id:\t15\n"
-    ));
+    assert!(goes_on_to_children("pos:\t0\nflags:\t0100002\nmnt_id:\t15\n"));
+    assert!(!goes_on_to_children("pos:\t0\nflags:\t02100002\nmnt_id:\t15\n"));
     assert!(!goes_on_to_children(""), "gone since it was listed");
 }

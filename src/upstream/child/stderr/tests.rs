@@ -32,11 +32,7 @@ fn an_overlong_line_is_cut_and_the_next_one_is_whole() {
     text.extend(b"\nnext\n");
     for size in [1000, READ_BYTES, text.len()] {
         let lines = lines_of(&text.chunks(size).collect::<Vec<_>>());
-        assert_eq!(
-            lines.iter().map(Vec::len).collect::<Vec<_>>(),
-            [LINE_BYTES, 4],
-            "in pieces of {size}"
-        );
+        assert_eq!(lines.iter().map(Vec::len).collect::<Vec<_>>(), [LINE_BYTES, 4], "in pieces of {size}");
     }
 }
 
@@ -47,11 +43,7 @@ fn the_tail_keeps_the_last_bytes() {
     tail.push(b"bc\r\nd\n");
     let text = tail.text();
     assert!(text.starts_with("aaa") && text.ends_with("abc\nd\n"));
-    assert_eq!(
-        text.len(),
-        TAIL_BYTES - 1,
-        "the carriage return is not shown"
-    );
+    assert_eq!(text.len(), TAIL_BYTES - 1, "the carriage return is not shown");
     tail.push(&vec![b'z'; 3 * TAIL_BYTES]);
     assert_eq!(tail.text(), "z".repeat(TAIL_BYTES));
 }
@@ -59,14 +51,8 @@ fn the_tail_keeps_the_last_bytes() {
 #[test]
 fn nothing_reaches_a_terminal_that_could_change_it() {
     let shown = |bytes: &[u8]| Printable(bytes).to_string();
-    assert_eq!(
-        shown("Grüße, 世界 \"quoted\" \\".as_bytes()),
-        "Grüße, 世界 \"quoted\" \\"
-    );
-    assert_eq!(
-        shown(b"\x1b[31mred\x07\0\ttab"),
-        r"\u{1b}[31mred\u{7}\u{0}\ttab"
-    );
+    assert_eq!(shown("Grüße, 世界 \"quoted\" \\".as_bytes()), "Grüße, 世界 \"quoted\" \\");
+    assert_eq!(shown(b"\x1b[31mred\x07\0\ttab"), r"\u{1b}[31mred\u{7}\u{0}\ttab");
     assert_eq!(shown("a\u{202e}b\u{9b}c".as_bytes()), r"a\u{202e}b\u{9b}c");
     assert_eq!(shown(b"ok\xff\xc3"), r"ok\xff\xc3");
 }
@@ -86,10 +72,7 @@ impl ChildEvents for Counts {
 
 impl Counts {
     fn get(&self) -> (u64, u64) {
-        (
-            self.lines.load(Ordering::Relaxed),
-            self.suppressed.load(Ordering::Relaxed),
-        )
+        (self.lines.load(Ordering::Relaxed), self.suppressed.load(Ordering::Relaxed))
     }
 }
 
@@ -106,10 +89,7 @@ async fn ten_lines_per_second_are_logged_and_the_rest_is_counted() {
         pen.write_all(b"no end").await.unwrap();
         drop(pen);
     };
-    tokio::join!(
-        pump(pipe, Arc::clone(&tail), Arc::clone(&counts) as _, exited),
-        write
-    );
+    tokio::join!(pump(pipe, Arc::clone(&tail), Arc::clone(&counts) as _, exited), write);
     assert_eq!(counts.get(), (36, 16));
     assert!(tail.text().ends_with("line\nno end"));
 }
@@ -132,11 +112,6 @@ async fn a_pipe_without_end_is_left_shortly_after_the_exit() {
 async fn a_pump_that_never_ran_leaves_nobody_waiting() {
     let (_publish, exited) = watch::channel(None);
     let tail = Arc::new(Tail::default());
-    drop(pump(
-        tokio::io::empty(),
-        Arc::clone(&tail),
-        Arc::new(()),
-        exited,
-    ));
+    drop(pump(tokio::io::empty(), Arc::clone(&tail), Arc::new(()), exited));
     tail.complete().await;
 }
