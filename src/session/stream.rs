@@ -111,7 +111,7 @@ impl Stream {
         state.readers.push(me);
         drop(state);
         self.changed.notify_waiters();
-        Ok(StreamReader { stream: Arc::clone(self), me, cursor, missed: 0 })
+        Ok(StreamReader { stream: Arc::clone(self), me, cursor, attached: me, missed: 0 })
     }
 }
 
@@ -120,6 +120,8 @@ pub(crate) struct StreamReader {
     stream: Arc<Stream>,
     me: u64,
     cursor: EventId,
+    /// How many had attached when it last had its turn.
+    attached: u64,
     missed: u64,
 }
 
@@ -136,6 +138,10 @@ impl StreamReader {
                     return None;
                 }
                 if state.readers.last() == Some(&self.me) {
+                    if std::mem::replace(&mut self.attached, state.attached) != state.attached {
+                        // Others have read in the meantime: what they were given is not given again.
+                        self.cursor.number = self.cursor.number.max(state.delivered.number);
+                    }
                     if state.backlog.after(self.cursor).is_err() {
                         // It went out of the backlog before it could be read: an event larger than the whole backlog.
                         let oldest = state.backlog.oldest();
@@ -145,7 +151,8 @@ impl StreamReader {
                     let next = state.backlog.after(self.cursor).ok().and_then(|mut events| events.next());
                     if let Some((id, payload)) = next {
                         self.cursor = id;
-                        state.delivered = id;
+                        // Who resumes further back reads again what somebody has read before: that takes nothing back.
+                        state.delivered.number = state.delivered.number.max(id.number);
                         return Some((id, payload));
                     }
                     if state.finished {
