@@ -44,6 +44,7 @@ struct ErrorLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusedLabels {
+    side: &'static str,
     kind: &'static str,
 }
 
@@ -127,7 +128,11 @@ impl Metrics {
         r.register("child_stderr_lines", "Lines that children wrote to stderr", metrics.stderr_lines.clone());
         r.register("errors", "Errors, by whose side they are on and their kind", metrics.errors.clone());
         r.register("dropped", "Messages that were not delivered to anybody, by reason", metrics.dropped.clone());
-        r.register("refused", "Client requests refused before they reached an upstream", metrics.refused.clone());
+        r.register(
+            "refused",
+            "Client requests that did not reach an upstream, by whose side that is on and why",
+            metrics.refused.clone(),
+        );
         r.register("connections", "Open client connections", metrics.connections.clone());
         r.register("streams", "Open SSE streams to clients", metrics.streams.clone());
         r.register("task_panics", "Tasks that ended in a panic", metrics.panics.clone());
@@ -161,8 +166,8 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn refused(&self, kind: &'static str) {
-        self.refused.get_or_create(&RefusedLabels { kind }).inc();
+    pub(crate) fn refused(&self, side: &'static str, kind: &'static str) {
+        self.refused.get_or_create(&RefusedLabels { side, kind }).inc();
     }
 
     pub(crate) fn connection(&self) -> GaugeGuard {

@@ -264,6 +264,9 @@ fn guarded(stream: TcpStream, write_stall: Duration) -> TimeoutStream<TcpStream>
     let _ = stream.set_nodelay(true);
     let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+    #[cfg(target_os = "linux")]
+    // A client that has vanished without a word is noticed by what it does not acknowledge.
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(write_stall));
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_stall));
     stream

@@ -258,7 +258,7 @@ numbers! {
         /// Largest message from an upstream, in bytes: a line of a child, an SSE event, a JSON body.
         message_bytes: 16 * MIB, in KIB..=BYTES_MAX;
         /// Most entries in a batch (2025-03-26).
-        batch: 100, in 1..=10_000;
+        batch: 100, in 1..=1_024;
         /// Most sessions at once, over all upstreams.
         sessions: 1_000, in 1..=1_000_000;
         /// Most requests in flight in one session.

@@ -61,7 +61,7 @@ pass_env = ["SSH_AUTH_SOCK"]
         listen  127.0.0.1:9000, path /mcp, HTTP+SSE too
         admin   off
         server  fs: starts npx with 2 arguments, env KEY, inherits SSH_AUTH_SOCK, era auto, at most 64 at once
-        server  api: connects to https://h/sse?[redacted], transport sse, headers authorization, era auto, at most 64 at once
+        server  api: connects to https://h/sse?[redacted], transport sse, headers authorization, era auto, at most 1000 at once
         "#);
     insta::assert_snapshot!(run.stderr, @r#"
         note: .mcp.json:2:16: mcpServers.api: not used here: timeout

@@ -58,6 +58,13 @@ impl Relay {
         self.upstream_id
     }
 
+    /// The result that ends a listen stream which the proxy closes.
+    pub(crate) fn graceful_end(&self) -> String {
+        let id = self.client_id.as_json();
+        let (kind, subscription) = (meta::RESULT_TYPE, meta::SUBSCRIPTION_ID);
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"{kind}":"complete","_meta":{{"{subscription}":{id}}}}}}}"#)
+    }
+
     /// What the upstream's message becomes.
     pub(crate) fn down(&self, message: Message) -> Down {
         match message.kind() {

@@ -1,10 +1,12 @@
 //! A client on one long-lived connection that carries everything, both ways: standard input and output, or HTTP+SSE.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use http::HeaderMap;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::mcp::{deliver, pong};
@@ -35,6 +37,9 @@ pub(crate) struct Duplex {
     /// Stateless requests under way, by the client's names.
     modern: Mutex<HashMap<RequestId, CancellationToken>>,
     closed: CancellationToken,
+    /// How many requests are under way.
+    work: AtomicUsize,
+    work_done: Notify,
 }
 
 impl Duplex {
@@ -49,6 +54,8 @@ impl Duplex {
             initializing: OnceLock::new(),
             modern: Mutex::default(),
             closed: proxy.tasks.stop().child_token(),
+            work: AtomicUsize::new(0),
+            work_done: Notify::new(),
         };
         (Arc::new(duplex), reader)
     }
@@ -58,9 +65,32 @@ impl Duplex {
         self.session.get().is_some()
     }
 
+    /// Whether something of the client is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.work.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until everything that the client asked for has been answered.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let done = self.work_done.notified();
+            tokio::pin!(done);
+            done.as_mut().enable();
+            if !self.is_busy() {
+                return;
+            }
+            done.await;
+        }
+    }
+
     /// Cancelled when the session is over: then so is the connection.
     pub(crate) fn closed(&self) -> &CancellationToken {
         &self.closed
+    }
+
+    /// Nothing more will be said: the outbox ends when it has been read.
+    pub(crate) fn finish(&self) {
+        self.outbox.close();
     }
 
     /// The client has gone: what it asked for is cancelled, its session ends.
@@ -130,10 +160,15 @@ impl Duplex {
             return Err(ProxyError::Initialize);
         }
         let duplex = Arc::clone(self);
+        let working = Working::begin(self);
         self.adopt(async move {
             match duplex.proxy.initialize(&duplex.server, &request).await {
                 Ok((session, answer)) => {
+                    if let Some(session) = &session {
+                        let _ = duplex.session.set(Arc::clone(session));
+                    }
                     duplex.say(answer.line()).await;
+                    drop(working);
                     match session {
                         Some(session) => duplex.opened(session).await,
                         // The server has refused this handshake and is gone; another one needs another connection.
@@ -150,7 +185,6 @@ impl Duplex {
     async fn opened(&self, session: Arc<Session>) {
         session.initialized();
         let reader = session.standing().attach(None, 1);
-        let _ = self.session.set(Arc::clone(&session));
         if self.closed.is_cancelled() {
             return self.close();
         }
@@ -207,7 +241,9 @@ impl Duplex {
     /// Passes on everything that answers a request. A modern one ends when it is cancelled: dropping it tells the server.
     fn run(self: &Arc<Self>, mut exchange: Exchange, under_way: Option<UnderWay>) {
         let duplex = Arc::clone(self);
+        let working = Working::begin(self);
         self.adopt(async move {
+            let _working = working;
             let cancelled = under_way.as_ref().map_or_else(CancellationToken::new, |one| one.cancelled.clone());
             loop {
                 let output = tokio::select! {
@@ -252,8 +288,8 @@ impl Duplex {
     }
 
     async fn refuse(&self, error: &ProxyError, id: Option<RequestId>) {
-        let (_, kind) = error.blame();
-        self.proxy.metrics.refused(kind);
+        let (side, kind) = error.blame();
+        self.proxy.metrics.refused(side, kind);
         let text = error.outward().error.to_json(id.as_ref().or(error.id()));
         self.say(Bytes::from(text)).await;
     }
@@ -278,6 +314,23 @@ impl Duplex {
 /// Notifications and answers get no answer, not even an error.
 fn message_wants_answer(id: Option<&RequestId>) -> bool {
     id.is_some()
+}
+
+/// Something that the client waits for.
+struct Working(Arc<Duplex>);
+
+impl Working {
+    fn begin(duplex: &Arc<Duplex>) -> Working {
+        duplex.work.fetch_add(1, Ordering::AcqRel);
+        Working(Arc::clone(duplex))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.work.fetch_sub(1, Ordering::AcqRel);
+        self.0.work_done.notify_waiters();
+    }
 }
 
 /// A stateless request under way.

@@ -22,7 +22,7 @@ use crate::settings::{Limits, Settings, Timeouts};
 pub(super) async fn guard(State(proxy): State<Arc<Proxy>>, request: Request, next: Next) -> Response {
     match check(&proxy.settings, &request) {
         Ok(()) => next.run(request).await,
-        Err(error) => refuse(&proxy, &error, None),
+        Err(error) => refuse(&proxy, &error, None, None),
     }
 }
 

@@ -94,7 +94,8 @@ impl Streaming {
                 biased;
                 line = self.outbox.next() => return Some(message_event(None, line?)),
                 () = duplex.closed().cancelled() => return None,
-                () = self.drain.cancelled() => return None,
+                // What is under way is still answered.
+                () = self.drain.cancelled(), if !duplex.is_busy() => return None,
                 () = sleep_until(self.init_until), if !duplex.has_session() => {
                     if !duplex.has_session() {
                         return None;

@@ -31,7 +31,7 @@ pub(super) async fn endpoint(proxy: &Arc<Proxy>, server: &Arc<Server>, request: 
         Method::DELETE => delete(proxy, server, headers).map_err(|error| (error, None)),
         _ => Err((ProxyError::MethodNotAllowed, None)),
     };
-    result.unwrap_or_else(|(error, id)| refuse(proxy, &error, id.as_ref()))
+    result.unwrap_or_else(|(error, id)| refuse(proxy, &error, id.as_ref(), Version::of(&parts.headers).era()))
 }
 
 type Refused = (ProxyError, Option<RequestId>);
@@ -116,7 +116,8 @@ async fn modern(
         headers::check(headers, &message, version)?;
     }
     proxy.check_envelope(server, &message).await?;
-    if !accepts.json && !accepts.sse || (!accepts.sse && message.known() == Some(Known::Listen)) {
+    let streams_only = message.known() == Some(Known::Listen);
+    if !accepts.sse && (streams_only || !accepts.json) {
         return Err(ProxyError::NotAcceptable);
     }
     let exchange = proxy.begin_modern(server, &message, Some(mirrored(headers))).await?;

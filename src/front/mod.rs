@@ -69,23 +69,23 @@ fn cors(allowed: &[String]) -> CorsLayer {
 async fn single(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
     match proxy.server(None).cloned() {
         Some(server) => mcp::endpoint(&proxy, &server, request).await,
-        None => reply::refuse(&proxy, &ProxyError::NotFound, None),
+        None => reply::refuse(&proxy, &ProxyError::NotFound, None, None),
     }
 }
 
 async fn named(State(proxy): State<Arc<Proxy>>, Path(name): Path<String>, request: Request) -> Response {
     match proxy.server(Some(&name)).cloned() {
         Some(server) => mcp::endpoint(&proxy, &server, request).await,
-        None => reply::refuse(&proxy, &ProxyError::NotFound, None),
+        None => reply::refuse(&proxy, &ProxyError::NotFound, None, None),
     }
 }
 
 async fn nothing(State(proxy): State<Arc<Proxy>>) -> Response {
-    reply::refuse(&proxy, &ProxyError::NotFound, None)
+    reply::refuse(&proxy, &ProxyError::NotFound, None, None)
 }
 
 async fn wrong_method(State(proxy): State<Arc<Proxy>>) -> Response {
-    reply::refuse(&proxy, &ProxyError::MethodNotAllowed, None)
+    reply::refuse(&proxy, &ProxyError::MethodNotAllowed, None, None)
 }
 
 /// What stands before the last part of the endpoint's path: the paths of HTTP+SSE stand beside it.
@@ -121,7 +121,7 @@ fn open_sse(
 ) -> Response {
     let server = proxy.server(name).cloned().ok_or(ProxyError::NotFound);
     let opened = server.and_then(|server| http_sse::open(proxy, &server, clients, request, messages));
-    opened.unwrap_or_else(|error| reply::refuse(proxy, &error, None)).into_response()
+    opened.unwrap_or_else(|error| reply::refuse(proxy, &error, None, None)).into_response()
 }
 
 async fn messages(
@@ -129,5 +129,5 @@ async fn messages(
     Extension(clients): Extension<Arc<Clients>>,
     request: Request,
 ) -> Response {
-    http_sse::post(&proxy, &clients, request).await.unwrap_or_else(|error| reply::refuse(&proxy, &error, None))
+    http_sse::post(&proxy, &clients, request).await.unwrap_or_else(|error| reply::refuse(&proxy, &error, None, None))
 }

@@ -10,10 +10,11 @@ use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use crate::metrics::GaugeGuard;
 use crate::protocol::id::RequestId;
+use crate::protocol::revision::Era;
 use crate::protocol::sse::{self, Event, KEEP_ALIVE};
 use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
@@ -26,12 +27,17 @@ use super::guard::Accepts;
 /// The time that a client should wait before it comes back to a stream that we ended.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 
-/// An error as the answer to a request; with `modern`, an id that is not known is left out rather than null.
-pub(super) fn refuse(proxy: &Proxy, error: &ProxyError, id: Option<&RequestId>) -> Response {
-    let (_, kind) = error.blame();
-    proxy.metrics.refused(kind);
+/// An error as the answer to a request. Where its id is not known, it is null for a legacy client whose message could
+/// not be read, as JSON-RPC has it, and left out otherwise.
+pub(super) fn refuse(proxy: &Proxy, error: &ProxyError, id: Option<&RequestId>, era: Option<Era>) -> Response {
+    let (side, kind) = error.blame();
+    proxy.metrics.refused(side, kind);
     let outward = error.outward();
-    let text = outward.error.to_json(id.or(error.id()));
+    let text = match (id.or(error.id()), error) {
+        (None, ProxyError::Parse(_)) if era != Some(Era::Modern) => outward.error.to_json(None),
+        (None, _) => outward.error.to_json_without_id(),
+        (id, _) => outward.error.to_json(id),
+    };
     let mut response = json(outward.status, Bytes::from(text));
     if let Some(seconds) = outward.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -112,14 +118,21 @@ impl Drop for Running {
 
 /// Answers a request: waits for the first message, and lets it decide.
 pub(super) async fn answer(mut running: Running, accepts: Accepts, prime: bool) -> Response {
+    let patience = running.proxy.settings.timeouts.sse_keepalive;
     let first = loop {
-        match running.next().await {
+        // A client that can read a stream is not left in silence: what lies between would take the connection for dead.
+        let next = match timeout(patience, running.next()).await {
+            Ok(next) => next,
+            Err(_) if accepts.sse => break None,
+            Err(_) => continue,
+        };
+        match next {
             // Cancelled by its client: there is no answer, and HTTP wants one.
             None => return if accepts.sse { event_stream(stream::empty()) } else { empty(StatusCode::ACCEPTED) },
             Some(output) if output.last && (accepts.json || output.status != StatusCode::OK) => {
                 return json(output.status, output.message.line());
             }
-            Some(output) if accepts.sse => break output,
+            Some(output) if accepts.sse => break Some(output),
             Some(output) => running.put_aside(&output),
         }
     };
@@ -129,7 +142,7 @@ pub(super) async fn answer(mut running: Running, accepts: Accepts, prime: bool) 
     events(Sending {
         keepalive: proxy.settings.timeouts.sse_keepalive,
         primed: !prime,
-        first: Some(first),
+        first,
         ended: false,
         _counted: proxy.metrics.stream(),
         running,

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::duplex::Duplex;
 use crate::protocol::lines::Lines;
@@ -31,7 +31,10 @@ pub(crate) async fn serve(
                 duplex.accept(Incoming::parse(line, proxy.settings.limits.depth)).await;
             }
             if input.read_buf(lines.buffer()).await? == 0 {
-                return Ok::<_, io::Error>(());
+                // Whoever closes the input may still wait for answers.
+                let _ = timeout(proxy.settings.timeouts.drain, duplex.idle()).await;
+                duplex.finish();
+                return std::future::pending::<io::Result<()>>().await;
             }
         }
     };

@@ -67,11 +67,19 @@ impl RpcError {
 
     /// The error response to request `id`; without one, `id` is null as JSON-RPC has it.
     pub fn to_json(&self, id: Option<&RequestId>) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, id.map_or("null", RequestId::as_json), self.body())
+    }
+
+    /// The error response to a request whose id is not known, as 2026-07-28 has it: without one (schema, `JSONRPCErrorResponse`).
+    pub fn to_json_without_id(&self) -> String {
+        format!(r#"{{"jsonrpc":"2.0","error":{}}}"#, self.body())
+    }
+
+    fn body(&self) -> serde_json::Value {
         let mut data = serde_json::Map::new();
         data.insert("origin".into(), "proxy".into());
         data.insert("reason".into(), self.reason.into());
         data.extend(self.data.clone());
-        let error = serde_json::json!({ "code": self.code, "message": self.message, "data": data });
-        format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, id.map_or("null", RequestId::as_json))
+        serde_json::json!({ "code": self.code, "message": self.message, "data": data })
     }
 }

@@ -72,8 +72,12 @@ impl Invalid {
     }
 }
 
+/// Most elements of a batch that are looked at, whatever the limit is set to: each becomes many times its size.
+pub const BATCH_MAX: usize = 1024;
+
 /// What a body or a line holds: one message, or a batch of them (2025-03-26).
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is a message, and lives on the stack")]
 pub enum Incoming {
     /// One message.
     One(Message),
@@ -85,7 +89,8 @@ impl Incoming {
     /// Reads a message or an array of messages.
     ///
     /// # Errors
-    /// The text is not JSON, is nested deeper than `depth_max`, or is neither a message nor an array.
+    /// The text is not JSON, is nested deeper than `depth_max`, is neither a message nor an array, or is an array of
+    /// more than [`BATCH_MAX`] elements.
     pub fn parse(text: Bytes, depth_max: usize) -> Result<Incoming, ParseError> {
         let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
         if first != Some(&b'[') {
@@ -98,11 +103,17 @@ impl Incoming {
         scanner.white();
         scanner
             .array(0, |scanner, depth| {
-                elements.push(scanner.value(depth)?.0);
+                let element = scanner.value(depth)?.0;
+                if elements.len() <= BATCH_MAX {
+                    elements.push(element);
+                }
                 Ok(())
             })
             .and_then(|_| scanner.end())
             .map_err(|error| fail(error.into()))?;
+        if elements.len() > BATCH_MAX {
+            return Err(fail(Invalid::NotAMessage("a batch of far too many messages")));
+        }
         let each = |span: Span| Message::parse(text.slice(span.start as usize..span.end as usize), depth_max);
         Ok(Incoming::Batch(elements.into_iter().map(each).collect()))
     }

@@ -123,11 +123,12 @@ impl Known {
         matches!(self, Known::ToolsCall | Known::PromptsGet | Known::ResourcesRead)
     }
 
-    /// Whether it can be repeated when the outcome of the first try is unknown.
+    /// Whether it can be repeated when the outcome of the first try is unknown. A handshake can, with another connection.
     pub fn safe_to_repeat(self) -> bool {
         matches!(
             self,
-            Known::Discover
+            Known::Initialize
+                | Known::Discover
                 | Known::Ping
                 | Known::ToolsList
                 | Known::PromptsList

@@ -42,6 +42,8 @@ pub(crate) struct Exchange {
     metrics: ServerMetrics,
     outcome: &'static str,
     screens_tools: bool,
+    /// For a stream of notifications: cancelled when it has to end although its client still listens.
+    until: Option<CancellationToken>,
     _in_flight: GaugeGuard,
 }
 
@@ -123,12 +125,18 @@ impl Exchange {
             metrics,
             outcome: "abandoned",
             screens_tools: false,
+            until: None,
         }
     }
 
     /// Its answer is a list from which some tools have to be left out.
     pub(super) fn screen_tools(&mut self) {
         self.screens_tools = true;
+    }
+
+    /// It is a stream of notifications, which ends when `drain` is cancelled.
+    pub(super) fn listens_until(&mut self, drain: CancellationToken) {
+        self.until = Some(drain);
     }
 
     /// The session it belongs to.
@@ -148,6 +156,7 @@ impl Exchange {
                 biased;
                 () = self.cancelled.cancelled() => return self.stopped(),
                 reply = replies.next() => reply,
+                () = until(self.until.as_ref()) => return Some(self.end_listening()),
                 () = sleep_until(self.clock.deadline()) => {
                     let pending = self.legacy.as_ref().is_some_and(|legacy| legacy.pending.any());
                     if !self.clock.is_over(pending) {
@@ -218,6 +227,14 @@ impl Exchange {
         Output { message, last: true, status }
     }
 
+    /// Ends a stream of notifications in good order (2026-07-28, Subscriptions).
+    fn end_listening(&mut self) -> Output {
+        self.outcome = "drained";
+        let text = self.relay.graceful_end();
+        self.end();
+        Output { message: own(text), last: true, status: StatusCode::OK }
+    }
+
     fn stopped(&mut self) -> Option<Output> {
         // Whoever stopped it has told the server, in the client's words; or its connection is closing.
         if let Some(replies) = &mut self.replies {
@@ -257,14 +274,26 @@ impl Exchange {
     fn end(&mut self) {
         self.replies = None;
         // From here on its id may be used again.
-        self.legacy = None;
+        if let Some(legacy) = self.legacy.take() {
+            legacy.session.forget(&legacy.pending);
+        }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         let method = self.known.map_or("other", Known::as_str);
-        self.metrics.exchange_ended(self.era.as_str(), method, self.outcome, self.started.elapsed());
+        let took = self.started.elapsed();
+        let (upstream, outcome) = (self.metrics.name(), self.outcome);
+        tracing::debug!(upstream, method, outcome, took_ms = took.as_millis(), "Exchange ended");
+        self.metrics.exchange_ended(self.era.as_str(), method, outcome, took);
+    }
+}
+
+async fn until(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 

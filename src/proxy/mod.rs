@@ -172,6 +172,10 @@ impl Proxy {
         let connection = session.connection();
         let (relay, upstream) = translate(Era::Legacy, request, connection)?;
         let cancellable = request.known() != Some(Known::Initialize);
+        if cancellable {
+            // A client that asks for something is there, whether or not it cared to say so.
+            session.initialized();
+        }
         let call = session.begin_call(relay.client_id(), relay.upstream_id(), cancellable)?;
         let facts = CallFacts { may_ask: request.known().is_none_or(Known::may_ask), wants_log: true, cancellable };
         let call_up = Call { id: relay.upstream_id(), message: &upstream, facts, headers };
@@ -222,6 +226,9 @@ impl Proxy {
         let mut exchange = Exchange::new(relay, replies, Era::Modern, request, None, &self.settings.timeouts, metrics);
         if !server.is_child && request.known() == Some(Known::ToolsList) {
             exchange.screen_tools();
+        }
+        if request.known() == Some(Known::Listen) {
+            exchange.listens_until(self.tasks.drain().clone());
         }
         Ok(exchange)
     }

@@ -123,7 +123,7 @@ struct Questions {
 struct Question {
     server_id: RequestId,
     /// How many questions its call waits for: falls when the question is answered, refused or withdrawn.
-    _pending: Option<PendingGuard>,
+    pending: Option<PendingGuard>,
 }
 
 /// Counts the open questions of one call.
@@ -299,11 +299,16 @@ impl Session {
         self.last_seen_ms.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Whether requests of the client are under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        !lock(&self.calls).is_empty()
+    }
+
     fn overdue(&self, timeouts: &Timeouts) -> Option<EndReason> {
-        if !lock(&self.calls).is_empty() {
-            // A request under way is use (failure model: never expire under a request).
+        if self.is_busy() || self.standing.is_read() {
+            // A request under way is use, and so is listening: a connection whose client is dead ends by itself.
             self.touch();
-            return None;
+            return (self.started.elapsed() > timeouts.session_max_age && !self.is_busy()).then_some(EndReason::Idle);
         }
         let last_seen = self.epoch + Duration::from_millis(self.last_seen_ms.load(Ordering::Relaxed));
         if self.initialized.get().is_none() && last_seen.elapsed() > timeouts.session_init {
@@ -359,7 +364,7 @@ impl Session {
         }
         questions.asked += 1;
         let name = questions.asked;
-        questions.open.insert(name, Question { server_id, _pending: pending.map(Pending::guard) });
+        questions.open.insert(name, Question { server_id, pending: pending.map(Pending::guard) });
         Some(question.edit().id(&name.to_string()).finish())
     }
 
@@ -370,6 +375,15 @@ impl Session {
             questions.open.iter().find(|(_, question)| question.server_id == *server_id).map(|(name, _)| *name)?;
         questions.open.remove(&name);
         Some(notification.edit().param(meta::REQUEST_ID, &name.to_string()).finish())
+    }
+
+    /// The call that asked these questions is over: nobody waits for answers to them.
+    pub(crate) fn forget(&self, pending: &Pending) {
+        if pending.any() {
+            let of_call =
+                |question: &Question| question.pending.as_ref().is_some_and(|guard| Arc::ptr_eq(&guard.0, &pending.0));
+            lock(&self.questions).open.retain(|_, question| !of_call(question));
+        }
     }
 
     /// The client's answer as the server has to read it. `None` if nobody asked, or it was answered before.

@@ -75,6 +75,11 @@ impl Stream {
         state.finished && state.backlog.is_empty() && state.readers.is_empty()
     }
 
+    /// Whether somebody reads it now.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.state().readers.is_empty()
+    }
+
     /// Waits until somebody else has come to read this stream: it was resumed on another connection.
     pub(crate) async fn taken_over(&self) {
         loop {

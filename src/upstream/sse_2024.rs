@@ -24,7 +24,7 @@ pub(super) struct SsePipe {
     queue: VecDeque<(Option<i64>, Bytes)>,
     queued: usize,
     /// What is being posted: one at a time, so that order is kept.
-    posting: Option<(Option<i64>, usize, BoxFuture<'static, Result<(), UpstreamError>>)>,
+    posting: Posting,
 }
 
 impl SsePipe {

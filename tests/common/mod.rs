@@ -171,7 +171,12 @@ impl Proxy {
 
     /// Waits until that sum is this.
     pub(crate) async fn until_metric(&self, name: &str, labels: &[&str], value: f64) {
-        until(&format!("{name} {labels:?} is {value}"), async || self.metric(name, labels).await, |seen| *seen == value).await;
+        until(
+            &format!("{name} {labels:?} is {value}"),
+            async || self.metric(name, labels).await,
+            |seen| *seen == value,
+        )
+        .await;
     }
 
     /// Stops it, and expects that nothing had to be forced and no child is left.

@@ -37,7 +37,12 @@ async fn headers_that_do_not_say_what_the_body_says_are_refused() {
     let read = || Modern::new("resources/read").param("uri", "shadowcat://demo/hello.txt".into());
     all_refused(vec![
         ("no version header", call().header("MCP-Protocol-Version", None), 400, -32020),
-        ("another version", call().meta(VERSION, "2025-11-25".into()).header("MCP-Protocol-Version", Some(MODERN)), 400, -32020),
+        (
+            "another version",
+            call().meta(VERSION, "2025-11-25".into()).header("MCP-Protocol-Version", Some(MODERN)),
+            400,
+            -32020,
+        ),
         ("no method header", call().header("Mcp-Method", None), 400, -32020),
         ("another method", call().header("Mcp-Method", Some("tools/list")), 400, -32020),
         ("a method in another case", call().header("Mcp-Method", Some("Tools/Call")), 400, -32020),
@@ -59,11 +64,24 @@ async fn requests_without_complete_metadata_are_refused() {
     let capabilities = "io.modelcontextprotocol/clientCapabilities";
     let level = "io.modelcontextprotocol/logLevel";
     all_refused(vec![
-        ("no envelope", call().meta(VERSION, Value::Null).meta(capabilities, Value::Null).header("MCP-Protocol-Version", Some(MODERN)), 400, -32602),
+        (
+            "no envelope",
+            call()
+                .meta(VERSION, Value::Null)
+                .meta(capabilities, Value::Null)
+                .header("MCP-Protocol-Version", Some(MODERN)),
+            400,
+            -32602,
+        ),
         ("no version", call().meta(VERSION, Value::Null).header("MCP-Protocol-Version", Some(MODERN)), 400, -32602),
         ("no capabilities", call().meta(capabilities, Value::Null), 400, -32602),
         ("capabilities that are no object", call().meta(capabilities, json!([])), 400, -32602),
-        ("a version that is no text", call().meta(VERSION, json!(20260728)).header("MCP-Protocol-Version", Some(MODERN)), 400, -32602),
+        (
+            "a version that is no text",
+            call().meta(VERSION, json!(20260728)).header("MCP-Protocol-Version", Some(MODERN)),
+            400,
+            -32602,
+        ),
         ("an unknown log level", call().meta(level, "loud".into()), 200, -32602),
         ("a log level that is no text", call().meta(level, json!(3)), 200, -32602),
     ])

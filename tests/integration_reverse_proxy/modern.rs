@@ -56,7 +56,10 @@ async fn a_question_is_answered_by_calling_again() {
             .collect::<serde_json::Map<_, _>>()
             .into();
         let next_id = (round + 1).to_string();
-        request = ask().id(&next_id).param("requestState", asked["result"]["requestState"].clone()).param("inputResponses", answers);
+        request = ask()
+            .id(&next_id)
+            .param("requestState", asked["result"]["requestState"].clone())
+            .param("inputResponses", answers);
     }
     let answer = post(&proxy, request).await.answer().ok().await;
     assert_eq!(text(&answer).lines().count(), 4, "{answer}");
@@ -108,7 +111,9 @@ async fn log_messages_come_to_the_request_that_wants_them() {
             None => call,
         }
     };
-    for (wanted, level, expected) in [(None, "emergency", 0), (Some("warning"), "info", 0), (Some("warning"), "error", 1)] {
+    for (wanted, level, expected) in
+        [(None, "emergency", 0), (Some("warning"), "info", 0), (Some("warning"), "error", 1)]
+    {
         let messages = messages(post(&proxy, log(wanted, level)).await).await;
         assert_eq!(messages.len(), expected + 1, "{wanted:?} {level}: {messages:?}");
         assert!(messages[..expected].iter().all(|message| message["method"] == "notifications/message"));
@@ -147,7 +152,9 @@ async fn streams_are_marked_as_such_and_cannot_be_resumed() {
 /// 2026-07-28, Streamable HTTP: a silent stream is kept alive with comments.
 #[tokio::test]
 async fn silent_streams_are_kept_alive() {
-    let quick = |settings: &mut shadowcat::settings::Settings| settings.timeouts.sse_keepalive = std::time::Duration::from_millis(100);
+    let quick = |settings: &mut shadowcat::settings::Settings| {
+        settings.timeouts.sse_keepalive = std::time::Duration::from_millis(100)
+    };
     let proxy = Proxy::with(modern(), quick).await;
     let listen = Modern::new("subscriptions/listen").param("notifications", json!({ "toolsListChanged": true }));
     let mut stream = post(&proxy, listen).await;
@@ -194,7 +201,8 @@ async fn subscriptions_carry_the_clients_own_id() {
 /// 2026-07-28, Basic › Results: a server that has requests for its client is not one; nothing of them reaches the client.
 #[tokio::test]
 async fn requests_of_a_server_never_reach_a_modern_client() {
-    let question = r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{"messages":[],"maxTokens":1}}"#;
+    let question =
+        r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{"messages":[],"maxTokens":1}}"#;
     let script = modern().fault(On::tool("echo"), Do::Print { text: question.into(), times: 3, newline: true });
     let proxy = Proxy::start(script).await;
     let heard = messages(post(&proxy, Modern::call("echo", json!({ "text": "x" }))).await).await;

@@ -60,7 +60,8 @@ async fn answers_and_notifications_reach_the_client_byte_for_byte() {
             Era::Legacy => String::new(),
             Era::Modern => r#","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/logLevel":"debug"}"#.to_owned(),
         };
-        let call_params = format!(r#"{{"name":"notify","arguments":{{"method":"vendor/odd","params":{params}}}{envelope}}}"#);
+        let call_params =
+            format!(r#"{{"name":"notify","arguments":{{"method":"vendor/odd","params":{params}}}{envelope}}}"#);
         // An unknown notification of a legacy server belongs to no request: it goes to the session's own stream.
         let mut standing = match &client {
             Client::Legacy(session) => Some(session.stream(None).ok().await),
@@ -81,7 +82,19 @@ async fn answers_and_notifications_reach_the_client_byte_for_byte() {
 #[tokio::test]
 async fn ids_come_back_as_they_were_written() {
     let long = format!("\"{}\"", "x".repeat(10_000));
-    let ids = ["1", "0", "-1", "1.0", "1e2", "9007199254740993", "18446744073709551616", "\"1\"", "\"\"", "\"\\u0061\"", &long];
+    let ids = [
+        "1",
+        "0",
+        "-1",
+        "1.0",
+        "1e2",
+        "9007199254740993",
+        "18446744073709551616",
+        "\"1\"",
+        "\"\"",
+        "\"\\u0061\"",
+        &long,
+    ];
     for era in Era::BOTH {
         let proxy = Proxy::start(era.server()).await;
         let client = proxy.client(era).await;
@@ -91,8 +104,12 @@ async fn ids_come_back_as_they_were_written() {
             assert!(body.contains(&format!(r#""id":{id},"#)), "{era:?} {id}: {body}");
         }
         let stats = client.stats().await;
-        let seen: Vec<i64> = stats["last_ids"].as_array().unwrap().iter().filter_map(|id| id.as_str()?.parse().ok()).collect();
-        assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "upstream ids are the proxy's own and never used again: {stats}");
+        let seen: Vec<i64> =
+            stats["last_ids"].as_array().unwrap().iter().filter_map(|id| id.as_str()?.parse().ok()).collect();
+        assert!(
+            seen.windows(2).all(|pair| pair[0] < pair[1]),
+            "upstream ids are the proxy's own and never used again: {stats}"
+        );
     }
 }
 
@@ -139,11 +156,15 @@ async fn a_session_can_do_all_that_its_server_can() {
     assert!(session.initialized["capabilities"]["logging"].is_object());
     assert_eq!(ask("resources/list", json!({})).await["resources"][0]["name"], "hello");
     assert_eq!(ask("resources/templates/list", json!({})).await["resourceTemplates"][0]["name"], "count");
-    assert_eq!(ask("resources/read", json!({ "uri": "shadowcat://demo/hello.txt" })).await["contents"][0]["mimeType"], "text/plain");
+    assert_eq!(
+        ask("resources/read", json!({ "uri": "shadowcat://demo/hello.txt" })).await["contents"][0]["mimeType"],
+        "text/plain"
+    );
     let prompt = ask("prompts/get", json!({ "name": "greet", "arguments": { "name": "Ada" } })).await;
     assert!(prompt["messages"][0]["content"]["text"].as_str().unwrap().contains("Ada"));
     let reference = json!({ "type": "ref/prompt", "name": "greet" });
-    let completion = ask("completion/complete", json!({ "ref": reference, "argument": { "name": "style", "value": "f" } })).await;
+    let completion =
+        ask("completion/complete", json!({ "ref": reference, "argument": { "name": "style", "value": "f" } })).await;
     assert_eq!(completion["completion"]["values"], json!(["formal", "friendly", "funny"]));
     assert_eq!(ask("logging/setLevel", json!({ "level": "error" })).await, json!({}));
 }

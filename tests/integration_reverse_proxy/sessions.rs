@@ -114,7 +114,11 @@ async fn notifications_and_answers_are_accepted_without_a_body() {
         assert_eq!((response.status, response.text().ok().await), (202, String::new()), "{message}");
     }
     let stats = client.stats().await;
-    assert_eq!((&stats["answers"], &stats["cancellations"]), (&json!(0), &json!(0)), "to nothing there is nothing to relay");
+    assert_eq!(
+        (&stats["answers"], &stats["cancellations"]),
+        (&json!(0), &json!(0)),
+        "to nothing there is nothing to relay"
+    );
     assert_eq!(stats["notifications"]["vendor/unknown"], 1, "what is not understood passes");
     assert_eq!(stats["notifications"]["notifications/roots/list_changed"], 1);
 }
@@ -165,7 +169,11 @@ async fn sessions_that_nobody_uses_end() {
         } else {
             let response = send("POST", &proxy.url, &json_headers(), &initialize(LEGACY)).await;
             let id = response.headers.get("mcp-session-id").unwrap().to_owned();
-            assert_eq!(with_session(&proxy, "POST", &[&id]).await.status, 200, "no hostage to a forgotten notification");
+            assert_eq!(
+                with_session(&proxy, "POST", &[&id]).await.status,
+                200,
+                "no hostage to a forgotten notification"
+            );
             id
         };
         proxy.until_metric("shadowcat_sessions_ended_total", &[reason], 1.0).await;
@@ -206,7 +214,11 @@ async fn a_failed_handshake_leaves_no_session() {
         let proxy = Proxy::with(script, quick).await;
         let response = send("POST", &proxy.url, &json_headers(), &initialize(LEGACY)).await;
         assert_eq!(response.headers.get("mcp-session-id"), None, "{what}");
-        assert!(![400, 404, 405].contains(&response.status), "{what}: a client would take {} for news about us", response.status);
+        assert!(
+            ![400, 404, 405].contains(&response.status),
+            "{what}: a client would take {} for news about us",
+            response.status
+        );
         code(&response.json().ok().await);
         proxy.until_metric("shadowcat_sessions", &[], 0.0).await;
         proxy.until_metric("shadowcat_children", &[], 0.0).await;
@@ -220,6 +232,10 @@ async fn a_second_initialize_is_another_session() {
     let (a, b) = (proxy.session().await, LegacySession::open(&proxy.url, LEGACY, json!({})).ok().await);
     assert_ne!(a.id, b.id);
     for session in [a, b] {
-        assert_eq!(text(&session.call("count", json!({ "key": "k" })).ok().await.answer().ok().await), "1", "each has its own process");
+        assert_eq!(
+            text(&session.call("count", json!({ "key": "k" })).ok().await.answer().ok().await),
+            "1",
+            "each has its own process"
+        );
     }
 }

@@ -55,7 +55,11 @@ async fn a_dropped_stream_is_resumed_where_it_broke_off() {
 
     let client = Client::Legacy(session);
     let stats = client.stats().await;
-    assert_eq!((&stats["cancellations"], &stats["tools"]["ask"]), (&json!(0), &json!(1)), "not cancelled, not repeated");
+    assert_eq!(
+        (&stats["cancellations"], &stats["tools"]["ask"]),
+        (&json!(0), &json!(1)),
+        "not cancelled, not repeated"
+    );
 }
 
 /// 2025-11-25, Resumability and Redelivery: an answer that came while nobody was there waits for whoever comes back.
@@ -219,7 +223,11 @@ async fn event_ids_are_unique_in_a_session() {
     let total = ids.len();
     ids.sort();
     ids.dedup();
-    assert_eq!((total, ids.len()), (3 * 6, 3 * 6), "a priming event, three steps and an answer; one on the standing stream");
+    assert_eq!(
+        (total, ids.len()),
+        (3 * 6, 3 * 6),
+        "a priming event, three steps and an answer; one on the standing stream"
+    );
 }
 
 /// 2025-11-25, Logging: log messages of a call are on the call's stream, as the session's level wants them.
@@ -252,7 +260,11 @@ async fn updates_come_to_the_session_that_subscribed() {
     }
     let update = next(&mut stream_a).await.unwrap().json();
     assert_eq!((&update["method"], &update["params"]["uri"]), (&json!("notifications/resources/updated"), &uri["uri"]));
-    assert_eq!(next(&mut stream_b).await.unwrap().json()["method"], "notifications/tools/list_changed", "and no update before it");
+    assert_eq!(
+        next(&mut stream_b).await.unwrap().json()["method"],
+        "notifications/tools/list_changed",
+        "and no update before it"
+    );
 }
 
 /// 2025-11-25, Streamable HTTP › Sending Messages: a client that reads one kind of body only gets its answer in that kind;
