@@ -6,6 +6,8 @@
 #[path = "common/mod.rs"]
 mod common;
 
+#[path = "integration_reverse_proxy/batches.rs"]
+mod batches;
 #[path = "integration_reverse_proxy/cancellation.rs"]
 mod cancellation;
 #[path = "integration_reverse_proxy/children.rs"]

@@ -1,7 +1,7 @@
 //! A client on one long-lived connection that carries everything, both ways: standard input and output, or HTTP+SSE.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -31,9 +31,11 @@ pub(crate) struct Duplex {
     proxy: Arc<Proxy>,
     server: Arc<Server>,
     outbox: Writer<Bytes>,
+    /// What an HTTP upstream gets of the headers that the connection came with.
+    headers: HeaderMap,
     session: OnceLock<Arc<Session>>,
-    /// The handshake has begun: there is one per connection.
-    initializing: OnceLock<()>,
+    /// A handshake is under way or done: there is one per connection.
+    initializing: AtomicBool,
     /// Stateless requests under way, by the client's names.
     modern: Mutex<HashMap<RequestId, CancellationToken>>,
     closed: CancellationToken,
@@ -44,14 +46,15 @@ pub(crate) struct Duplex {
 
 impl Duplex {
     /// A client has connected; what is to be written to it comes out of the reader.
-    pub(crate) fn open(proxy: &Arc<Proxy>, server: &Arc<Server>) -> (Arc<Duplex>, Reader<Bytes>) {
+    pub(crate) fn open(proxy: &Arc<Proxy>, server: &Arc<Server>, headers: HeaderMap) -> (Arc<Duplex>, Reader<Bytes>) {
         let (outbox, reader) = mailbox(Bounds { items: OUTBOX_ITEMS, bytes: OUTBOX_BYTES });
         let duplex = Duplex {
             proxy: Arc::clone(proxy),
             server: Arc::clone(server),
             outbox,
+            headers,
             session: OnceLock::new(),
-            initializing: OnceLock::new(),
+            initializing: AtomicBool::new(false),
             modern: Mutex::default(),
             closed: proxy.tasks.stop().child_token(),
             work: AtomicUsize::new(0),
@@ -156,13 +159,13 @@ impl Duplex {
         if self.proxy.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        if self.initializing.set(()).is_err() {
+        if self.initializing.swap(true, Ordering::AcqRel) {
             return Err(ProxyError::Initialize);
         }
         let duplex = Arc::clone(self);
         let working = Working::begin(self);
         self.adopt(async move {
-            match duplex.proxy.initialize(&duplex.server, &request).await {
+            match duplex.proxy.initialize(&duplex.server, &request, duplex.headers.clone()).await {
                 Ok((session, answer)) => {
                     if let Some(session) = &session {
                         let _ = duplex.session.set(Arc::clone(session));
@@ -171,11 +174,14 @@ impl Duplex {
                     drop(working);
                     match session {
                         Some(session) => duplex.opened(session).await,
-                        // The server has refused this handshake and is gone; another one needs another connection.
-                        None => duplex.server.metrics.dropped("handshake_refused"),
+                        // The client may try again, with another version perhaps.
+                        None => duplex.initializing.store(false, Ordering::Release),
                     }
                 }
-                Err(error) => duplex.refuse(&error, request.id()).await,
+                Err(error) => {
+                    duplex.initializing.store(false, Ordering::Release);
+                    duplex.refuse(&error, request.id()).await;
+                }
             }
         });
         Ok(())
@@ -213,7 +219,7 @@ impl Duplex {
         if self.proxy.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        let exchange = self.proxy.begin(session, request, HeaderMap::new()).await?;
+        let exchange = self.proxy.begin(session, request, self.headers.clone()).await?;
         self.run(exchange, None);
         Ok(())
     }

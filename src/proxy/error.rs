@@ -31,7 +31,7 @@ pub(crate) enum ProxyError {
     #[error("initialize is sent alone, and without a session")]
     Initialize,
     /// The session id is missing.
-    #[error("the header Mcp-Session-Id is missing: send initialize first")]
+    #[error("there is no session: send initialize first, and over HTTP its Mcp-Session-Id with every request")]
     SessionMissing,
     /// There is no such session, or no room for one.
     #[error(transparent)]

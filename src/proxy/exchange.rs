@@ -13,7 +13,7 @@ use crate::protocol::error as code;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
-use crate::session::{CallGuard, Pending, Session};
+use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
 use crate::upstream::Replies;
 use crate::upstream::error::UpstreamError;
@@ -151,10 +151,18 @@ impl Exchange {
     /// Dropped before it is done, nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Output> {
         loop {
+            // When the server is gone, the connection says what that means for this request: what was said before, and
+            // whether it may have been executed.
+            let gone = self.session().is_some_and(|session| session.end_reason() == Some(EndReason::UpstreamGone));
             let replies = self.replies.as_mut()?;
             let reply = tokio::select! {
                 biased;
-                () = self.cancelled.cancelled() => return self.stopped(),
+                () = self.cancelled.cancelled(), if !gone => {
+                    match self.session().and_then(|session| session.end_reason()) {
+                        Some(EndReason::UpstreamGone) => continue,
+                        reason => return self.stopped(reason),
+                    }
+                }
                 reply = replies.next() => reply,
                 () = until(self.until.as_ref()) => return Some(self.end_listening()),
                 () = sleep_until(self.clock.deadline()) => {
@@ -235,12 +243,11 @@ impl Exchange {
         Output { message: own(text), last: true, status: StatusCode::OK }
     }
 
-    fn stopped(&mut self) -> Option<Output> {
+    fn stopped(&mut self, reason: Option<EndReason>) -> Option<Output> {
         // Whoever stopped it has told the server, in the client's words; or its connection is closing.
         if let Some(replies) = &mut self.replies {
             replies.cancelled();
         }
-        let reason = self.session().and_then(|session| session.end_reason());
         match reason {
             Some(reason) => {
                 let error = ProxyError::SessionEnded(reason);

@@ -146,6 +146,9 @@ struct Core {
     next_id: AtomicI64,
     session: OnceLock<HeaderValue>,
     version: OnceLock<HeaderValue>,
+    /// What the client of a session sent along with its latest request: what goes on its behalf without being a request
+    /// of its own has it too. Held for a clone or a replacement.
+    forwarded: Mutex<HeaderMap>,
     /// What the handshake found to be a server of 2024-11-05 goes over a connection of that kind.
     driven: OnceLock<driver::Handle>,
     standing: Writer<Message>,
@@ -170,6 +173,9 @@ impl HttpConnection {
     pub(crate) async fn call(&self, call: Call<'_>) -> Result<HttpReplies, UpstreamError> {
         let core = &self.core;
         let is_initialize = call.message.known() == Some(Known::Initialize);
+        if core.era == Era::Legacy {
+            core.forwarded().clone_from(&call.headers);
+        }
         if let Some(handle) = core.driven.get() {
             let replies = handle.call(call.id, call.message.line(), call.facts).await?;
             return Ok(HttpReplies::driven(core, call.id, replies));
@@ -224,6 +230,7 @@ impl Core {
             next_id: AtomicI64::new(1),
             session: OnceLock::new(),
             version: OnceLock::new(),
+            forwarded: Mutex::default(),
             driven: OnceLock::new(),
             standing,
             leftovers: Mutex::default(),
@@ -239,6 +246,10 @@ impl Core {
 
     fn leftovers(&self) -> std::sync::MutexGuard<'_, VecDeque<Bytes>> {
         self.leftovers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forwarded(&self) -> std::sync::MutexGuard<'_, HeaderMap> {
+        self.forwarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves a message to be sent by the session's task.
@@ -278,7 +289,8 @@ impl Core {
 
     fn get(self: &Arc<Self>, last_id: Option<Bytes>) -> Sending {
         let core = Arc::clone(self);
-        let mut headers = self.headers(&EVENTS, HeaderMap::new());
+        let forwarded = self.forwarded().clone();
+        let mut headers = self.headers(&EVENTS, forwarded);
         headers.remove(CONTENT_TYPE);
         if let Some(id) = last_id.and_then(|id| HeaderValue::from_maybe_shared(id).ok()) {
             headers.insert(headers::LAST_EVENT_ID, id);
@@ -293,7 +305,8 @@ impl Core {
     /// Sends something that has no answer.
     async fn deliver(self: &Arc<Self>, body: Bytes) -> Result<(), UpstreamError> {
         let deadline = Instant::now() + self.upstream.timeouts.request;
-        let response = self.post(body, HeaderMap::new(), deadline).await.map_err(|error| failure(&error))?;
+        let forwarded = self.forwarded().clone();
+        let response = self.post(body, forwarded, deadline).await.map_err(|error| failure(&error))?;
         if response.status.is_success() {
             return Ok(());
         }
@@ -312,7 +325,8 @@ impl Core {
     /// Connects with the transport of 2024-11-05. From here on that is the connection.
     async fn fall_back(self: &Arc<Self>) -> Result<driver::Handle, UpstreamError> {
         let upstream = &self.upstream;
-        let pipe = sse_2024::SsePipe::connect(upstream).await?;
+        let forwarded = self.forwarded().clone();
+        let pipe = sse_2024::SsePipe::connect(upstream, forwarded).await?;
         upstream.is_2024.store(true, Ordering::Relaxed);
         let limits =
             driver::DriverLimits { depth: upstream.limits.depth, message_bytes: upstream.limits.message_bytes };
@@ -376,7 +390,8 @@ impl Core {
         if let Some(handle) = self.driven.get() {
             handle.close();
         } else if self.session.get().is_some() && !forgotten {
-            let mut headers = self.headers(&BOTH, HeaderMap::new());
+            let forwarded = self.forwarded().clone();
+            let mut headers = self.headers(&BOTH, forwarded);
             headers.remove(CONTENT_TYPE);
             let deadline = Instant::now() + DELETE_WAIT;
             let url = &self.upstream.target.url;
@@ -489,10 +504,21 @@ pub(crate) struct HttpReplies {
 
 enum State {
     Posting(Sending),
-    Falling(BoxFuture<'static, Result<driver::Replies, UpstreamError>>, UpstreamError),
-    Reading { body: Box<SseBody>, reconnect: Reconnect, heard: bool },
-    Waiting { until: std::time::Instant, reconnect: Reconnect },
-    Resuming { get: Sending, reconnect: Reconnect },
+    /// Trying the transport of 2024-11-05; what the server said first holds if it does not speak that either.
+    Falling(BoxFuture<'static, Result<driver::Replies, UpstreamError>>, Box<Reply>),
+    Reading {
+        body: Box<SseBody>,
+        reconnect: Reconnect,
+        heard: bool,
+    },
+    Waiting {
+        until: std::time::Instant,
+        reconnect: Reconnect,
+    },
+    Resuming {
+        get: Sending,
+        reconnect: Reconnect,
+    },
     Driven(driver::Replies),
     Over,
 }
@@ -547,7 +573,10 @@ impl HttpReplies {
                         let State::Falling(_, first) = std::mem::replace(&mut self.state, State::Over) else {
                             return None;
                         };
-                        return Some(Err(self.failed(first)));
+                        match *first {
+                            Ok(answer) => self.ready.push_back(answer),
+                            Err(first) => return Some(Err(self.failed(first))),
+                        }
                     }
                 },
                 State::Reading { body, heard, .. } => match body.next().await {
@@ -671,30 +700,32 @@ impl HttpReplies {
         };
         let answer = answer.filter(|answer| answer.kind() == Kind::Error);
         let telling = matches!(error, UpstreamError::Status(_));
-        if let (Some(answer), true) = (answer, telling) {
-            // Errors that refuse a request before it was read carry no id, or null; this is the only request it can mean.
-            let named = match answer.id() {
-                Some(_) => Some(answer),
-                None => answer.body().and_then(|body| {
-                    let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{body}}}"#, self.id);
-                    Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
-                }),
-            };
-            self.ready.extend(named);
-            return Ok(());
-        }
-        let old =
-            matches!(response.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+        let answered = answer.as_ref().is_some_and(|answer| answer.id().is_some());
+        // Errors that refuse a request before it was read carry no id, or null; this is the only request it can mean.
+        let answer = answer.filter(|_| telling).and_then(|answer| match answer.id() {
+            Some(_) => Some(answer),
+            None => {
+                let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, self.id, answer.body()?);
+                Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
+            }
+        });
+        let verdict = answer.ok_or(error);
+        // What an old server says to a POST (2025-11-25, Transports › Backwards Compatibility).
+        let old = match response.status {
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => true,
+            StatusCode::BAD_REQUEST => !answered,
+            _ => false,
+        };
         if let (Some(body), true, HttpTransport::Auto) =
             (self.handshake.take(), old, self.core.upstream.target.transport)
         {
-            // What an old server says to a POST (2025-11-25, Transports › Backwards Compatibility).
             let (core, id, facts) = (Arc::clone(&self.core), self.id, self.facts);
             let connecting = async move { core.fall_back().await?.call(id, body, facts).await };
-            self.state = State::Falling(connecting.boxed(), error);
+            self.state = State::Falling(connecting.boxed(), Box::new(verdict));
             return Ok(());
         }
-        Err(error)
+        self.ready.push_back(verdict?);
+        Ok(())
     }
 
     /// The stream ended before the answer. It is resumed where the server has said how (2025-11-25, Resumability and

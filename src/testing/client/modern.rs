@@ -132,7 +132,7 @@ impl Modern {
     /// POSTs it.
     ///
     /// # Errors
-    /// As [`send`].
+    /// As [`post`](super::post).
     pub async fn post(&self, url: &str) -> io::Result<Response> {
         let headers = self.headers();
         post(url, &self.body(), &headers.iter().collect::<Vec<_>>()).await
