@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Duration, Instant, sleep, timeout_at};
+use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::DropGuard;
 
@@ -22,6 +22,9 @@ use crate::{admin, front};
 
 /// How long the accept loop rests after an error that will not go away by itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the last words of a proxy that is out of patience may take to be read.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Most connections to the admin listener at once: it has limits of its own, so that it answers when the other one is full.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -181,6 +184,11 @@ impl Running {
             ended = timeout_at(started + timeouts.drain, ended) => ended.is_err(),
             () = proxy.tasks.stop().cancelled() => true,
         };
+        if requests_cut {
+            // What is cut is told so, as far as its client still reads.
+            proxy.cut.cancel();
+            let _ = timeout(LAST_WORDS, self.inner.connections.acquire_many(all)).await;
+        }
 
         self.enter(Phase::Closing);
         proxy.sessions.end_all(EndReason::Shutdown);

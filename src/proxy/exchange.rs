@@ -44,6 +44,8 @@ pub(crate) struct Exchange {
     screens_tools: bool,
     /// For a stream of notifications: cancelled when it has to end although its client still listens.
     until: Option<CancellationToken>,
+    /// Cancelled when the proxy waits no longer for what is under way.
+    cut: CancellationToken,
     _in_flight: GaugeGuard,
 }
 
@@ -126,12 +128,18 @@ impl Exchange {
             outcome: "abandoned",
             screens_tools: false,
             until: None,
+            cut: CancellationToken::new(),
         }
     }
 
     /// Its answer is a list from which some tools have to be left out.
     pub(super) fn screen_tools(&mut self) {
         self.screens_tools = true;
+    }
+
+    /// It ends with an error when `cut` is cancelled.
+    pub(super) fn cut_by(&mut self, cut: CancellationToken) {
+        self.cut = cut;
     }
 
     /// It is a stream of notifications, which ends when `drain` is cancelled.
@@ -164,6 +172,7 @@ impl Exchange {
                     }
                 }
                 reply = replies.next() => reply,
+                () = self.cut.cancelled() => Some(Err(UpstreamError::Closed)),
                 () = until(self.until.as_ref()) => return Some(self.end_listening()),
                 () = sleep_until(self.clock.deadline()) => {
                     let pending = self.legacy.as_ref().is_some_and(|legacy| legacy.pending.any());
