@@ -145,10 +145,10 @@ fn a_hundred_starts_and_stops_leave_nothing_behind() {
         let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         runtime.block_on(async {
             let cycle = async |n: usize| {
-                let proxy = Proxy::with(if n % 2 == 0 { legacy() } else { modern() }, quick).await;
+                let proxy = Proxy::with(if n.is_multiple_of(2) { legacy() } else { modern() }, quick).await;
                 // Processes cost most: every fourth time there is one.
                 if n % 4 < 2 {
-                    let client = proxy.client(if n % 2 == 0 { Era::Legacy } else { Era::Modern }).await;
+                    let client = proxy.client(if n.is_multiple_of(2) { Era::Legacy } else { Era::Modern }).await;
                     assert_eq!(text(&client.call("echo", json!({ "text": "x" })).await), "x");
                 }
                 proxy.close().await;
