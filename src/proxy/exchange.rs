@@ -36,6 +36,8 @@ pub(crate) struct Exchange {
     legacy: Option<Legacy>,
     /// Cancelled when nobody wants the answer any more.
     cancelled: CancellationToken,
+    /// Cancelled when the proxy has no more time for it.
+    cut: CancellationToken,
     known: Option<Known>,
     era: Era,
     clock: Clock,
@@ -110,6 +112,7 @@ impl Exchange {
         request: &Message,
         legacy: Option<Legacy>,
         timeouts: &Timeouts,
+        cut: CancellationToken,
         metrics: ServerMetrics,
     ) -> Exchange {
         let cancelled = legacy.as_ref().map_or_else(CancellationToken::new, |legacy| legacy.call.cancelled().clone());
@@ -118,6 +121,7 @@ impl Exchange {
             replies: Some(replies),
             legacy,
             cancelled,
+            cut,
             known: request.known(),
             era,
             clock: Clock::start(timeouts, request.known() == Some(Known::Listen)),
@@ -165,6 +169,7 @@ impl Exchange {
                 },
                 reply = replies.next() => reply,
                 () = until(self.until.as_ref()) => return Some(self.end_listening()),
+                () = self.cut.cancelled() => Some(Err(UpstreamError::Closed { sent: true })),
                 () = sleep_until(self.clock.deadline()) => {
                     let pending = self.legacy.as_ref().is_some_and(|legacy| legacy.pending.any());
                     if !self.clock.is_over(pending) {

@@ -165,7 +165,7 @@ impl Handle {
     }
 
     fn why_gone(&self) -> UpstreamError {
-        self.shared.why.get().cloned().unwrap_or(UpstreamError::Closed)
+        self.shared.why.get().cloned().unwrap_or(UpstreamError::Closed { sent: false })
     }
 }
 
@@ -280,7 +280,7 @@ pub(crate) fn drive<P: Pipe>(
 impl<P: Pipe> Driver<P> {
     async fn run(mut self) {
         let why = self.serve().await;
-        if !matches!(why, UpstreamError::Closed) {
+        if !matches!(why, UpstreamError::Closed { .. }) {
             self.metrics.error("upstream", why.kind());
         }
         let _ = self.shared.why.set(why.clone());
@@ -310,7 +310,7 @@ impl<P: Pipe> Driver<P> {
             let writable = self.pipe.queued() < self.limits.message_bytes;
             tokio::select! {
                 biased;
-                () = shared.closing.cancelled() => return UpstreamError::Closed,
+                () = shared.closing.cancelled() => return UpstreamError::Closed { sent: false },
                 () = shared.wake.notified() => self.cancel_calls(),
                 command = self.commands.recv(), if writable => match command {
                     Some(Command::Call { id, line, facts, replies }) => {
@@ -318,7 +318,7 @@ impl<P: Pipe> Driver<P> {
                         self.pipe.write(Some(id), line);
                     }
                     Some(Command::Send { line }) => self.pipe.write(None, line),
-                    None => return UpstreamError::Closed,
+                    None => return UpstreamError::Closed { sent: false },
                 },
                 event = self.pipe.next(blocked.is_none()) => match event {
                     Event::Text(text) => match self.read(text) {
