@@ -295,8 +295,8 @@ const fn days(count: u64) -> Duration {
 numbers! {
     /// Waits. None is infinite.
     pub struct Timeouts of Duration {
-        /// From accepting a connection, or from the first byte of a further request, to complete headers.
-        header_read: secs(10), in ms(10)..=hours(1);
+        /// From accepting a connection, or from the answer before, to complete headers: how long a connection may be idle.
+        header_read: secs(30), in ms(10)..=hours(1);
         /// From complete headers to a complete body.
         body_total: secs(30), in ms(10)..=hours(1);
         /// Between two pieces of a body.

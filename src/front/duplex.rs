@@ -31,6 +31,8 @@ pub(crate) struct Duplex {
     proxy: Arc<Proxy>,
     server: Arc<Server>,
     outbox: Writer<Bytes>,
+    /// What an HTTP upstream gets of the headers that the connection came with.
+    headers: HeaderMap,
     session: OnceLock<Arc<Session>>,
     /// A handshake is under way or done: there is one per connection.
     initializing: AtomicBool,
@@ -44,12 +46,13 @@ pub(crate) struct Duplex {
 
 impl Duplex {
     /// A client has connected; what is to be written to it comes out of the reader.
-    pub(crate) fn open(proxy: &Arc<Proxy>, server: &Arc<Server>) -> (Arc<Duplex>, Reader<Bytes>) {
+    pub(crate) fn open(proxy: &Arc<Proxy>, server: &Arc<Server>, headers: HeaderMap) -> (Arc<Duplex>, Reader<Bytes>) {
         let (outbox, reader) = mailbox(Bounds { items: OUTBOX_ITEMS, bytes: OUTBOX_BYTES });
         let duplex = Duplex {
             proxy: Arc::clone(proxy),
             server: Arc::clone(server),
             outbox,
+            headers,
             session: OnceLock::new(),
             initializing: AtomicBool::new(false),
             modern: Mutex::default(),
@@ -162,7 +165,7 @@ impl Duplex {
         let duplex = Arc::clone(self);
         let working = Working::begin(self);
         self.adopt(async move {
-            match duplex.proxy.initialize(&duplex.server, &request).await {
+            match duplex.proxy.initialize(&duplex.server, &request, duplex.headers.clone()).await {
                 Ok((session, answer)) => {
                     if let Some(session) = &session {
                         let _ = duplex.session.set(Arc::clone(session));
@@ -216,7 +219,7 @@ impl Duplex {
         if self.proxy.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        let exchange = self.proxy.begin(session, request, HeaderMap::new()).await?;
+        let exchange = self.proxy.begin(session, request, self.headers.clone()).await?;
         self.run(exchange, None);
         Ok(())
     }

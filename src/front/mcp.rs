@@ -120,16 +120,20 @@ async fn modern(
     if !accepts.sse && (streams_only || !accepts.json) {
         return Err(ProxyError::NotAcceptable);
     }
-    let exchange = proxy.begin_modern(server, &message, Some(mirrored(headers))).await?;
+    let exchange = proxy.begin_modern(server, &message, Some(mirrored(server, headers))).await?;
     Ok(answer(Running::new(proxy, exchange), accepts, false).await)
 }
 
 /// The headers that repeat the body of a modern request: they are still right, since the body keeps what they repeat.
-fn mirrored(headers: &HeaderMap) -> HeaderMap {
+/// With them go those that the server is to have.
+fn mirrored(server: &Server, headers: &HeaderMap) -> HeaderMap {
     let of_mcp = |name: &http::HeaderName| {
         *name == headers::METHOD || *name == headers::NAME || name.as_str().starts_with(headers::PARAM_PREFIX)
     };
-    headers.iter().filter(|(name, _)| of_mcp(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    let mirrored = headers.iter().filter(|(name, _)| of_mcp(name));
+    let mut passed: HeaderMap = mirrored.map(|(name, value)| (name.clone(), value.clone())).collect();
+    passed.extend(server.forwarded(headers));
+    passed
 }
 
 // === Sessions ===
@@ -146,7 +150,7 @@ async fn legacy(
         return Err(ProxyError::UnsupportedHeader);
     }
     if message.kind() == Kind::Request && message.known() == Some(Known::Initialize) {
-        return initialize(proxy, server, accepts, &message).await;
+        return initialize(proxy, server, headers, accepts, &message).await;
     }
     let session = session(proxy, server, headers)?;
     match message.kind() {
@@ -154,7 +158,7 @@ async fn legacy(
             if !accepts.json && !accepts.sse {
                 return Err(ProxyError::NotAcceptable);
             }
-            request(proxy, &session, accepts, &message).await
+            request(proxy, &session, server.forwarded(headers), accepts, &message).await
         }
         Kind::Notification | Kind::Result | Kind::Error => {
             deliver(&session, &message).await?;
@@ -166,6 +170,7 @@ async fn legacy(
 async fn initialize(
     proxy: &Arc<Proxy>,
     server: &Arc<Server>,
+    headers: &HeaderMap,
     accepts: Accepts,
     message: &Message,
 ) -> Result<Response, ProxyError> {
@@ -175,7 +180,7 @@ async fn initialize(
     if proxy.is_draining() {
         return Err(ProxyError::ShuttingDown);
     }
-    let (session, result) = proxy.initialize(server, message).await?;
+    let (session, result) = proxy.initialize(server, message, server.forwarded(headers)).await?;
     let mut response = if accepts.json {
         json(StatusCode::OK, result.line())
     } else {
@@ -192,6 +197,7 @@ async fn initialize(
 async fn request(
     proxy: &Arc<Proxy>,
     session: &Arc<Session>,
+    headers: HeaderMap,
     accepts: Accepts,
     message: &Message,
 ) -> Result<Response, ProxyError> {
@@ -201,7 +207,7 @@ async fn request(
     if proxy.is_draining() {
         return Err(ProxyError::ShuttingDown);
     }
-    let exchange = proxy.begin(session, message, HeaderMap::new()).await?;
+    let exchange = proxy.begin(session, message, headers).await?;
     let prime = session.revision() >= Revision::V2025_11_25;
     Ok(answer(Running::new(proxy, exchange), accepts, prime).await)
 }
@@ -297,7 +303,7 @@ async fn batch(
                     answers.push(pong);
                     continue;
                 }
-                match proxy.begin(&session, &message, HeaderMap::new()).await {
+                match proxy.begin(&session, &message, server.forwarded(headers)).await {
                     Ok(exchange) => {
                         running.push(advance(Running::new(proxy, exchange)));
                         continue;

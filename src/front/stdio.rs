@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -21,7 +22,7 @@ pub(crate) async fn serve(
     mut input: impl AsyncRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
-    let (duplex, mut outbox) = Duplex::open(proxy, server);
+    let (duplex, mut outbox) = Duplex::open(proxy, server, HeaderMap::new());
     let _close = CloseOnDrop(Arc::clone(&duplex));
     let mut lines = Lines::new(proxy.settings.limits.message_bytes);
     let read = async {

@@ -1,6 +1,5 @@
 //! One client request and everything that answers it.
 
-use futures_util::FutureExt;
 use http::StatusCode;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -156,17 +155,18 @@ impl Exchange {
     /// Dropped before it is done, nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Output> {
         loop {
+            // When the server is gone, the connection says what that means for this request: what was said before, and
+            // whether it may have been executed.
+            let gone = self.session().is_some_and(|session| session.end_reason() == Some(EndReason::UpstreamGone));
             let replies = self.replies.as_mut()?;
             let reply = tokio::select! {
                 biased;
-                () = self.cancelled.cancelled() => match self.legacy.as_ref().and_then(|it| it.session.end_reason()) {
-                    // What the server said before it went, and how it went, is there by now; it tells more than that
-                    // the session is over.
-                    Some(EndReason::UpstreamGone) => {
-                        replies.next().now_or_never().unwrap_or(Some(Err(UpstreamError::Lost { sent: true })))
+                () = self.cancelled.cancelled(), if !gone => {
+                    match self.session().and_then(|session| session.end_reason()) {
+                        Some(EndReason::UpstreamGone) => continue,
+                        reason => return self.stopped(reason),
                     }
-                    reason => return self.stopped(reason),
-                },
+                }
                 reply = replies.next() => reply,
                 () = until(self.until.as_ref()) => return Some(self.end_listening()),
                 () = self.cut.cancelled() => Some(Err(UpstreamError::Closed { sent: true })),

@@ -7,7 +7,7 @@ mod tools;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 
 use crate::bridge::relay::Relay;
@@ -45,6 +45,15 @@ pub(crate) struct Server {
     tools: ToolHeaders,
     /// It is a child: it never sees a header.
     is_child: bool,
+    forward_headers: Vec<HeaderName>,
+}
+
+impl Server {
+    /// Those of a client's headers that the server is to have: only what was configured, so that credentials stay here.
+    pub(crate) fn forwarded(&self, headers: &HeaderMap) -> HeaderMap {
+        let names = self.forward_headers.iter();
+        names.flat_map(|name| headers.get_all(name).iter().map(|value| (name.clone(), value.clone()))).collect()
+    }
 }
 
 impl Proxy {
@@ -55,7 +64,9 @@ impl Proxy {
             let metrics = metrics.server(&upstream.name);
             let is_child = matches!(upstream.target, Target::Stdio(_));
             let pool = Pool::new(upstream.clone(), &settings.limits, &settings.timeouts, &tasks, metrics.clone());
-            (upstream.name.clone(), Arc::new(Server { pool, metrics, tools: ToolHeaders::default(), is_child }))
+            let forward_headers = upstream.forward_headers.clone();
+            let server = Server { pool, metrics, tools: ToolHeaders::default(), is_child, forward_headers };
+            (upstream.name.clone(), Arc::new(server))
         });
         let proxy = Arc::new(Proxy {
             servers: servers.collect(),
@@ -98,6 +109,7 @@ impl Proxy {
         &self,
         server: &Server,
         request: &Message,
+        headers: HeaderMap,
     ) -> Result<(Option<Arc<Session>>, Message), ProxyError> {
         self.sessions.check_room()?;
         let since = Instant::now();
@@ -106,8 +118,7 @@ impl Proxy {
         let session = self.sessions.open(connection, limits, timeouts, server.metrics.clone())?;
         let mut unless_opened = EndUnlessOpened { sessions: &self.sessions, session: &session, armed: true };
 
-        let mut exchange =
-            self.begin(&session, request, HeaderMap::new()).await.inspect_err(|_| server.pool.start_failed())?;
+        let mut exchange = self.begin(&session, request, headers).await.inspect_err(|_| server.pool.start_failed())?;
         let deadline = since + timeouts.start;
         let answer = loop {
             let output = tokio::select! {
@@ -159,7 +170,7 @@ impl Proxy {
         Ok((Some(session), answer))
     }
 
-    /// Begins a request of a legacy session.
+    /// Begins a request of a legacy session; `headers` are what an HTTP upstream gets of the client's.
     ///
     /// # Errors
     /// Nothing was sent.
@@ -188,7 +199,7 @@ impl Proxy {
     }
 
     /// Begins a modern request, whose envelope and standard headers are known to be right. `mirrored` are the headers
-    /// that repeat its body; `None` if it did not come over HTTP.
+    /// that repeat its body, and those that are forwarded; `None` if it did not come over HTTP.
     ///
     /// # Errors
     /// Nothing was sent.

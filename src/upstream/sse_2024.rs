@@ -20,6 +20,8 @@ use crate::protocol::sse::Item;
 pub(super) struct SsePipe {
     upstream: Arc<HttpUpstream>,
     endpoint: Uri,
+    /// What the client sent along when the session began, and what is configured.
+    headers: HeaderMap,
     body: Box<SseBody>,
     queue: VecDeque<(Option<i64>, Bytes)>,
     queued: usize,
@@ -32,8 +34,12 @@ impl SsePipe {
     ///
     /// # Errors
     /// The server does not speak this transport, or names an address of somebody else.
-    pub(super) async fn connect(upstream: &Arc<HttpUpstream>) -> Result<SsePipe, UpstreamError> {
-        let mut headers: HeaderMap = upstream.target.headers.iter().cloned().collect();
+    pub(super) async fn connect(upstream: &Arc<HttpUpstream>, forwarded: HeaderMap) -> Result<SsePipe, UpstreamError> {
+        let mut own = forwarded;
+        for (name, value) in &upstream.target.headers {
+            own.insert(name.clone(), value.clone());
+        }
+        let mut headers = own.clone();
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let url = &upstream.target.url;
         let deadline = Instant::now() + upstream.timeouts.start;
@@ -60,13 +66,21 @@ impl SsePipe {
         let endpoint = std::str::from_utf8(&address).ok().and_then(|reference| resolve(url, reference));
         let endpoint =
             endpoint.ok_or(UpstreamError::Violation("it names an address of another origin for messages"))?;
-        Ok(SsePipe { upstream: Arc::clone(upstream), endpoint, body, queue: VecDeque::new(), queued: 0, posting: None })
+        Ok(SsePipe {
+            upstream: Arc::clone(upstream),
+            endpoint,
+            headers: own,
+            body,
+            queue: VecDeque::new(),
+            queued: 0,
+            posting: None,
+        })
     }
 
     fn post(&self, body: Bytes) -> BoxFuture<'static, Result<(), UpstreamError>> {
         let (upstream, endpoint) = (Arc::clone(&self.upstream), self.endpoint.clone());
+        let mut headers = self.headers.clone();
         async move {
-            let mut headers: HeaderMap = upstream.target.headers.iter().cloned().collect();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let deadline = Instant::now() + upstream.timeouts.start;
             let sent = upstream.client.send(Method::POST, &endpoint, headers, body, deadline).await;

@@ -146,6 +146,9 @@ struct Core {
     next_id: AtomicI64,
     session: OnceLock<HeaderValue>,
     version: OnceLock<HeaderValue>,
+    /// What the client of a session sent along with its latest request: what goes on its behalf without being a request
+    /// of its own has it too. Held for a clone or a replacement.
+    forwarded: Mutex<HeaderMap>,
     /// What the handshake found to be a server of 2024-11-05 goes over a connection of that kind.
     driven: OnceLock<driver::Handle>,
     standing: Writer<Message>,
@@ -170,6 +173,9 @@ impl HttpConnection {
     pub(crate) async fn call(&self, call: Call<'_>) -> Result<HttpReplies, UpstreamError> {
         let core = &self.core;
         let is_initialize = call.message.known() == Some(Known::Initialize);
+        if core.era == Era::Legacy {
+            core.forwarded().clone_from(&call.headers);
+        }
         if let Some(handle) = core.driven.get() {
             let replies = handle.call(call.id, call.message.line(), call.facts).await?;
             return Ok(HttpReplies::driven(core, call.id, replies));
@@ -224,6 +230,7 @@ impl Core {
             next_id: AtomicI64::new(1),
             session: OnceLock::new(),
             version: OnceLock::new(),
+            forwarded: Mutex::default(),
             driven: OnceLock::new(),
             standing,
             leftovers: Mutex::default(),
@@ -239,6 +246,10 @@ impl Core {
 
     fn leftovers(&self) -> std::sync::MutexGuard<'_, VecDeque<Bytes>> {
         self.leftovers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forwarded(&self) -> std::sync::MutexGuard<'_, HeaderMap> {
+        self.forwarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves a message to be sent by the session's task.
@@ -278,7 +289,8 @@ impl Core {
 
     fn get(self: &Arc<Self>, last_id: Option<Bytes>) -> Sending {
         let core = Arc::clone(self);
-        let mut headers = self.headers(&EVENTS, HeaderMap::new());
+        let forwarded = self.forwarded().clone();
+        let mut headers = self.headers(&EVENTS, forwarded);
         headers.remove(CONTENT_TYPE);
         if let Some(id) = last_id.and_then(|id| HeaderValue::from_maybe_shared(id).ok()) {
             headers.insert(headers::LAST_EVENT_ID, id);
@@ -293,7 +305,8 @@ impl Core {
     /// Sends something that has no answer.
     async fn deliver(self: &Arc<Self>, body: Bytes) -> Result<(), UpstreamError> {
         let deadline = Instant::now() + self.upstream.timeouts.request;
-        let response = self.post(body, HeaderMap::new(), deadline).await.map_err(|error| failure(&error))?;
+        let forwarded = self.forwarded().clone();
+        let response = self.post(body, forwarded, deadline).await.map_err(|error| failure(&error))?;
         if response.status.is_success() {
             return Ok(());
         }
@@ -312,7 +325,8 @@ impl Core {
     /// Connects with the transport of 2024-11-05. From here on that is the connection.
     async fn fall_back(self: &Arc<Self>) -> Result<driver::Handle, UpstreamError> {
         let upstream = &self.upstream;
-        let pipe = sse_2024::SsePipe::connect(upstream).await?;
+        let forwarded = self.forwarded().clone();
+        let pipe = sse_2024::SsePipe::connect(upstream, forwarded).await?;
         upstream.is_2024.store(true, Ordering::Relaxed);
         let limits =
             driver::DriverLimits { depth: upstream.limits.depth, message_bytes: upstream.limits.message_bytes };
@@ -376,7 +390,8 @@ impl Core {
         if let Some(handle) = self.driven.get() {
             handle.close();
         } else if self.session.get().is_some() && !forgotten {
-            let mut headers = self.headers(&BOTH, HeaderMap::new());
+            let forwarded = self.forwarded().clone();
+            let mut headers = self.headers(&BOTH, forwarded);
             headers.remove(CONTENT_TYPE);
             let deadline = Instant::now() + DELETE_WAIT;
             let url = &self.upstream.target.url;

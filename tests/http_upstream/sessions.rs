@@ -1,0 +1,327 @@
+//! Legacy sessions: the handshake, the session's headers, the standing stream, questions, cancellation, the end
+//! (2025-11-25, Transports › Streamable HTTP; Lifecycle).
+
+use super::*;
+use shadowcat::testing::{At, End};
+
+/// Session Management; Protocol Version Header: on everything after the handshake, on nothing before.
+#[tokio::test]
+async fn session_and_version_are_on_everything_after_the_handshake() {
+    for (revision, version) in [("2025-03-26", None), ("2025-06-18", Some("2025-06-18")), (LEGACY, Some(LEGACY))] {
+        let stage = Stage::new(legacy()).await;
+        let client = stage.session_of(revision).await;
+        let mut call = client.call("ask", json!({ "message": "?" })).ok().await;
+        let question = call.message().ok().await.unwrap();
+        client.respond(&question["id"], &json!({ "action": "decline" })).ok().await;
+        assert_eq!(text(&call.answer().ok().await), "answer: decline null");
+        stage.arrival(is_get).await;
+        assert_eq!(client.delete().ok().await.status, 204);
+        stage.arrival(|request| request.method == "DELETE").await;
+
+        let (first, rest) =
+            stage.mock.requests().split_first().map(|(first, rest)| (first.clone(), rest.to_vec())).unwrap();
+        assert_eq!(first.json("/method"), "initialize");
+        assert_eq!((first.headers.get("mcp-session-id"), first.headers.get("mcp-protocol-version")), (None, None));
+        let id = rest[0].headers.get("mcp-session-id").map(str::to_owned);
+        assert!(id.is_some() && id != client.id, "the client has a name of its own");
+        assert_eq!(rest.len(), 5, "{rest:#?}");
+        for request in rest {
+            assert_eq!(request.headers.get("mcp-session-id"), id.as_deref(), "{request:?}");
+            assert_eq!(request.headers.get("mcp-protocol-version"), version, "{request:?}");
+            assert!(request.headers.all("mcp-session-id").count() == 1);
+        }
+    }
+}
+
+/// A server without sessions is not made to have one.
+#[tokio::test]
+async fn a_server_without_session_ids_is_sent_none() {
+    let server = wiremock::MockServer::start().await;
+    let answer = |request: &wiremock::Request| {
+        let message: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let result =
+            json!({ "protocolVersion": LEGACY, "capabilities": {}, "serverInfo": { "name": "x", "version": "0" } });
+        match message.get("id") {
+            Some(id) => wiremock::ResponseTemplate::new(200)
+                .set_body_json(json!({ "jsonrpc": "2.0", "id": id, "result": result })),
+            None => wiremock::ResponseTemplate::new(if message.is_null() { 405 } else { 202 }),
+        }
+    };
+    wiremock::Mock::given(wiremock::matchers::any()).respond_with(answer).mount(&server).await;
+    let (proxy, url) = front(&server.uri(), |_| {}).await;
+    let client = LegacySession::open(&url, LEGACY, json!({})).ok().await;
+    assert!(client.id.is_some());
+    client.request("tools/list", json!({})).ok().await.answer().ok().await;
+    client.delete().ok().await;
+    within("shutdown", proxy.shutdown()).await;
+    for request in server.received_requests().await.unwrap() {
+        assert!(!request.headers.contains_key("mcp-session-id"), "{request:?}");
+        assert_ne!(request.method.as_str(), "DELETE", "there is nothing to end");
+    }
+}
+
+/// Lifecycle › Initialization: the server says nothing by itself before it is told that the client is ready.
+#[tokio::test]
+async fn the_standing_stream_is_opened_after_initialized() {
+    let stage = Stage::new(legacy()).await;
+    let shaken = common::send("POST", &stage.url, &common::json_headers(), &common::initialize(LEGACY)).await;
+    let id = shaken.headers.get("mcp-session-id").unwrap().to_owned();
+    let session = [("Mcp-Session-Id", id.as_str()), ("MCP-Protocol-Version", LEGACY)];
+    let headers: Vec<_> = common::json_headers().into_iter().chain(session).collect();
+    let list = common::message("1", "tools/list", "{}");
+    assert_eq!(common::send("POST", &stage.url, &headers, &list).await.status, 200);
+    assert_eq!(stage.arrived(is_get).len(), 0);
+    let initialized = common::notification("notifications/initialized", json!({}));
+    assert_eq!(common::send("POST", &stage.url, &headers, &initialized).await.status, 202);
+    let get = stage.arrival(is_get).await;
+    assert_eq!(get.headers.get("accept"), Some("text/event-stream"));
+    assert_eq!(get.headers.get("last-event-id"), None);
+}
+
+/// Listening for Messages: a server may have no such stream.
+#[tokio::test]
+async fn a_server_without_a_standing_stream_is_left_alone() {
+    let stage =
+        Stage::new(Script { http: HttpScript { get_stream: false, ..HttpScript::default() }, ..legacy() }).await;
+    let client = stage.session().await;
+    stage.arrival(is_get).await;
+    for _ in 0..3 {
+        let answer = client.call("echo", json!({ "text": "hi" })).ok().await.answer().ok().await;
+        assert_eq!(text(&answer), "hi");
+    }
+    assert_eq!(stage.arrived(is_get).len(), 1);
+    assert_eq!(client.stream(None).ok().await.status, 200, "the client's stream is the proxy's");
+}
+
+/// What the server says by itself reaches the client's own stream, however often the server's breaks: each message
+/// once, in order (C-SSE-3).
+#[tokio::test]
+async fn what_the_server_says_by_itself_reaches_the_client() {
+    let cut = |nth| (On::http("GET").nth(nth), Do::Cut { after: Some(At { events: 1, bytes: 7 }), end: End::Abrupt });
+    let script = [cut(1), cut(2)].into_iter().fold(legacy(), |script, (on, fault)| script.fault(on, fault));
+    let stage = Stage::new(script).await;
+    let client = stage.session().await;
+    let mut stream = client.stream(None).ok().await;
+    stage.arrival(is_get).await;
+    let kinds = ["tools", "prompts", "resources", "tools", "prompts"];
+    for kind in kinds {
+        assert_eq!(stage.mock.change(kind), 1);
+    }
+    for kind in kinds {
+        let message = stream.message().ok().await.unwrap();
+        assert_eq!(message["method"], format!("notifications/{kind}/list_changed"));
+    }
+    let resumed = stage.arrived(|request| is_get(request) && request.headers.get("last-event-id").is_some());
+    assert_eq!(resumed.len(), 2);
+}
+
+/// Sending Messages: the server's requests come on the stream of the call that caused them, and so they do to the client;
+/// its answers go back under the server's own ids.
+#[tokio::test]
+async fn questions_reach_the_client_and_answers_the_server() {
+    let stage = Stage::new(legacy()).await;
+    let client = stage.session().await;
+    for (tool, arguments, answer, expected) in [
+        (
+            "ask",
+            json!({ "message": "?" }),
+            json!({ "action": "accept", "content": { "answer": "yes" } }),
+            r#"answer: accept {"answer":"yes"}"#,
+        ),
+        (
+            "sample",
+            json!({ "prompt": "?" }),
+            json!({ "role": "assistant", "model": "m", "content": { "type": "text", "text": "so" } }),
+            "sampled: so",
+        ),
+        ("roots", json!({}), json!({ "roots": [{ "uri": "file:///a" }] }), "roots: file:///a"),
+        (
+            "ask",
+            json!({ "message": "?", "parallel": 3, "rounds": 2 }),
+            json!({ "action": "cancel" }),
+            &["answer: cancel null"; 6].join("\n"),
+        ),
+    ] {
+        let mut call = client.call(tool, arguments).ok().await;
+        assert!(call.is_sse());
+        let answered = loop {
+            let message = call.message().ok().await.unwrap();
+            if message.get("method").is_none() {
+                break message;
+            }
+            assert_eq!(client.respond(&message["id"], &answer).ok().await.status, 202);
+        };
+        assert_eq!(text(&answered), expected);
+    }
+    assert_eq!(stage.mock.stats()["stray_answers"], 0);
+    assert_eq!(stage.mock.stats()["answers"], 9);
+}
+
+/// A question that is answered with an error, and one to a client of another session, do not cross.
+#[tokio::test]
+async fn each_client_answers_its_own_questions() {
+    let stage = Stage::new(legacy()).await;
+    let clients = [stage.session().await, stage.session().await];
+    let mut calls = Vec::new();
+    for client in &clients {
+        calls.push(client.call("ask", json!({ "message": "?" })).ok().await);
+    }
+    let mut questions = Vec::new();
+    for call in &mut calls {
+        questions.push(call.message().ok().await.unwrap());
+    }
+    for ((client, question), name) in clients.iter().zip(&questions).zip(["first", "second"]).rev() {
+        client.respond(&question["id"], &json!({ "action": "accept", "content": { "answer": name } })).ok().await;
+    }
+    for (call, name) in calls.into_iter().zip(["first", "second"]) {
+        assert_eq!(text(&call.answer().ok().await), format!(r#"answer: accept {{"answer":"{name}"}}"#));
+    }
+    let ids: std::collections::BTreeSet<_> =
+        stage.posts("tools/call").iter().map(|call| call.headers.get("mcp-session-id").unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 2, "a session for each");
+}
+
+/// Ping: the proxy is the client of this hop, and answers for itself.
+#[tokio::test]
+async fn a_ping_of_the_server_is_answered_by_the_proxy() {
+    let ping = Do::Print {
+        text: r#"data: {"jsonrpc":"2.0","id":"p-1","method":"ping"}"#.to_owned() + "\n",
+        times: 1,
+        newline: true,
+    };
+    let stage = Stage::new(answering(AnswerForm::Sse, legacy().fault(On::tool("echo"), ping))).await;
+    let client = stage.session().await;
+    let messages = all(client.call("echo", json!({ "text": "hi" })).ok().await).await;
+    assert_eq!(messages.len(), 1, "the client hears nothing of it: {messages:?}");
+    let pong = stage.arrival(|request| request.json("/id") == "p-1").await;
+    assert_eq!(pong.json("/result"), json!({}));
+}
+
+/// Cancellation: the server is told, under the name that it knows; the call ends.
+#[tokio::test]
+async fn a_cancellation_reaches_the_server_under_its_own_name() {
+    let stage = Stage::new(legacy()).await;
+    let client = stage.session().await;
+    let (sent, ()) = tokio::join!(
+        client.send(r#"{"jsonrpc":"2.0","id":"mine","method":"tools/call","params":{"name":"sleep","arguments":{"ms":600000}}}"#).ok(),
+        async {
+            stage.arrival(|request| request.json("/params/name") == "sleep").await;
+            let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"mine","reason":"Enough"}}"#;
+            assert_eq!(client.send(cancel).ok().await.status, 202);
+        }
+    );
+    assert!(all(sent).await.is_empty(), "a cancelled request is not answered");
+    let told = stage.arrival(|request| request.json("/method") == "notifications/cancelled").await;
+    assert_eq!(told.json("/params/requestId"), stage.posts("tools/call")[0].json("/id"));
+    assert_eq!(told.json("/params/reason"), "Enough");
+    assert!(told.headers.get("mcp-session-id").is_some());
+    until("it ended", async || stage.mock.stats()["cancelled"].clone(), |count| *count == 1).await;
+    assert_eq!(stage.posts("notifications/cancelled").len(), 1, "it is told once");
+}
+
+/// A client that lost its connection has not cancelled (Sending Messages): the server is not told, the answer is kept.
+#[tokio::test]
+async fn a_lost_client_cancels_nothing() {
+    let stage = Stage::new(answering(AnswerForm::Sse, legacy())).await;
+    let client = stage.session().await;
+    let mut call = client.call("ask", json!({ "message": "?" })).ok().await;
+    let primed = call.event().ok().await.unwrap().id.unwrap();
+    let question = call.message().ok().await.unwrap();
+    drop(call);
+    let mut resumed = client.stream(Some(&primed)).ok().await;
+    assert_eq!(resumed.message().ok().await.unwrap(), question);
+    client.respond(&question["id"], &json!({ "action": "decline" })).ok().await;
+    assert_eq!(text(&resumed.answer().ok().await), "answer: decline null");
+    assert_eq!(stage.posts("notifications/cancelled").len(), 0);
+}
+
+/// Session Management: a server that forgets a session ends it. The call that found out is answered with an error, which
+/// says that nothing was done; after that the client's session is gone as well.
+#[tokio::test]
+async fn a_forgotten_session_ends() {
+    let stage =
+        Stage::new(Script { http: HttpScript { get_stream: false, ..HttpScript::default() }, ..legacy() }).await;
+    let client = stage.session().await;
+    stage.mock.forget_sessions();
+    let answer = client.call("count", json!({})).ok().await.answer().ok().await;
+    assert_ours(&answer, -31002);
+    assert_eq!(answer["error"]["data"]["retryable"], true, "{answer}");
+    assert_eq!(answer["id"], 1);
+    let ended =
+        until("it ends", async || client.request("tools/list", json!({})).ok().await.status, |status| *status != 200);
+    assert_eq!(ended.await, 404);
+    assert_eq!(client.stream(None).ok().await.status, 404);
+    assert_eq!(stage.posts("tools/call").len(), 1);
+    assert_eq!(stage.arrived(|request| request.method == "DELETE").len(), 0, "there is nothing to end");
+    let again = stage.session().await;
+    assert_eq!(text(&again.call("count", json!({})).ok().await.answer().ok().await), "1");
+}
+
+/// The same, when it is the standing stream that finds out: the client's ends.
+#[tokio::test]
+async fn a_forgotten_session_ends_the_clients_stream() {
+    let stage = Stage::new(legacy()).await;
+    let client = stage.session().await;
+    let mut stream = client.stream(None).ok().await;
+    stage.arrival(is_get).await;
+    stage.mock.forget_sessions();
+    while stream.event().ok().await.is_some() {}
+    assert_eq!(client.request("tools/list", json!({})).ok().await.status, 404);
+}
+
+/// Session Management: who ends a session here ends it there.
+#[tokio::test]
+async fn the_end_of_a_session_is_passed_on() {
+    let stage = Stage::new(legacy()).await;
+    let client = stage.session().await;
+    let session = stage.posts("notifications/initialized")[0].headers.get("mcp-session-id").unwrap().to_owned();
+    assert_eq!(client.delete().ok().await.status, 204);
+    let ended = stage.arrival(|request| request.method == "DELETE").await;
+    assert_eq!(ended.headers.get("mcp-session-id"), Some(session.as_str()));
+    assert_eq!(client.request("tools/list", json!({})).ok().await.status, 404);
+
+    let _other = stage.session().await;
+    let report = within("shutdown", stage.proxy.shutdown()).await;
+    assert!(report.is_clean(), "{report:?}");
+    let ends = stage.arrived(|request| request.method == "DELETE");
+    assert_eq!(ends.len(), 2, "a proxy that stops ends its sessions: {ends:#?}");
+}
+
+/// A server that does not want to be told, or does not answer, holds nothing up.
+#[tokio::test]
+async fn a_server_that_cannot_end_sessions_holds_nothing_up() {
+    for fault in [respond(405, "text/plain", ""), Do::Hang] {
+        let stage = Stage::new(legacy().fault(On::http("DELETE"), fault)).await;
+        let client = stage.session().await;
+        assert_eq!(client.delete().ok().await.status, 204);
+        stage.arrival(|request| request.method == "DELETE").await;
+        let report = within("shutdown", stage.proxy.shutdown()).await;
+        assert!(report.is_clean(), "{report:?}");
+    }
+}
+
+/// A notification that the server does not take is no success for the client either.
+#[tokio::test]
+async fn a_notification_that_is_not_taken_is_not_accepted() {
+    let refused = legacy().fault(On::method("notifications/roots/list_changed"), respond(500, "text/plain", ""));
+    let stage = Stage::new(refused).await;
+    let client = stage.session().await;
+    let changed = common::notification("notifications/roots/list_changed", json!({}));
+    let response = client.send(&changed).ok().await;
+    assert_eq!(response.status, 503);
+    assert_ours(&response.json().ok().await, -31002);
+    assert_eq!(stage.posts("notifications/roots/list_changed").len(), 1);
+}
+
+/// Lifecycle: a refused handshake is the server's own refusal, and leaves no session.
+#[tokio::test]
+async fn a_refused_handshake_is_passed_on() {
+    let refusal = respond(400, "application/json", &error_body(-32602, &json!({ "supported": ["1999-01-01"] })));
+    let stage = Stage::new(legacy().fault(On::method("initialize").nth(1), refusal)).await;
+    let response = common::send("POST", &stage.url, &common::json_headers(), &common::initialize(LEGACY)).await;
+    assert_eq!((response.status, response.headers.get("mcp-session-id")), (200, None));
+    let answer = response.answer().ok().await;
+    assert_eq!((code(&answer), &answer["id"]), (-32602, &json!(0)));
+    assert_eq!(answer["error"]["data"]["supported"], json!(["1999-01-01"]));
+    let _session = stage.session().await;
+}
