@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::ServerMetrics;
 use crate::protocol::id::RequestId;
-use crate::protocol::message::{Incoming, Kind, Message};
+use crate::protocol::message::{Incoming, Kind, Message, cancelled};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::rt::mailbox::{Bounds, PushError, Reader, Writer, mailbox};
@@ -550,13 +550,6 @@ async fn room(calls: &BTreeMap<i64, OpenCall>, standing: &Writer<Message>, block
         Some((Destination::Standing, _)) => standing.room().await,
         None => {}
     }
-}
-
-/// The notification that cancels our call `id` (2025-11-25, Cancellation).
-pub(super) fn cancelled(id: i64) -> Bytes {
-    Bytes::from(format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"The client no longer waits for the answer"}}}}"#
-    ))
 }
 
 fn refusal(id: &RequestId) -> String {
