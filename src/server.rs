@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
+use tokio::time::{Duration, Instant, sleep, timeout_at};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::DropGuard;
 
@@ -23,7 +23,7 @@ use crate::{admin, front};
 /// How long the accept loop rests after an error that will not go away by itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the last words of a proxy that is out of patience may take to be read.
+/// How long clients are given to read that their requests are cut off.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Most connections to the admin listener at once: it has limits of its own, so that it answers when the other one is full.
@@ -179,15 +179,18 @@ impl Running {
         let proxy = &self.inner.proxy;
         proxy.tasks.drain().cancel();
         let all = u32::try_from(proxy.settings.limits.connections).unwrap_or(u32::MAX);
-        let ended = self.inner.connections.acquire_many(all);
-        let requests_cut = tokio::select! {
-            ended = timeout_at(started + timeouts.drain, ended) => ended.is_err(),
-            () = proxy.tasks.stop().cancelled() => true,
+        // Whether all connections have ended by then.
+        let ended_by = async |deadline| {
+            let ended = timeout_at(deadline, self.inner.connections.acquire_many(all));
+            tokio::select! {
+                ended = ended => ended.is_ok(),
+                () = proxy.tasks.stop().cancelled() => false,
+            }
         };
+        let requests_cut = !ended_by(started + timeouts.drain).await;
         if requests_cut {
-            // What is cut is told so, as far as its client still reads.
-            proxy.cut.cancel();
-            let _ = timeout(LAST_WORDS, self.inner.connections.acquire_many(all)).await;
+            proxy.tasks.cut().cancel();
+            ended_by((Instant::now() + LAST_WORDS).min(started + timeouts.shutdown)).await;
         }
 
         self.enter(Phase::Closing);

@@ -329,8 +329,6 @@ numbers! {
         request_max: hours(1), in ms(10)..=days(7);
         /// A question to the client (sampling, elicitation, roots) without an answer.
         question: secs(10 * 60), in ms(10)..=hours(24);
-        /// After a cancellation: how long a late answer is waited for before the connection counts as dirty.
-        cancel_grace: secs(5), in ms(10)..=hours(1);
         /// Connecting to an HTTP upstream, TLS included.
         connect: secs(5), in ms(10)..=hours(1);
         /// Between two pieces of an upstream's JSON body.

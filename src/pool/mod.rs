@@ -200,7 +200,7 @@ impl Pool {
 
     fn connect(&self, permit: OwnedSemaphorePermit, sharing: Sharing) -> Result<Lease, UpstreamError> {
         if self.tasks.drain().is_cancelled() {
-            return Err(UpstreamError::Closed);
+            return Err(UpstreamError::Closed { sent: false });
         }
         match &self.settings.target {
             Target::Stdio(target) => {

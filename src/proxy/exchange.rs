@@ -35,6 +35,8 @@ pub(crate) struct Exchange {
     legacy: Option<Legacy>,
     /// Cancelled when nobody wants the answer any more.
     cancelled: CancellationToken,
+    /// Cancelled when the proxy has no more time for it.
+    cut: CancellationToken,
     known: Option<Known>,
     era: Era,
     clock: Clock,
@@ -44,8 +46,6 @@ pub(crate) struct Exchange {
     screens_tools: bool,
     /// For a stream of notifications: cancelled when it has to end although its client still listens.
     until: Option<CancellationToken>,
-    /// Cancelled when the proxy waits no longer for what is under way.
-    cut: CancellationToken,
     _in_flight: GaugeGuard,
 }
 
@@ -111,6 +111,7 @@ impl Exchange {
         request: &Message,
         legacy: Option<Legacy>,
         timeouts: &Timeouts,
+        cut: CancellationToken,
         metrics: ServerMetrics,
     ) -> Exchange {
         let cancelled = legacy.as_ref().map_or_else(CancellationToken::new, |legacy| legacy.call.cancelled().clone());
@@ -119,6 +120,7 @@ impl Exchange {
             replies: Some(replies),
             legacy,
             cancelled,
+            cut,
             known: request.known(),
             era,
             clock: Clock::start(timeouts, request.known() == Some(Known::Listen)),
@@ -128,18 +130,12 @@ impl Exchange {
             outcome: "abandoned",
             screens_tools: false,
             until: None,
-            cut: CancellationToken::new(),
         }
     }
 
     /// Its answer is a list from which some tools have to be left out.
     pub(super) fn screen_tools(&mut self) {
         self.screens_tools = true;
-    }
-
-    /// It ends with an error when `cut` is cancelled.
-    pub(super) fn cut_by(&mut self, cut: CancellationToken) {
-        self.cut = cut;
     }
 
     /// It is a stream of notifications, which ends when `drain` is cancelled.
@@ -172,8 +168,8 @@ impl Exchange {
                     }
                 }
                 reply = replies.next() => reply,
-                () = self.cut.cancelled() => Some(Err(UpstreamError::Closed)),
                 () = until(self.until.as_ref()) => return Some(self.end_listening()),
+                () = self.cut.cancelled() => Some(Err(UpstreamError::Closed { sent: true })),
                 () = sleep_until(self.clock.deadline()) => {
                     let pending = self.legacy.as_ref().is_some_and(|legacy| legacy.pending.any());
                     if !self.clock.is_over(pending) {

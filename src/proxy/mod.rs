@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
-use tokio_util::sync::CancellationToken;
 
 use crate::bridge::relay::Relay;
 use crate::metrics::{Metrics, ServerMetrics};
@@ -36,8 +35,6 @@ pub(crate) struct Proxy {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) adopter: Adopter,
-    /// Cancelled when a shutdown waits no longer for what is under way: it ends with an error then.
-    pub(crate) cut: CancellationToken,
     servers: BTreeMap<String, Arc<Server>>,
 }
 
@@ -75,7 +72,6 @@ impl Proxy {
             servers: servers.collect(),
             sessions: Arc::new(Sessions::new(settings.limits.sessions)),
             adopter: Adopter::default(),
-            cut: CancellationToken::new(),
             metrics,
             settings,
             tasks,
@@ -198,10 +194,8 @@ impl Proxy {
         let replies = connection.call(call_up).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
         let legacy = Legacy { session: Arc::clone(session), call, pending: Pending::default() };
         let metrics = session.metrics().clone();
-        let timeouts = &self.settings.timeouts;
-        let mut exchange = Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), timeouts, metrics);
-        exchange.cut_by(self.cut.clone());
-        Ok(exchange)
+        let cut = self.tasks.cut().clone();
+        Ok(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), &self.settings.timeouts, cut, metrics))
     }
 
     /// Begins a modern request, whose envelope and standard headers are known to be right. `mirrored` are the headers
@@ -241,8 +235,9 @@ impl Proxy {
         let repeatable = request.known().is_some_and(Known::safe_to_repeat);
         let replies = connection.call(call).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
         let metrics = server.metrics.clone();
-        let mut exchange = Exchange::new(relay, replies, Era::Modern, request, None, &self.settings.timeouts, metrics);
-        exchange.cut_by(self.cut.clone());
+        let cut = self.tasks.cut().clone();
+        let mut exchange =
+            Exchange::new(relay, replies, Era::Modern, request, None, &self.settings.timeouts, cut, metrics);
         if !server.is_child && request.known() == Some(Known::ToolsList) {
             exchange.screen_tools();
         }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::ServerMetrics;
 use crate::protocol::id::RequestId;
-use crate::protocol::message::{Incoming, Kind, Message};
+use crate::protocol::message::{Incoming, Kind, Message, cancelled};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::rt::mailbox::{Bounds, PushError, Reader, Writer, mailbox};
@@ -170,7 +170,7 @@ impl Handle {
     }
 
     fn why_gone(&self) -> UpstreamError {
-        self.shared.why.get().cloned().unwrap_or(UpstreamError::Closed)
+        self.shared.why.get().cloned().unwrap_or(UpstreamError::Closed { sent: false })
     }
 }
 
@@ -285,7 +285,7 @@ pub(crate) fn drive<P: Pipe>(
 impl<P: Pipe> Driver<P> {
     async fn run(mut self) {
         let why = self.serve().await;
-        if !matches!(why, UpstreamError::Closed) {
+        if !matches!(why, UpstreamError::Closed { .. }) {
             self.metrics.error("upstream", why.kind());
         }
         let _ = self.shared.why.set(why.clone());
@@ -316,7 +316,7 @@ impl<P: Pipe> Driver<P> {
             let writable = self.pipe.queued() < self.limits.message_bytes;
             tokio::select! {
                 biased;
-                () = shared.closing.cancelled() => return UpstreamError::Closed,
+                () = shared.closing.cancelled() => return UpstreamError::Closed { sent: false },
                 () = shared.wake.notified() => self.cancel_calls(),
                 command = self.commands.recv(), if writable => match command {
                     Some(Command::Call { id, line, facts, replies }) => {
@@ -324,7 +324,7 @@ impl<P: Pipe> Driver<P> {
                         self.pipe.write(Some(id), line);
                     }
                     Some(Command::Send { line }) => self.pipe.write(None, line),
-                    None => return UpstreamError::Closed,
+                    None => return UpstreamError::Closed { sent: false },
                 },
                 event = self.pipe.next(blocked.is_none()) => match event {
                     Event::Text(text) => {
@@ -562,13 +562,6 @@ async fn room(calls: &BTreeMap<i64, OpenCall>, standing: &Writer<Message>, block
         Some((Destination::Standing, _)) => standing.room().await,
         None => {}
     }
-}
-
-/// The notification that cancels our call `id` (2025-11-25, Cancellation).
-pub(super) fn cancelled(id: i64) -> Bytes {
-    Bytes::from(format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"The client no longer waits for the answer"}}}}"#
-    ))
 }
 
 fn refusal(id: &RequestId) -> String {

@@ -49,7 +49,7 @@ pub(crate) enum UpstreamError {
     SlowClient,
     /// The proxy is shutting down.
     #[error("the proxy is shutting down")]
-    Closed,
+    Closed { sent: bool },
 }
 
 impl UpstreamError {
@@ -59,7 +59,8 @@ impl UpstreamError {
             UpstreamError::Exited { sent, .. }
             | UpstreamError::Stalled { sent }
             | UpstreamError::Lost { sent }
-            | UpstreamError::Timeout { sent } => *sent,
+            | UpstreamError::Timeout { sent }
+            | UpstreamError::Closed { sent } => *sent,
             UpstreamError::Violation(_) | UpstreamError::TooLarge | UpstreamError::SlowClient => true,
             UpstreamError::Start(_)
             | UpstreamError::Unreachable(_)
@@ -67,8 +68,7 @@ impl UpstreamError {
             | UpstreamError::Credentials(_)
             | UpstreamError::Status(_)
             | UpstreamError::Busy { .. }
-            | UpstreamError::SessionGone
-            | UpstreamError::Closed => false,
+            | UpstreamError::SessionGone => false,
         }
     }
 
@@ -79,6 +79,7 @@ impl UpstreamError {
             UpstreamError::Stalled { .. } => UpstreamError::Stalled { sent },
             UpstreamError::Lost { .. } => UpstreamError::Lost { sent },
             UpstreamError::Timeout { .. } => UpstreamError::Timeout { sent },
+            UpstreamError::Closed { .. } => UpstreamError::Closed { sent },
             other => other,
         }
     }
@@ -100,7 +101,7 @@ impl UpstreamError {
             UpstreamError::Busy { .. } => "busy",
             UpstreamError::SessionGone => "session_gone",
             UpstreamError::SlowClient => "slow_client",
-            UpstreamError::Closed => "closed",
+            UpstreamError::Closed { .. } => "closed",
         }
     }
 }

@@ -66,7 +66,7 @@ impl StdioPipe {
             Child::spawn(metrics.name(), target, timeouts, tasks, events).map_err(|error| {
                 tracing::error!(upstream = metrics.name(), %error, "Server cannot be started");
                 match error {
-                    SpawnError::Stopping => UpstreamError::Closed,
+                    SpawnError::Stopping => UpstreamError::Closed { sent: false },
                     // The reason names programs and folders of this machine; the client learns that there is one.
                     _ => UpstreamError::Start("its operator finds the reason in the proxy's log".into()),
                 }
