@@ -23,6 +23,7 @@ use super::error::UpstreamError;
 use super::http::{Body, HttpClient, HttpError, Response, SseBody, Violation};
 use super::probe::{self, Verdict};
 use super::reconnect::{self, Heard, Loss, Origin, Reconnect, Step, parse_retry_after};
+use super::redelivery::Redelivery;
 use super::{Call, sse_2024};
 use crate::metrics::ServerMetrics;
 use crate::protocol::headers;
@@ -193,6 +194,7 @@ impl HttpConnection {
             facts: call.facts,
             handshake: is_initialize.then_some(body),
             ready: VecDeque::new(),
+            redelivery: Redelivery::default(),
             state: State::Posting(post),
             open: true,
         })
@@ -409,6 +411,7 @@ impl Core {
         let mut reconnect = Reconnect::new(Origin::Get, reconnect::Policy::default(), Instant::now().into_std());
         let mut step = Step::Connect { last_id: None };
         let mut body: Option<Box<SseBody>> = None;
+        let mut redelivery = Redelivery::default();
         loop {
             let event = match step {
                 Step::Connect { last_id } => match self.get(last_id).await {
@@ -424,8 +427,9 @@ impl Core {
                 }
                 Step::Read => {
                     let Some(stream) = &mut body else { return };
-                    let (heard, loss) = self.read_standing(stream).await;
+                    let (heard, loss) = self.read_standing(stream, &mut redelivery).await;
                     body = None;
+                    redelivery.resumed();
                     reconnect::Event::Lost { loss, heard }
                 }
                 Step::GiveUp(reconnect::GiveUp::Refused(StatusCode::NOT_FOUND)) => {
@@ -443,10 +447,11 @@ impl Core {
         }
     }
 
-    async fn read_standing(&self, stream: &mut SseBody) -> (Heard, Loss) {
+    async fn read_standing(&self, stream: &mut SseBody, redelivery: &mut Redelivery) -> (Heard, Loss) {
         let mut message = false;
         let loss = loop {
             match stream.next().await {
+                Some(Ok(Item::Event(event))) if redelivery.is_repeated(event.id.as_ref()) => {}
                 Some(Ok(Item::Event(event))) => {
                     for parsed in self.parse(&event) {
                         message = true;
@@ -498,6 +503,7 @@ pub(crate) struct HttpReplies {
     handshake: Option<Bytes>,
     /// Parsed and not yet asked for.
     ready: VecDeque<Message>,
+    redelivery: Redelivery,
     state: State,
     open: bool,
 }
@@ -531,6 +537,7 @@ impl HttpReplies {
             facts: CallFacts { may_ask: false, wants_log: false, cancellable: false },
             handshake: None,
             ready: VecDeque::new(),
+            redelivery: Redelivery::default(),
             state: State::Driven(replies),
             open: false,
         }
@@ -581,7 +588,12 @@ impl HttpReplies {
                 },
                 State::Reading { body, heard, .. } => match body.next().await {
                     Some(Ok(Item::Event(event))) => {
-                        let messages = self.core.parse(&event);
+                        let repeated = self.redelivery.is_repeated(event.id.as_ref());
+                        let mut messages = self.core.parse(&event);
+                        if repeated {
+                            // An answer that had been heard would have been the end, so this is none of those.
+                            messages.retain(|message| matches!(message.kind(), Kind::Result | Kind::Error));
+                        }
                         *heard |= !messages.is_empty();
                         self.ready.extend(messages);
                     }
@@ -616,6 +628,7 @@ impl HttpReplies {
                     match response {
                         Ok(Response { body: Body::Sse(body), .. }) => {
                             reconnect.on(reconnect::Event::Opened, Instant::now().into_std(), jitter());
+                            self.redelivery.resumed();
                             self.state = State::Reading { body, reconnect, heard: false };
                         }
                         response => {
