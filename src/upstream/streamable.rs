@@ -599,8 +599,12 @@ impl HttpReplies {
                     }
                     Some(Ok(Item::Comment)) => {}
                     Some(Err(error)) => {
-                        let loss = loss_of(&error);
-                        if let Err(error) = self.broke(loss) {
+                        let broke = match loss_of(&error) {
+                            // It would be the same next time.
+                            Loss::Unusable => Err(failure(&error)),
+                            loss => self.broke(loss),
+                        };
+                        if let Err(error) = broke {
                             return Some(Err(self.failed(error)));
                         }
                     }
