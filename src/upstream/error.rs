@@ -61,11 +61,12 @@ impl UpstreamError {
             | UpstreamError::Lost { sent }
             | UpstreamError::Timeout { sent } => *sent,
             UpstreamError::Violation(_) | UpstreamError::TooLarge | UpstreamError::SlowClient => true,
+            // It failed while it worked on the request, or whoever stands before it does not know what it did.
+            UpstreamError::Status(status) => status.is_server_error(),
             UpstreamError::Start(_)
             | UpstreamError::Unreachable(_)
             | UpstreamError::Resting
             | UpstreamError::Credentials(_)
-            | UpstreamError::Status(_)
             | UpstreamError::Busy { .. }
             | UpstreamError::SessionGone
             | UpstreamError::Closed => false,
