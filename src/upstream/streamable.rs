@@ -27,7 +27,6 @@ use super::redelivery::Redelivery;
 use super::{Call, sse_2024};
 use crate::metrics::ServerMetrics;
 use crate::protocol::headers;
-use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message, json_str};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
@@ -648,11 +647,15 @@ impl HttpReplies {
         }
     }
 
+    /// Whether an answer is the answer to this call: in the very spelling that was sent.
+    fn is_ours(&self, answer: &Message) -> bool {
+        answer.id().is_some_and(|id| id.as_json() == self.id.to_string())
+    }
+
     /// What a message on this call's stream is.
     fn sort(&mut self, message: Message) -> Sorted {
-        let ours = |id: Option<RequestId>| id.is_some_and(|id| id.as_json() == self.id.to_string());
         match message.kind() {
-            Kind::Result | Kind::Error if ours(message.id()) => Sorted::Answer(message),
+            Kind::Result | Kind::Error if self.is_ours(&message) => Sorted::Answer(message),
             Kind::Result | Kind::Error => {
                 self.core.upstream.metrics.dropped("unknown_answer");
                 Sorted::Nothing
@@ -717,14 +720,15 @@ impl HttpReplies {
         };
         let answer = answer.filter(|answer| answer.kind() == Kind::Error);
         let telling = matches!(error, UpstreamError::Status(_));
-        let answered = answer.as_ref().is_some_and(|answer| answer.id().is_some());
-        // Errors that refuse a request before it was read carry no id, or null; this is the only request it can mean.
-        let answer = answer.filter(|_| telling).and_then(|answer| match answer.id() {
-            Some(_) => Some(answer),
-            None => {
-                let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, self.id, answer.body()?);
-                Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
+        let answered = answer.as_ref().is_some_and(|answer| self.is_ours(answer));
+        // Errors that refuse a request before it was read carry no id, or null, or (in a widespread SDK) a word; this is
+        // the only request they can mean.
+        let answer = answer.filter(|_| telling).and_then(|answer| {
+            if answered {
+                return Some(answer);
             }
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, self.id, answer.body()?);
+            Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
         });
         let verdict = answer.ok_or(error);
         // What an old server says to a POST (2025-11-25, Transports › Backwards Compatibility).
