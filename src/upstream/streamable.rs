@@ -26,6 +26,7 @@ use super::reconnect::{self, Heard, Loss, Origin, Reconnect, Step, parse_retry_a
 use super::redelivery::Redelivery;
 use super::{Call, sse_2024};
 use crate::metrics::ServerMetrics;
+use crate::protocol::error::INVALID_REQUEST;
 use crate::protocol::headers;
 use crate::protocol::message::{Incoming, Kind, Message, json_str};
 use crate::protocol::meta;
@@ -157,6 +158,7 @@ struct Core {
     wake: Notify,
     /// Cancelled when the client has completed the handshake: the standing stream may be opened.
     initialized: CancellationToken,
+    /// The session is over; or, without one, the server may not be what it was.
     gone: CancellationToken,
 }
 
@@ -251,6 +253,14 @@ impl Core {
 
     fn forwarded(&self) -> std::sync::MutexGuard<'_, HeaderMap> {
         self.forwarded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server may have been replaced by one of the other era: the next stateless request asks again before it uses
+    /// this way. Requests under way are not concerned.
+    fn doubt(&self) {
+        if self.era == Era::Modern {
+            self.gone.cancel();
+        }
     }
 
     /// Leaves a message to be sent by the session's task.
@@ -678,7 +688,12 @@ impl HttpReplies {
 
     fn responded(&mut self, response: Result<Response, HttpError>) -> Result<(), UpstreamError> {
         self.state = State::Over;
-        let response = response.map_err(|error| failure(&error))?;
+        let response = response.map_err(|error| {
+            if matches!(error, HttpError::Unsent(_) | HttpError::Lost(_)) {
+                self.core.doubt();
+            }
+            failure(&error)
+        })?;
         if self.handshake.is_some()
             && response.status.is_success()
             && let Some(session) = response.headers.get(headers::SESSION_ID)
@@ -731,6 +746,9 @@ impl HttpReplies {
             Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
         });
         let verdict = answer.ok_or(error);
+        if is_of_an_older_server(response.status, &verdict) {
+            self.core.doubt();
+        }
         // What an old server says to a POST (2025-11-25, Transports › Backwards Compatibility).
         let old = match response.status {
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => true,
@@ -811,6 +829,22 @@ impl Drop for HttpReplies {
             self.core.leave(cancelled(self.id));
         }
     }
+}
+
+/// Whether a refusal is none that a server of 2026-07-28 gives: a status without an error, or an error that misses a session
+/// (2026-07-28, Streamable HTTP › Backward Compatibility).
+fn is_of_an_older_server(status: StatusCode, refusal: &Reply) -> bool {
+    let refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+    let is_modern = |answer: &Message| {
+        let code = answer.body().and_then(|body| serde_json::from_str::<Code>(body).ok());
+        code.is_some_and(|Code { code }| !(-32019..=-32000).contains(&code) && code != i64::from(INVALID_REQUEST))
+    };
+    refused && !refusal.as_ref().is_ok_and(is_modern)
+}
+
+#[derive(serde::Deserialize)]
+struct Code {
+    code: i64,
 }
 
 /// The version in the result of a handshake, as a header.
