@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use super::driver::{self, CallFacts, Reply, cancelled};
 use super::error::UpstreamError;
@@ -54,6 +55,8 @@ pub(crate) struct HttpUpstream {
     pub(super) timeouts: Timeouts,
     pub(super) metrics: ServerMetrics,
     tasks: Tasks,
+    /// Sessions that have not ended yet, with the server too.
+    sessions: TaskTracker,
     /// It was found to speak the transport of 2024-11-05 only.
     is_2024: AtomicBool,
 }
@@ -70,8 +73,20 @@ impl HttpUpstream {
         tasks: &Tasks,
         metrics: ServerMetrics,
     ) -> std::io::Result<HttpUpstream> {
+        let (sessions, connections) = (TaskTracker::new(), CancellationToken::new());
+        let spawner = Spawner::new(tasks, "upstream-connection", connections.clone());
+        let client = HttpClient::new(&target.url, limits, timeouts, spawner)?;
+        let (stop, ending) = (tasks.stop().clone(), sessions.clone());
+        tasks.spawn("upstream-http", async move {
+            stop.cancelled().await;
+            // The last thing said over a connection is that the sessions are over.
+            ending.close();
+            let _ = timeout(DELETE_WAIT, ending.wait()).await;
+            connections.cancel();
+        });
         Ok(HttpUpstream {
-            client: HttpClient::new(&target.url, limits, timeouts, Spawner::new(tasks, "upstream-connection"))?,
+            client,
+            sessions,
             is_2024: AtomicBool::new(target.transport == HttpTransport::Sse),
             target: target.clone(),
             limits: limits.clone(),
@@ -93,7 +108,7 @@ impl HttpUpstream {
     ) -> (HttpConnection, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
         let (core, standing) = Core::new(self, Era::Legacy);
         let open = CancellationToken::new();
-        let task = Arc::clone(&core).look_after(open.clone());
+        let task = self.sessions.track_future(Arc::clone(&core).look_after(open.clone()));
         (HttpConnection { core, _open: Some(Arc::new(open.drop_guard())) }, standing, task)
     }
 
