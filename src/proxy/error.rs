@@ -228,6 +228,9 @@ fn upstream(error: &UpstreamError, repeatable: bool) -> Outward {
         code::OUTCOME_UNKNOWN | code::UPSTREAM_TIMEOUT | code::UPSTREAM_UNAVAILABLE => "; it can be repeated",
         _ => "",
     };
-    let error = RpcError::new(code, reason, format!("{error}{advice}")).with("retryable", retryable);
-    Outward { status: StatusCode::OK, error, retry_after: None }
+    let mut answer = RpcError::new(code, reason, format!("{error}{advice}")).with("retryable", retryable);
+    if let UpstreamError::Busy { retry_after: Some(seconds), .. } = error {
+        answer = answer.with("retryAfter", *seconds);
+    }
+    Outward { status: StatusCode::OK, error: answer, retry_after: None }
 }
