@@ -194,7 +194,11 @@ impl Pool {
         }
         let since = Instant::now();
         let _waiting = Waiting::begin(&self.waiting, self.limits.queue)?;
-        let acquired = timeout(self.timeouts.acquire, Arc::clone(&self.permits).acquire_owned()).await;
+        let acquired = tokio::select! {
+            acquired = timeout(self.timeouts.acquire, Arc::clone(&self.permits).acquire_owned()) => acquired,
+            // Nobody gets a connection any more, so nobody need wait for one (C-POOL-7).
+            () = self.tasks.drain().cancelled() => return Err(PoolError::Closed),
+        };
         self.metrics.waited(since.elapsed());
         acquired.map_err(|_| PoolError::Timeout)?.map_err(|_| PoolError::Closed)
     }

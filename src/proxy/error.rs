@@ -1,7 +1,7 @@
 //! What goes wrong, as the client sees it: the one table from errors to HTTP statuses and JSON-RPC codes.
 //!
 //! What is refused before anything went upstream has a status of its own; what fails after that is 200 with a JSON-RPC
-//! error, since clients read 400, 404 and 405 as news about the era or the session (failure model, Error shape).
+//! error, since clients read 400, 404 and 405 as news about the era or the session.
 
 use http::StatusCode;
 
