@@ -23,6 +23,9 @@ use crate::{admin, front};
 /// How long the accept loop rests after an error that will not go away by itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long clients are given to read that their requests are cut off.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Most connections to the admin listener at once: it has limits of its own, so that it answers when the other one is full.
 const ADMIN_CONNECTIONS: usize = 64;
 
@@ -176,11 +179,19 @@ impl Running {
         let proxy = &self.inner.proxy;
         proxy.tasks.drain().cancel();
         let all = u32::try_from(proxy.settings.limits.connections).unwrap_or(u32::MAX);
-        let ended = self.inner.connections.acquire_many(all);
-        let requests_cut = tokio::select! {
-            ended = timeout_at(started + timeouts.drain, ended) => ended.is_err(),
-            () = proxy.tasks.stop().cancelled() => true,
+        // Whether all connections have ended by then.
+        let ended_by = async |deadline| {
+            let ended = timeout_at(deadline, self.inner.connections.acquire_many(all));
+            tokio::select! {
+                ended = ended => ended.is_ok(),
+                () = proxy.tasks.stop().cancelled() => false,
+            }
         };
+        let requests_cut = !ended_by(started + timeouts.drain).await;
+        if requests_cut {
+            proxy.tasks.cut().cancel();
+            ended_by((Instant::now() + LAST_WORDS).min(started + timeouts.shutdown)).await;
+        }
 
         self.enter(Phase::Closing);
         proxy.sessions.end_all(EndReason::Shutdown);

@@ -295,8 +295,8 @@ const fn days(count: u64) -> Duration {
 numbers! {
     /// Waits. None is infinite.
     pub struct Timeouts of Duration {
-        /// From accepting a connection, or from the first byte of a further request, to complete headers.
-        header_read: secs(10), in ms(10)..=hours(1);
+        /// From accepting a connection, or from the answer before, to complete headers: how long a connection may be idle.
+        header_read: secs(30), in ms(10)..=hours(1);
         /// From complete headers to a complete body.
         body_total: secs(30), in ms(10)..=hours(1);
         /// Between two pieces of a body.
@@ -316,7 +316,7 @@ numbers! {
         /// Waiting for a connection of an upstream.
         acquire: secs(5), in ms(10)..=hours(1);
         /// From starting a child or connection to its answer to the handshake.
-        start: secs(30), in ms(10)..=hours(1);
+        start: secs(60), in ms(10)..=hours(1);
         /// Waiting for the answer to `server/discover` when the era is not known.
         probe: secs(5), in ms(10)..=hours(1);
         /// A child not reading its input.
@@ -329,8 +329,6 @@ numbers! {
         request_max: hours(1), in ms(10)..=days(7);
         /// A question to the client (sampling, elicitation, roots) without an answer.
         question: secs(10 * 60), in ms(10)..=hours(24);
-        /// After a cancellation: how long a late answer is waited for before the connection counts as dirty.
-        cancel_grace: secs(5), in ms(10)..=hours(1);
         /// Connecting to an HTTP upstream, TLS included.
         connect: secs(5), in ms(10)..=hours(1);
         /// Between two pieces of an upstream's JSON body.

@@ -29,8 +29,8 @@ use crate::upstream::{Call, Connection};
 /// How long a verdict is relied on. A child's ends with the child.
 const VERDICT_FOR: Duration = Duration::from_secs(3600);
 
-/// How long silence is taken for a verdict.
-const SILENCE_VERDICT_FOR: Duration = Duration::from_secs(60);
+/// How long a verdict without an answer is relied on.
+const GUESS_FOR: Duration = Duration::from_secs(60);
 
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -201,7 +201,7 @@ impl Pool {
 
     fn connect(&self, permit: OwnedSemaphorePermit, sharing: Sharing) -> Result<Lease, UpstreamError> {
         if self.tasks.drain().is_cancelled() {
-            return Err(UpstreamError::Closed);
+            return Err(UpstreamError::Closed { sent: false });
         }
         match &self.settings.target {
             Target::Stdio(target) => {
@@ -231,7 +231,8 @@ impl Pool {
 
     /// Finds out the era, on a child that may not survive the question.
     async fn ask(&self) -> Result<Known, PoolError> {
-        let legacy = || Known { modern: Modern::LegacyOnly, until: Some(Instant::now() + VERDICT_FOR) };
+        let legacy_for = |time| Known { modern: Modern::LegacyOnly, until: Some(Instant::now() + time) };
+        let guess = || legacy_for(GUESS_FOR);
         if self.settings.era == EraChoice::Legacy {
             return Ok(Known { modern: Modern::LegacyOnly, until: None });
         }
@@ -255,12 +256,15 @@ impl Pool {
             Ok(Verdict::Legacy) => {
                 tracing::info!(upstream = self.metrics.name(), "Server has a handshake");
                 *lock(&self.spare) = Some(lease);
-                Ok(legacy())
+                Ok(legacy_for(VERDICT_FOR))
             }
-            // It died of the question: old servers do, and a modern one does not.
+            // It died of the question: old servers do. So does any server that cannot run, so this is not believed for long either.
             Err(UpstreamError::Exited { .. } | UpstreamError::Lost { .. }) => {
-                tracing::info!(upstream = self.metrics.name(), "Server ended on server/discover: it has a handshake");
-                Ok(legacy())
+                tracing::info!(
+                    upstream = self.metrics.name(),
+                    "Server ended on server/discover: taken to have a handshake"
+                );
+                Ok(guess())
             }
             // Silent: old servers are. But a modern one may have taken long to start, so this is not believed for long.
             Err(UpstreamError::Timeout { .. }) => {
@@ -268,8 +272,7 @@ impl Pool {
                     upstream = self.metrics.name(),
                     "Server keeps silent on server/discover: taken to have a handshake"
                 );
-                let until = Some(Instant::now() + SILENCE_VERDICT_FOR);
-                Ok(Known { modern: Modern::LegacyOnly, until })
+                Ok(guess())
             }
             Err(error) => Err(error.into()),
         }

@@ -355,6 +355,15 @@ impl Message {
     }
 }
 
+/// The notification that cancels our own call `id` (2025-11-25, Cancellation).
+pub(crate) fn cancelled(id: i64) -> Bytes {
+    Bytes::from(format!(
+        r#"{{"jsonrpc":"2.0","method":"{}","params":{{"{}":{id},"reason":"The client no longer waits for the answer"}}}}"#,
+        Known::Cancelled.as_str(),
+        meta::REQUEST_ID,
+    ))
+}
+
 /// The text of a JSON string, or `None` if `json` is something else.
 pub fn json_str(json: &str) -> Option<String> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;

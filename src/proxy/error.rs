@@ -177,7 +177,7 @@ impl ProxyError {
             },
             ProxyError::Pool(PoolError::Timeout) => later(code::OVERLOADED, "no_connection_free", 1),
             ProxyError::Pool(PoolError::QueueFull) => later(code::OVERLOADED, "queue_full", 1),
-            ProxyError::Pool(PoolError::Closed | PoolError::Create(UpstreamError::Closed))
+            ProxyError::Pool(PoolError::Closed | PoolError::Create(UpstreamError::Closed { .. }))
             | ProxyError::ShuttingDown => later(code::SHUTTING_DOWN, "shutting_down", 5),
             ProxyError::Pool(PoolError::Create(error)) => later(code::UPSTREAM_UNAVAILABLE, error.kind(), 5),
             ProxyError::Upstream { error, repeatable } => upstream(error, *repeatable),
@@ -220,18 +220,18 @@ fn upstream(error: &UpstreamError, repeatable: bool) -> Outward {
         UpstreamError::Violation(_) => (code::UPSTREAM_VIOLATION, "violation"),
         UpstreamError::TooLarge => (code::TOO_LARGE, "too_large"),
         UpstreamError::SlowClient => (code::OVERLOADED, "slow_client"),
-        UpstreamError::Closed => (code::SHUTTING_DOWN, "shutting_down"),
+        UpstreamError::Closed { .. } => (code::SHUTTING_DOWN, "shutting_down"),
         _ if error.sent() && !repeatable => (code::OUTCOME_UNKNOWN, error.kind()),
         _ => (code::UPSTREAM_UNAVAILABLE, error.kind()),
     };
+    let retryable = !error.sent() || repeatable;
     let advice = match code {
-        code::OUTCOME_UNKNOWN | code::UPSTREAM_TIMEOUT if !repeatable => {
+        code::OUTCOME_UNKNOWN | code::UPSTREAM_TIMEOUT | code::SHUTTING_DOWN if !retryable => {
             "; the request may have been executed: check before repeating it"
         }
         code::OUTCOME_UNKNOWN | code::UPSTREAM_TIMEOUT | code::UPSTREAM_UNAVAILABLE => "; it can be repeated",
         _ => "",
     };
-    let retryable = !error.sent() || repeatable;
     let mut answer = RpcError::new(code, reason, format!("{error}{advice}")).with("retryable", retryable);
     if let UpstreamError::Busy { retry_after: Some(seconds), .. } = error {
         answer = answer.with("retryAfter", *seconds);

@@ -13,7 +13,7 @@ use crate::protocol::error as code;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
-use crate::session::{CallGuard, Pending, Session};
+use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
 use crate::upstream::Replies;
 use crate::upstream::error::UpstreamError;
@@ -35,6 +35,8 @@ pub(crate) struct Exchange {
     legacy: Option<Legacy>,
     /// Cancelled when nobody wants the answer any more.
     cancelled: CancellationToken,
+    /// Cancelled when the proxy has no more time for it.
+    cut: CancellationToken,
     known: Option<Known>,
     era: Era,
     clock: Clock,
@@ -109,6 +111,7 @@ impl Exchange {
         request: &Message,
         legacy: Option<Legacy>,
         timeouts: &Timeouts,
+        cut: CancellationToken,
         metrics: ServerMetrics,
     ) -> Exchange {
         let cancelled = legacy.as_ref().map_or_else(CancellationToken::new, |legacy| legacy.call.cancelled().clone());
@@ -117,6 +120,7 @@ impl Exchange {
             replies: Some(replies),
             legacy,
             cancelled,
+            cut,
             known: request.known(),
             era,
             clock: Clock::start(timeouts, request.known() == Some(Known::Listen)),
@@ -151,12 +155,21 @@ impl Exchange {
     /// Dropped before it is done, nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Output> {
         loop {
+            // When the server is gone, the connection says what that means for this request: what was said before, and
+            // whether it may have been executed.
+            let gone = self.session().is_some_and(|session| session.end_reason() == Some(EndReason::UpstreamGone));
             let replies = self.replies.as_mut()?;
             let reply = tokio::select! {
                 biased;
-                () = self.cancelled.cancelled() => return self.stopped(),
+                () = self.cancelled.cancelled(), if !gone => {
+                    match self.session().and_then(|session| session.end_reason()) {
+                        Some(EndReason::UpstreamGone) => continue,
+                        reason => return self.stopped(reason),
+                    }
+                }
                 reply = replies.next() => reply,
                 () = until(self.until.as_ref()) => return Some(self.end_listening()),
+                () = self.cut.cancelled() => Some(Err(UpstreamError::Closed { sent: true })),
                 () = sleep_until(self.clock.deadline()) => {
                     let pending = self.legacy.as_ref().is_some_and(|legacy| legacy.pending.any());
                     if !self.clock.is_over(pending) {
@@ -235,12 +248,11 @@ impl Exchange {
         Output { message: own(text), last: true, status: StatusCode::OK }
     }
 
-    fn stopped(&mut self) -> Option<Output> {
+    fn stopped(&mut self, reason: Option<EndReason>) -> Option<Output> {
         // Whoever stopped it has told the server, in the client's words; or its connection is closing.
         if let Some(replies) = &mut self.replies {
             replies.cancelled();
         }
-        let reason = self.session().and_then(|session| session.end_reason());
         match reason {
             Some(reason) => {
                 let error = ProxyError::SessionEnded(reason);

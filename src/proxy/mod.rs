@@ -194,7 +194,8 @@ impl Proxy {
         let replies = connection.call(call_up).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
         let legacy = Legacy { session: Arc::clone(session), call, pending: Pending::default() };
         let metrics = session.metrics().clone();
-        Ok(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), &self.settings.timeouts, metrics))
+        let cut = self.tasks.cut().clone();
+        Ok(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), &self.settings.timeouts, cut, metrics))
     }
 
     /// Begins a modern request, whose envelope and standard headers are known to be right. `mirrored` are the headers
@@ -239,7 +240,9 @@ impl Proxy {
         let repeatable = request.known().is_some_and(Known::safe_to_repeat);
         let replies = connection.call(call).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
         let metrics = server.metrics.clone();
-        let mut exchange = Exchange::new(relay, replies, Era::Modern, request, None, &self.settings.timeouts, metrics);
+        let cut = self.tasks.cut().clone();
+        let mut exchange =
+            Exchange::new(relay, replies, Era::Modern, request, None, &self.settings.timeouts, cut, metrics);
         if !server.is_child && request.known() == Some(Known::ToolsList) {
             exchange.screen_tools();
         }

@@ -17,8 +17,8 @@ use tracing::{debug, error};
 
 /// The owner of all tasks. Clones share it.
 ///
-/// Two tokens tell tasks what is wanted: [`drain`](Tasks::drain) (finish what you have, take nothing new) and
-/// [`stop`](Tasks::stop) (end now). Stopping implies draining.
+/// Three tokens tell tasks what is wanted: [`drain`](Tasks::drain) (finish what you have, take nothing new),
+/// [`cut`](Tasks::cut) (answer what you have with an error) and [`stop`](Tasks::stop) (end now). Each implies those before.
 #[derive(Clone)]
 pub(crate) struct Tasks {
     inner: Arc<Inner>,
@@ -63,7 +63,8 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
 struct Inner {
     tracker: TaskTracker,
     stop: CancellationToken,
-    /// A child of `stop`, which is what makes stopping imply draining.
+    /// A child of `stop`, as `drain` is of this: each implies the milder ones.
+    cut: CancellationToken,
     drain: CancellationToken,
     table: Mutex<Table>,
     panics: AtomicU64,
@@ -89,10 +90,12 @@ impl Tasks {
     /// No tasks yet.
     pub(crate) fn new() -> Self {
         let stop = CancellationToken::new();
+        let cut = stop.child_token();
         Tasks {
             inner: Arc::new(Inner {
                 tracker: TaskTracker::new(),
-                drain: stop.child_token(),
+                drain: cut.child_token(),
+                cut,
                 stop,
                 table: Mutex::default(),
                 panics: AtomicU64::new(0),
@@ -142,6 +145,11 @@ impl Tasks {
     /// The token that asks for draining: finish what you have, take nothing new.
     pub(crate) fn drain(&self) -> &CancellationToken {
         &self.inner.drain
+    }
+
+    /// The token that asks requests under way to end now, each with an answer that says so.
+    pub(crate) fn cut(&self) -> &CancellationToken {
+        &self.inner.cut
     }
 
     /// The token that asks every task to end now.

@@ -49,7 +49,7 @@ pub(crate) enum UpstreamError {
     SlowClient,
     /// The proxy is shutting down.
     #[error("the proxy is shutting down")]
-    Closed,
+    Closed { sent: bool },
 }
 
 impl UpstreamError {
@@ -59,7 +59,8 @@ impl UpstreamError {
             UpstreamError::Exited { sent, .. }
             | UpstreamError::Stalled { sent }
             | UpstreamError::Lost { sent }
-            | UpstreamError::Timeout { sent } => *sent,
+            | UpstreamError::Timeout { sent }
+            | UpstreamError::Closed { sent } => *sent,
             UpstreamError::Violation(_) | UpstreamError::TooLarge | UpstreamError::SlowClient => true,
             // It failed while it worked on the request, or whoever stands before it does not know what it did.
             UpstreamError::Status(status) => status.is_server_error(),
@@ -68,8 +69,7 @@ impl UpstreamError {
             | UpstreamError::Resting
             | UpstreamError::Credentials(_)
             | UpstreamError::Busy { .. }
-            | UpstreamError::SessionGone
-            | UpstreamError::Closed => false,
+            | UpstreamError::SessionGone => false,
         }
     }
 
@@ -80,6 +80,7 @@ impl UpstreamError {
             UpstreamError::Stalled { .. } => UpstreamError::Stalled { sent },
             UpstreamError::Lost { .. } => UpstreamError::Lost { sent },
             UpstreamError::Timeout { .. } => UpstreamError::Timeout { sent },
+            UpstreamError::Closed { .. } => UpstreamError::Closed { sent },
             other => other,
         }
     }
@@ -101,7 +102,7 @@ impl UpstreamError {
             UpstreamError::Busy { .. } => "busy",
             UpstreamError::SessionGone => "session_gone",
             UpstreamError::SlowClient => "slow_client",
-            UpstreamError::Closed => "closed",
+            UpstreamError::Closed { .. } => "closed",
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::protocol::error::{HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
+use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
 
 /// What an answer says.
@@ -48,7 +49,8 @@ pub(crate) fn question(id: i64) -> String {
         meta::CLIENT_INFO: client,
         meta::CLIENT_CAPABILITIES: {},
     });
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"server/discover","params":{{"_meta":{envelope}}}}}"#)
+    let (method, meta) = (Known::Discover.as_str(), meta::META);
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{"{meta}":{envelope}}}}}"#)
 }
 
 /// Judges a JSON-RPC answer to [`question`], from a child or in the body of a response.

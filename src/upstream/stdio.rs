@@ -66,7 +66,7 @@ impl StdioPipe {
             Child::spawn(metrics.name(), target, timeouts, tasks, events).map_err(|error| {
                 tracing::error!(upstream = metrics.name(), %error, "Server cannot be started");
                 match error {
-                    SpawnError::Stopping => UpstreamError::Closed,
+                    SpawnError::Stopping => UpstreamError::Closed { sent: false },
                     // The reason names programs and folders of this machine; the client learns that there is one.
                     _ => UpstreamError::Start("its operator finds the reason in the proxy's log".into()),
                 }
@@ -208,13 +208,14 @@ impl Pipe for StdioPipe {
             let pid = self.child.pid();
             tracing::error!(upstream = self.name, pid, stderr, "Server ended before it said anything");
         }
-        // The end of its input is what asks a server to end (2025-11-25, Lifecycle › Shutdown): first the handle goes, then the ladder starts.
-        self.stdin = None;
         if matches!(why, UpstreamError::Stalled { .. } | UpstreamError::TooLarge | UpstreamError::Violation(_)) {
             // It is stuck, or out of step with us: it would not hear a polite word.
             self.child.kill_now();
         }
+        // The end of its input is what asks a server to end (2025-11-25, Lifecycle › Shutdown). That it was asked is noted
+        // first, since it may end at once.
         self.child.stop();
+        self.stdin = None;
         self.child.stopped().await;
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::driver::{self, CallFacts, Reply, cancelled};
+use super::driver::{self, CallFacts, Reply};
 use super::error::UpstreamError;
 use super::http::{Body, HttpClient, HttpError, Response, SseBody, Violation};
 use super::probe::{self, Verdict};
@@ -29,7 +29,7 @@ use super::{Call, sse_2024};
 use crate::metrics::ServerMetrics;
 use crate::protocol::error::INVALID_REQUEST;
 use crate::protocol::headers;
-use crate::protocol::message::{Incoming, Kind, Message, json_str};
+use crate::protocol::message::{Incoming, Kind, Message, cancelled, json_str};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::panic::Location;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,11 +32,15 @@ pub(crate) const REVISIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18
 /// What is waited for with a deadline, and has to succeed.
 pub(crate) trait InTime<T>: Future<Output = io::Result<T>> + Sized {
     /// The value.
-    async fn ok(self) -> T {
-        match timeout(DEADLINE, self).await {
-            Ok(Ok(value)) => value,
-            Ok(Err(error)) => panic!("failed: {error}"),
-            Err(_) => panic!("nothing happened in {DEADLINE:?}"),
+    #[track_caller]
+    fn ok(self) -> impl Future<Output = T> {
+        let place = Location::caller();
+        async move {
+            match timeout(DEADLINE, self).await {
+                Ok(Ok(value)) => value,
+                Ok(Err(error)) => panic!("{place}: {error}"),
+                Err(_) => panic!("{place}: nothing happened in {DEADLINE:?}"),
+            }
         }
     }
 }

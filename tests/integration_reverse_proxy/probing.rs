@@ -1,1 +1,153 @@
-//! To come.
+//! Finding out which era a server is of, and what clients of the other one see.
+
+use serde_json::{Value, json};
+use shadowcat::settings::{EraChoice, Settings};
+use shadowcat::testing::client::{LegacySession, Modern, Response};
+use shadowcat::testing::{Discover, Do, On, Script};
+
+use crate::common::*;
+
+async fn discover(proxy: &Proxy) -> Response {
+    Modern::new("server/discover").post(&proxy.url).ok().await
+}
+
+/// What a modern client is told in front of a server with a handshake.
+async fn assert_unsupported(response: Response) {
+    assert_eq!(response.status, 400);
+    let answer = response.json().ok().await;
+    assert_ours(&answer, -32022);
+    let data = &answer["error"]["data"];
+    assert_eq!(
+        (&data["requested"], data["supported"].as_array().map(|all| all.contains(&json!(LEGACY)))),
+        (&json!(MODERN), Some(true)),
+        "{answer}"
+    );
+}
+
+/// 2026-07-28, stdio › Backward Compatibility: a server that refuses the question, keeps silent, or dies of it has a handshake.
+/// Its clients notice nothing, and clients of 2026-07-28 learn what it speaks; whoever comes first.
+#[tokio::test]
+async fn servers_with_a_handshake_are_known_by_whatever_they_do_when_asked() {
+    for how in [Discover::Error, Discover::Silence, Discover::Exit] {
+        for modern_first in [true, false] {
+            let quick = |settings: &mut Settings| settings.timeouts.probe = std::time::Duration::from_millis(300);
+            let proxy = Proxy::with(surprised(how), quick).await;
+            let modern = async || {
+                assert_unsupported(discover(&proxy).await).await;
+                assert_unsupported(Modern::call("echo", json!({ "text": "x" })).post(&proxy.url).ok().await).await;
+            };
+            if modern_first {
+                modern().await;
+            }
+            let session = proxy.session().await;
+            assert_eq!(
+                text(&session.call("echo", json!({ "text": "x" })).ok().await.answer().ok().await),
+                "x",
+                "{how:?}"
+            );
+            modern().await;
+            assert_eq!(
+                text(&session.call("echo", json!({ "text": "x" })).ok().await.answer().ok().await),
+                "x",
+                "{how:?}"
+            );
+            let stats = Client::Legacy(session).stats().await;
+            assert_eq!(stats["tools"]["echo"], 2, "{how:?}: the session's server is the one it began with");
+        }
+    }
+}
+
+/// 2026-07-28, Versioning: the verdict is remembered. However many ask, a server is asked once; the child that survived
+/// the question is used.
+#[tokio::test]
+async fn a_server_is_asked_for_its_era_once() {
+    let proxy = Proxy::start(legacy()).await;
+    let together = (0..10).map(|_| async { assert_unsupported(discover(&proxy).await).await });
+    futures_util::future::join_all(together).await;
+    assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0);
+    let session = proxy.client(Era::Legacy).await;
+    assert_eq!(session.stats().await["requests"]["server/discover"], 1, "it is the child that was asked");
+    assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0);
+
+    let proxy = Proxy::start(modern()).await;
+    let together = (0..10).map(|_| async { discover(&proxy).await.answer().ok().await });
+    let answers = futures_util::future::join_all(together).await;
+    assert!(answers.iter().all(|answer| answer["result"]["supportedVersions"] == json!([MODERN])), "{answers:?}");
+    let client = proxy.client(Era::Modern).await;
+    let stats = client.stats().await;
+    assert_eq!(stats["requests"]["server/discover"], 11, "one question of the proxy, ten of the clients: {stats}");
+    assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0, "and all share one process");
+}
+
+/// 2026-07-28, Versioning: a modern server that was started again is asked again; whoever was using it goes on.
+#[tokio::test]
+async fn a_restarted_server_is_asked_again() {
+    let proxy = Proxy::start(modern()).await;
+    let client = proxy.client(Era::Modern).await;
+    let pid = client.pid().await;
+    let exit = client.call("exit", json!({})).await;
+    assert_ours(&exit, -31003);
+    let (again, stats) = (client.pid().await, client.stats().await);
+    assert_ne!(pid, again);
+    assert_eq!(stats["requests"]["server/discover"], 1);
+    assert!(!alive(pid));
+}
+
+/// 2026-07-28, Versioning: only what a modern server alone says is evidence; any other error means a handshake.
+#[tokio::test]
+async fn only_positive_evidence_makes_a_server_modern() {
+    let answer = |body: &str| format!(r#"{{"jsonrpc":"2.0","id":1,{body}}}"#);
+    let rows = [
+        (r#""error":{"code":-32602,"message":"Invalid params"}"#, false),
+        (r#""error":{"code":-32000,"message":"Server not initialized"}"#, false),
+        (r#""error":{"code":-32001,"message":"?"}"#, false),
+        (r#""result":{}"#, false),
+        (r#""result":{"supportedVersions":["2025-11-25"]}"#, false),
+        (
+            r#""error":{"code":-32022,"message":"?","data":{"supported":["2025-11-25"],"requested":"2026-07-28"}}"#,
+            false,
+        ),
+        (r#""error":{"code":-32022,"message":"?","data":{"supported":["2026-07-28"],"requested":"x"}}"#, true),
+    ];
+    for (body, is_modern) in rows {
+        // The proxy's first id on a connection is 1; what the fake itself answers then comes too late.
+        let server = if is_modern { modern() } else { legacy() };
+        let script = server
+            .fault(On::method("server/discover").nth(1), Do::Print { text: answer(body), times: 1, newline: true });
+        let proxy = Proxy::start(script).await;
+        if is_modern {
+            assert_eq!(
+                text(&proxy.client(Era::Modern).await.call("echo", json!({ "text": "x" })).await),
+                "x",
+                "{body}"
+            );
+        } else {
+            assert_unsupported(discover(&proxy).await).await;
+            assert_eq!(
+                text(&proxy.client(Era::Legacy).await.call("echo", json!({ "text": "x" })).await),
+                "x",
+                "{body}"
+            );
+        }
+    }
+}
+
+/// The era can be said instead of asked: then no server is asked anything.
+#[tokio::test]
+async fn an_era_that_is_configured_is_not_asked_for() {
+    let proxy = Proxy::with(Script::default(), |settings| settings.upstreams[0].era = EraChoice::Legacy).await;
+    assert_unsupported(discover(&proxy).await).await;
+    assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 0.0, "not even started");
+    assert_eq!(proxy.client(Era::Legacy).await.stats().await["requests"].get("server/discover"), None);
+}
+
+/// 2025-11-25, Lifecycle: in front of a modern server a client with a handshake gets a clear refusal, and no session.
+#[tokio::test]
+async fn a_modern_servers_refusal_of_a_handshake_reaches_the_client() {
+    let proxy = Proxy::start(modern()).await;
+    let refused = LegacySession::open(&proxy.url, LEGACY, json!({}));
+    let refused = within("a refusal", refused).await.unwrap_err().to_string();
+    let refused: Value = serde_json::from_str(&refused).unwrap();
+    assert_eq!(code(&refused), -32022);
+    assert_eq!(refused["error"]["data"]["supported"], json!([MODERN]));
+}
