@@ -63,6 +63,9 @@ pub(crate) enum ProxyError {
     /// The method is not there (any more).
     #[error("there is no such method in 2026-07-28")]
     RemovedMethod,
+    /// `server/discover` to a server that has a handshake.
+    #[error("the server does not speak 2026-07-28: send initialize")]
+    LegacyOnly,
     /// A response from a modern client, which was never asked anything.
     #[error("a modern client sends requests and notifications only")]
     Response,
@@ -192,6 +195,7 @@ impl ProxyError {
                 row
             }
             ProxyError::RemovedMethod => row(StatusCode::NOT_FOUND, code::METHOD_NOT_FOUND, "method_not_found"),
+            ProxyError::LegacyOnly => row(StatusCode::NOT_FOUND, code::METHOD_NOT_FOUND, "legacy_only"),
             ProxyError::Response => bad(code::INVALID_REQUEST, "response"),
             ProxyError::LogLevel => row(StatusCode::OK, code::INVALID_PARAMS, "log_level"),
             ProxyError::NotAcceptable => row(StatusCode::NOT_ACCEPTABLE, code::REFUSED, "not_acceptable"),
