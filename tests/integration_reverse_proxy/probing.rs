@@ -11,7 +11,13 @@ async fn discover(proxy: &Proxy) -> Response {
     Modern::new("server/discover").post(&proxy.url).ok().await
 }
 
-/// What a modern client is told in front of a server with a handshake.
+/// What a modern client that asks is told in front of a server with a handshake: what the server itself would say.
+async fn assert_unknown(response: Response) {
+    assert_eq!(response.status, 404);
+    assert_ours(&response.json().ok().await, -32601);
+}
+
+/// What a modern client that does not ask is told there.
 async fn assert_unsupported(response: Response) {
     assert_eq!(response.status, 400);
     let answer = response.json().ok().await;
@@ -33,7 +39,7 @@ async fn servers_with_a_handshake_are_known_by_whatever_they_do_when_asked() {
             let quick = |settings: &mut Settings| settings.timeouts.probe = std::time::Duration::from_millis(300);
             let proxy = Proxy::with(surprised(how), quick).await;
             let modern = async || {
-                assert_unsupported(discover(&proxy).await).await;
+                assert_unknown(discover(&proxy).await).await;
                 assert_unsupported(Modern::call("echo", json!({ "text": "x" })).post(&proxy.url).ok().await).await;
             };
             if modern_first {
@@ -62,7 +68,7 @@ async fn servers_with_a_handshake_are_known_by_whatever_they_do_when_asked() {
 #[tokio::test]
 async fn a_server_is_asked_for_its_era_once() {
     let proxy = Proxy::start(legacy()).await;
-    let together = (0..10).map(|_| async { assert_unsupported(discover(&proxy).await).await });
+    let together = (0..10).map(|_| async { assert_unknown(discover(&proxy).await).await });
     futures_util::future::join_all(together).await;
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0);
     let session = proxy.client(Era::Legacy).await;
@@ -122,7 +128,7 @@ async fn only_positive_evidence_makes_a_server_modern() {
                 "{body}"
             );
         } else {
-            assert_unsupported(discover(&proxy).await).await;
+            assert_unknown(discover(&proxy).await).await;
             assert_eq!(
                 text(&proxy.client(Era::Legacy).await.call("echo", json!({ "text": "x" })).await),
                 "x",
@@ -136,7 +142,7 @@ async fn only_positive_evidence_makes_a_server_modern() {
 #[tokio::test]
 async fn an_era_that_is_configured_is_not_asked_for() {
     let proxy = Proxy::with(Script::default(), |settings| settings.upstreams[0].era = EraChoice::Legacy).await;
-    assert_unsupported(discover(&proxy).await).await;
+    assert_unknown(discover(&proxy).await).await;
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 0.0, "not even started");
     assert_eq!(proxy.client(Era::Legacy).await.stats().await["requests"].get("server/discover"), None);
 }
