@@ -193,7 +193,7 @@ impl Pool {
             return Ok(permit);
         }
         let since = Instant::now();
-        let _waiting = Waiting::begin(&self.waiting, self.limits.queue)?;
+        let _waiting = (Waiting::begin(&self.waiting, self.limits.queue)?, self.metrics.waiting());
         let acquired = tokio::select! {
             acquired = timeout(self.timeouts.acquire, Arc::clone(&self.permits).acquire_owned()) => acquired,
             // Nobody gets a connection any more, so nobody need wait for one (C-POOL-7).
