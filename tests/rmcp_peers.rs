@@ -3,6 +3,7 @@
 //!
 //! Each test plays the same scene twice and compares what the client has seen, value by value.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 #![allow(deprecated, reason = "the SDK deprecates what 2026-07-28 deprecates, and clients use")]
 #![allow(clippy::disallowed_methods, reason = "tests start the programs that users start")]
 

@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn only_another_connection_can_repeat() {
         let mut stream = Redelivery::default();
-        let mut hear =
+        let hear =
             |stream: &mut Redelivery, id: &'static str| stream.is_repeated(Some(&Bytes::from_static(id.as_bytes())));
         assert!(!hear(&mut stream, "a") && !hear(&mut stream, "a") && !hear(&mut stream, "b"));
         stream.resumed();
