@@ -2,7 +2,8 @@
 //! combination of transports. Nobody of us has written either, so what they say to each other is the judge.
 //!
 //! Each test plays the same scene twice and compares what the client has seen, value by value.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 #![allow(deprecated, reason = "the SDK deprecates what 2026-07-28 deprecates, and clients use")]
 #![allow(clippy::disallowed_methods, reason = "tests start the programs that users start")]
 

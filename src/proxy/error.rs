@@ -65,7 +65,7 @@ pub(crate) enum ProxyError {
     RemovedMethod,
     /// `server/discover` to a server that has a handshake.
     #[error("the server does not speak 2026-07-28: send initialize")]
-    LegacyOnly,
+    LegacyOnly { supported: Vec<String> },
     /// A response from a modern client, which was never asked anything.
     #[error("a modern client sends requests and notifications only")]
     Response,
@@ -195,7 +195,11 @@ impl ProxyError {
                 row
             }
             ProxyError::RemovedMethod => row(StatusCode::NOT_FOUND, code::METHOD_NOT_FOUND, "method_not_found"),
-            ProxyError::LegacyOnly => row(StatusCode::NOT_FOUND, code::METHOD_NOT_FOUND, "legacy_only"),
+            ProxyError::LegacyOnly { supported } => {
+                let mut row = row(StatusCode::NOT_FOUND, code::METHOD_NOT_FOUND, "legacy_only");
+                row.error = row.error.with("supported", supported.clone());
+                row
+            }
             ProxyError::Response => bad(code::INVALID_REQUEST, "response"),
             ProxyError::LogLevel => row(StatusCode::OK, code::INVALID_PARAMS, "log_level"),
             ProxyError::NotAcceptable => row(StatusCode::NOT_ACCEPTABLE, code::REFUSED, "not_acceptable"),
