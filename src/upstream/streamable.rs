@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::sync::Notify;
@@ -42,6 +43,8 @@ use crate::settings::{HttpTarget, HttpTransport, Limits, Timeouts};
 const DELETE_WAIT: Duration = Duration::from_secs(1);
 /// Most messages that `Drop` and the standing stream may leave to be sent; what is beyond that is dropped and counted.
 const LEFTOVERS_MAX: usize = 256;
+/// Most of them on their way at once.
+const LEFTOVERS_AT_ONCE: usize = 8;
 
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -393,12 +396,17 @@ impl Core {
         let stop = self.upstream.tasks.stop().clone();
         let listening = self.listen();
         let sending = async {
+            // Several at a time: they do not depend on each other, and a server that does not take one may take the next.
+            let mut under_way = FuturesUnordered::new();
             loop {
-                let next = self.leftovers().pop_front();
-                match next {
-                    // Whether it arrives is seen by what the server does next.
-                    Some(message) => drop(self.deliver(message).await),
-                    None => self.wake.notified().await,
+                while under_way.len() < LEFTOVERS_AT_ONCE {
+                    let Some(message) = self.leftovers().pop_front() else { break };
+                    under_way.push(self.deliver(message));
+                }
+                tokio::select! {
+                    // Whether it arrived is seen by what the server does next.
+                    Some(_) = under_way.next() => {}
+                    () = self.wake.notified(), if under_way.len() < LEFTOVERS_AT_ONCE => {}
                 }
             }
         };
