@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use tokio::time::{Duration, Instant, sleep_until};
@@ -21,6 +22,8 @@ use crate::upstream::reconnect::{self, Heard, Loss, Origin, Reconnect, Step};
 use crate::upstream::redelivery::Redelivery;
 use crate::upstream::{driver, sse_2024};
 
+/// Most messages without an answer that are on their way at once.
+const LEFTOVERS_AT_ONCE: usize = 8;
 /// How long the end of a session is announced for: best effort (2025-11-25, Session Management).
 pub(super) const DELETE_WAIT: Duration = Duration::from_secs(1);
 
@@ -70,12 +73,17 @@ impl Core {
         let stop = self.upstream.tasks.stop().clone();
         let listening = self.listen();
         let sending = async {
+            // Several at a time: they do not depend on each other, and a server that does not take one may take the next.
+            let mut under_way = FuturesUnordered::new();
             loop {
-                let next = self.leftovers().pop_front();
-                match next {
-                    // Whether it arrives is seen by what the server does next.
-                    Some(message) => drop(self.deliver(message).await),
-                    None => self.wake.notified().await,
+                while under_way.len() < LEFTOVERS_AT_ONCE {
+                    let Some(message) = self.leftovers().pop_front() else { break };
+                    under_way.push(self.deliver(message));
+                }
+                tokio::select! {
+                    // Whether it arrived is seen by what the server does next.
+                    Some(_) = under_way.next() => {}
+                    () = self.wake.notified(), if under_way.len() < LEFTOVERS_AT_ONCE => {}
                 }
             }
         };
