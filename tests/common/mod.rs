@@ -339,11 +339,14 @@ pub(crate) async fn next(response: &mut Response) -> Option<Event> {
 
 /// All events with data up to the end of the stream.
 pub(crate) async fn rest(response: &mut Response) -> Vec<Event> {
-    let mut events = Vec::new();
-    while let Some(event) = next(response).await {
-        events.push(event);
-    }
-    events
+    let all = async {
+        let mut events = Vec::new();
+        while let Some(event) = next(response).await {
+            events.push(event);
+        }
+        events
+    };
+    within("the end of the stream", all).await
 }
 
 /// All messages of an answer: of a stream, or the one that is the body.

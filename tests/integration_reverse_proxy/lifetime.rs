@@ -322,3 +322,27 @@ async fn health_readiness_and_gauges_are_told() {
     .await;
     assert!(bound.unwrap_err().to_string().contains("--listen"));
 }
+
+/// C-LIFE-3: a server that is just being started when the proxy stops does not stay behind, and its client is told.
+#[tokio::test]
+async fn stopping_while_a_server_starts_leaves_none_behind() {
+    for era in Era::BOTH {
+        let slow = era.server().fault(On::start(), Do::Delay { ms: 600_000 });
+        let proxy = Proxy::with(slow, quick).await;
+        let first = async {
+            match era {
+                Era::Legacy => client::post(&proxy.url, &initialize(LEGACY), &[]).await,
+                Era::Modern => Modern::call("echo", json!({})).post(&proxy.url).await,
+            }
+        };
+        let stop = async {
+            proxy.until_metric("shadowcat_children", &[], 1.0).await;
+            within("shutdown", proxy.running.shutdown()).await
+        };
+        let (answer, report) = tokio::join!(within("an answer, or the end of the connection", first), stop);
+        if let Ok(answer) = answer {
+            assert!(answer.status == 503 || answer.status == 200, "{}", answer.status);
+        }
+        assert_eq!(report.survivors, [] as [String; 0]);
+    }
+}
