@@ -56,6 +56,7 @@ pub(crate) struct Metrics {
     exchanges: Family<ExchangeLabels, Counter>,
     in_flight: Family<ServerLabels, Gauge>,
     latency: Family<ServerLabels, Histogram>,
+    queue: Family<ServerLabels, Gauge>,
     queue_wait: Family<ServerLabels, Histogram>,
     start_time: Family<ServerLabels, Histogram>,
     children: Family<StateLabels, Gauge>,
@@ -86,6 +87,7 @@ impl Metrics {
             exchanges: Family::default(),
             in_flight: Family::default(),
             latency: Family::new_with_constructor(histogram),
+            queue: Family::default(),
             queue_wait: Family::new_with_constructor(histogram),
             start_time: Family::new_with_constructor(histogram),
             children: Family::default(),
@@ -110,6 +112,7 @@ impl Metrics {
             Unit::Seconds,
             metrics.latency.clone(),
         );
+        r.register("queue", "Requests that wait for a connection of the upstream", metrics.queue.clone());
         r.register_with_unit(
             "queue_wait",
             "Waiting for a connection of the upstream",
@@ -154,6 +157,7 @@ impl Metrics {
         ServerMetrics {
             in_flight: self.in_flight.get_or_create_owned(&labels),
             latency: self.latency.get_or_create_owned(&labels),
+            queue: self.queue.get_or_create_owned(&labels),
             queue_wait: self.queue_wait.get_or_create_owned(&labels),
             start_time: self.start_time.get_or_create_owned(&labels),
             sessions: self.sessions.get_or_create_owned(&labels),
@@ -186,6 +190,7 @@ pub(crate) struct ServerMetrics {
     server: String,
     in_flight: Gauge,
     latency: Histogram,
+    queue: Gauge,
     queue_wait: Histogram,
     start_time: Histogram,
     sessions: Gauge,
@@ -230,6 +235,10 @@ impl ServerMetrics {
         self.latency.observe(took.as_secs_f64());
         let labels = ExchangeLabels { server: self.server.clone(), era, method, outcome };
         self.metrics.exchanges.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn waiting(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.queue)
     }
 
     pub(crate) fn waited(&self, took: Duration) {

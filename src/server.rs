@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 use tokio_io_timeout::TimeoutStream;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::proxy::Proxy;
 use crate::rt::Tasks;
@@ -139,10 +139,11 @@ impl Running {
         let stop = tasks.stop_on_drop();
         let proxy = Proxy::build(Settings { listen: address, ..settings }, tasks.clone());
         let connections = Arc::new(Semaphore::new(proxy.settings.limits.connections));
-        accept(&proxy, listener, front::router(&proxy), &connections, "listener");
+        accept(&proxy, listener, front::router(&proxy), &connections, tasks.drain(), "listener");
         if let Some((listener, _)) = admin_listener {
             let connections = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
-            accept(&proxy, listener, admin::router(&proxy), &connections, "admin-listener");
+            // Whoever asks during a drain is told of it: this one listens to the end.
+            accept(&proxy, listener, admin::router(&proxy), &connections, tasks.stop(), "admin-listener");
         }
         let inner = Inner { proxy, phase: Mutex::new(Phase::Running), connections };
         Ok(Running { inner: Arc::new(inner), address, admin, _stop: stop })
@@ -207,11 +208,19 @@ impl Running {
 }
 
 /// Starts the task that accepts connections for `router`.
-fn accept(proxy: &Arc<Proxy>, listener: TcpListener, router: Router, permits: &Arc<Semaphore>, name: &'static str) {
+/// `until` ends it: nothing is accepted then, and connections end with what they are at.
+fn accept(
+    proxy: &Arc<Proxy>,
+    listener: TcpListener,
+    router: Router,
+    permits: &Arc<Semaphore>,
+    until: &CancellationToken,
+    name: &'static str,
+) {
     let proxy = Arc::clone(proxy);
     let permits = Arc::clone(permits);
     let tasks = proxy.tasks.clone();
-    let loop_tasks = tasks.clone();
+    let (loop_tasks, until) = (tasks.clone(), until.clone());
     tasks.spawn(name, async move {
         let tasks = loop_tasks;
         loop {
@@ -222,7 +231,7 @@ fn accept(proxy: &Arc<Proxy>, listener: TcpListener, router: Router, permits: &A
             };
             let (permit, accepted) = tokio::select! {
                 biased;
-                () = tasks.drain().cancelled() => return,
+                () = until.cancelled() => return,
                 accepted = accepted => accepted,
             };
             let (stream, _) = match accepted {
@@ -245,18 +254,18 @@ fn accept(proxy: &Arc<Proxy>, listener: TcpListener, router: Router, permits: &A
                 .half_close(false);
             let connection = http.serve_connection(io, TowerToHyperService::new(router.clone()));
             let counted = proxy.metrics.connection();
-            let (drain, stop) = (tasks.drain().clone(), tasks.stop().clone());
+            let (until, stop) = (until.clone(), tasks.stop().clone());
             tasks.spawn("connection", async move {
                 let _held = (permit, counted);
                 let mut connection = pin!(connection);
-                let mut draining = false;
+                let mut ending = false;
                 let ended = loop {
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
                         ended = connection.as_mut() => break ended,
-                        () = drain.cancelled(), if !draining => {
-                            draining = true;
+                        () = until.cancelled(), if !ending => {
+                            ending = true;
                             connection.as_mut().graceful_shutdown();
                         }
                     }

@@ -316,7 +316,7 @@ numbers! {
         /// Waiting for a connection of an upstream.
         acquire: secs(5), in ms(10)..=hours(1);
         /// From starting a child or connection to its answer to the handshake.
-        start: secs(30), in ms(10)..=hours(1);
+        start: secs(60), in ms(10)..=hours(1);
         /// Waiting for the answer to `server/discover` when the era is not known.
         probe: secs(5), in ms(10)..=hours(1);
         /// A child not reading its input.

@@ -1,4 +1,5 @@
 //! What the program says about its configuration, and how it exits.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 

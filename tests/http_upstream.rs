@@ -2,6 +2,7 @@
 //!
 //! The upstream is a fake that really speaks the protocol over a socket, and really breaks it where its script says so. Each
 //! test looks at both ends: what the client gets, and what arrived upstream.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "common/mod.rs"]
 mod common;

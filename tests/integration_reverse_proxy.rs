@@ -2,6 +2,7 @@
 //!
 //! Legacy clients with servers that have a handshake, modern clients with stateless servers. Everything is about what a
 //! user of either side relies on; each test names the page of the specification, or the contract, that it holds us to.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "common/mod.rs"]
 mod common;

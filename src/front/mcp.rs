@@ -247,7 +247,8 @@ pub(super) async fn deliver(session: &Session, message: &Message) -> Result<(), 
     match upstream {
         Some(message) => {
             let sent = session.connection().send(&message).await;
-            sent.map_err(|error| ProxyError::Upstream { error, repeatable: false })
+            // There is no answer to put the error into: what is not taken is refused by a status.
+            sent.map_err(ProxyError::from)
         }
         None => {
             session.metrics().dropped("answer_to_nothing");

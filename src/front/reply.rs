@@ -130,7 +130,7 @@ pub(super) async fn answer(mut running: Running, accepts: Accepts, prime: bool) 
             // Cancelled by its client: there is no answer, and HTTP wants one.
             None => return if accepts.sse { event_stream(stream::empty()) } else { empty(StatusCode::ACCEPTED) },
             Some(output) if output.last && (accepts.json || output.status != StatusCode::OK) => {
-                return json(output.status, output.message.line());
+                return json(output.status, output.message.text().clone());
             }
             Some(output) if accepts.sse => break Some(output),
             Some(output) => running.put_aside(&output),

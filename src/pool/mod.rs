@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::metrics::ServerMetrics;
 use crate::protocol::message::Message;
+use crate::protocol::revision::Revision;
 use crate::rt::Tasks;
 use crate::rt::mailbox::Reader;
 use crate::settings::{EraChoice, Limits, Target, Timeouts, UpstreamSettings};
@@ -192,8 +193,12 @@ impl Pool {
             return Ok(permit);
         }
         let since = Instant::now();
-        let _waiting = Waiting::begin(&self.waiting, self.limits.queue)?;
-        let acquired = timeout(self.timeouts.acquire, Arc::clone(&self.permits).acquire_owned()).await;
+        let _waiting = (Waiting::begin(&self.waiting, self.limits.queue)?, self.metrics.waiting());
+        let acquired = tokio::select! {
+            acquired = timeout(self.timeouts.acquire, Arc::clone(&self.permits).acquire_owned()) => acquired,
+            // Nobody gets a connection any more, so nobody need wait for one (C-POOL-7).
+            () = self.tasks.drain().cancelled() => return Err(PoolError::Closed),
+        };
         self.metrics.waited(since.elapsed());
         acquired.map_err(|_| PoolError::Timeout)?.map_err(|_| PoolError::Closed)
     }
@@ -279,6 +284,10 @@ impl Pool {
 
     async fn ask_http(&self) -> Result<Known, PoolError> {
         let http = self.http()?;
+        if self.settings.era == EraChoice::Modern {
+            let versions = [Revision::V2026_07_28.as_str().to_owned()].into();
+            return Ok(Known { modern: Modern::Shared(Connection::Http(http.modern()), versions), until: None });
+        }
         let until = Some(Instant::now() + VERDICT_FOR);
         let modern = match http.probe().await.inspect_err(|_| self.start_failed())? {
             Verdict::Modern(versions) => {

@@ -2,7 +2,7 @@
 //!
 //! The rest of `protocol` asks it for the members of the few objects whose fields MCP gives a meaning to;
 //! everything below them is skipped over (but still checked), so that it can be copied byte for byte.
-//! Nesting is bounded, since skipping recurses (failure model: deep nesting must not overflow the stack).
+//! Nesting is bounded, since skipping recurses and a peer must not be able to overflow the stack.
 
 use smallvec::SmallVec;
 

@@ -1,7 +1,7 @@
 //! What goes wrong, as the client sees it: the one table from errors to HTTP statuses and JSON-RPC codes.
 //!
 //! What is refused before anything went upstream has a status of its own; what fails after that is 200 with a JSON-RPC
-//! error, since clients read 400, 404 and 405 as news about the era or the session (failure model, Error shape).
+//! error, since clients read 400, 404 and 405 as news about the era or the session.
 
 use http::StatusCode;
 
@@ -63,6 +63,9 @@ pub(crate) enum ProxyError {
     /// The method is not there (any more).
     #[error("there is no such method in 2026-07-28")]
     RemovedMethod,
+    /// `server/discover` to a server that has a handshake.
+    #[error("the server does not speak 2026-07-28: send initialize")]
+    LegacyOnly { supported: Vec<String> },
     /// A response from a modern client, which was never asked anything.
     #[error("a modern client sends requests and notifications only")]
     Response,
@@ -192,6 +195,11 @@ impl ProxyError {
                 row
             }
             ProxyError::RemovedMethod => row(StatusCode::NOT_FOUND, code::METHOD_NOT_FOUND, "method_not_found"),
+            ProxyError::LegacyOnly { supported } => {
+                let mut row = row(StatusCode::NOT_FOUND, code::METHOD_NOT_FOUND, "legacy_only");
+                row.error = row.error.with("supported", supported.clone());
+                row
+            }
             ProxyError::Response => bad(code::INVALID_REQUEST, "response"),
             ProxyError::LogLevel => row(StatusCode::OK, code::INVALID_PARAMS, "log_level"),
             ProxyError::NotAcceptable => row(StatusCode::NOT_ACCEPTABLE, code::REFUSED, "not_acceptable"),
@@ -228,6 +236,9 @@ fn upstream(error: &UpstreamError, repeatable: bool) -> Outward {
         code::OUTCOME_UNKNOWN | code::UPSTREAM_TIMEOUT | code::UPSTREAM_UNAVAILABLE => "; it can be repeated",
         _ => "",
     };
-    let error = RpcError::new(code, reason, format!("{error}{advice}")).with("retryable", retryable);
-    Outward { status: StatusCode::OK, error, retry_after: None }
+    let mut answer = RpcError::new(code, reason, format!("{error}{advice}")).with("retryable", retryable);
+    if let UpstreamError::Busy { retry_after: Some(seconds), .. } = error {
+        answer = answer.with("retryAfter", *seconds);
+    }
+    Outward { status: StatusCode::OK, error: answer, retry_after: None }
 }

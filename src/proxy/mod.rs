@@ -213,6 +213,11 @@ impl Proxy {
             return Err(ProxyError::ShuttingDown);
         }
         let Modern::Shared(connection, _) = server.pool.modern().await? else {
+            if request.known() == Some(Known::Discover) {
+                // What the server itself would say. An SDK that speaks both eras reads a list of versions without its own as
+                // the end, and this as the news that there is a handshake (2026-07-28, Versioning).
+                return Err(ProxyError::LegacyOnly { supported: legacy_versions() });
+            }
             return Err(ProxyError::UnsupportedVersion {
                 requested: Revision::V2026_07_28.as_str().to_owned(),
                 supported: legacy_versions(),

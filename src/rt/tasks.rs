@@ -38,18 +38,19 @@ pub(crate) struct Survivor {
 pub(crate) struct Spawner {
     tasks: Tasks,
     name: &'static str,
+    stop: CancellationToken,
 }
 
 impl Spawner {
-    /// All of them get this name.
-    pub(crate) fn new(tasks: &Tasks, name: &'static str) -> Spawner {
-        Spawner { tasks: tasks.clone(), name }
+    /// All of them get this name, and end when `stop` is cancelled, which somebody has to see to.
+    pub(crate) fn new(tasks: &Tasks, name: &'static str, stop: CancellationToken) -> Spawner {
+        Spawner { tasks: tasks.clone(), name, stop }
     }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner {
     fn execute(&self, future: F) {
-        let stop = self.tasks.stop().clone();
+        let stop = self.stop.clone();
         self.tasks.spawn(self.name, async move {
             tokio::select! {
                 () = stop.cancelled() => {}

@@ -128,6 +128,11 @@ impl Backlog {
         }
     }
 
+    /// How many bytes are kept.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     /// Whether nothing is kept.
     pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty()

@@ -3,8 +3,8 @@
 pub(crate) mod backlog;
 pub(crate) mod stream;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -91,7 +91,8 @@ pub(crate) struct Session {
     /// Requests of the client that have not ended, by the client's names.
     calls: Mutex<HashMap<RequestId, OpenCall>>,
     questions: Mutex<Questions>,
-    streams: Mutex<HashMap<u32, Arc<Stream>>>,
+    /// By number, which is by age. Bounded in what is kept of requests that are over: see [`Session::open_stream`].
+    streams: Mutex<BTreeMap<u32, Arc<Stream>>>,
     standing: Arc<Stream>,
     streams_opened: AtomicU32,
     bounds: Bounds,
@@ -149,6 +150,9 @@ impl Drop for PendingGuard {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// Most streams of requests that are over which a client may still come back for.
+const ENDED_STREAMS_MAX: usize = 16;
 
 /// Most questions of a server that wait for the client at once; further ones are refused.
 const QUESTIONS_MAX: usize = 64;
@@ -393,11 +397,27 @@ impl Session {
         Some(answer.edit().id(question.server_id.as_json()).finish())
     }
 
-    /// A stream for one request.
+    /// A stream for one request. Of those whose requests are over, the oldest are forgotten beyond a number, and beyond
+    /// the bytes that one stream may keep: memory does not grow with the number of past requests.
     pub(crate) fn open_stream(&self) -> Arc<Stream> {
         let number = self.streams_opened.fetch_add(1, Ordering::Relaxed) + 1;
         let stream = Stream::of_request(number, self.bounds);
-        lock(&self.streams).insert(number, Arc::clone(&stream));
+        let mut streams = lock(&self.streams);
+        let (mut count, mut bytes) = (0, 0);
+        let mut beyond = Vec::new();
+        for (number, stream) in streams.iter().rev() {
+            if let Some(kept) = stream.kept_after_end() {
+                count += 1;
+                bytes += kept;
+                if count > ENDED_STREAMS_MAX || bytes > self.bounds.bytes {
+                    beyond.push(*number);
+                }
+            }
+        }
+        for number in beyond {
+            streams.remove(&number);
+        }
+        streams.insert(number, Arc::clone(&stream));
         stream
     }
 

@@ -75,6 +75,12 @@ impl Stream {
         state.finished && state.backlog.is_empty() && state.readers.is_empty()
     }
 
+    /// How many bytes it keeps although nothing will be added any more; `None` while that is not so.
+    pub(crate) fn kept_after_end(&self) -> Option<usize> {
+        let state = self.state();
+        state.finished.then(|| state.backlog.kept_bytes())
+    }
+
     /// Whether somebody reads it now.
     pub(crate) fn is_read(&self) -> bool {
         !self.state().readers.is_empty()

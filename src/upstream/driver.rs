@@ -75,8 +75,12 @@ pub(crate) struct DriverLimits {
     pub(crate) message_bytes: usize,
 }
 
-/// Most messages that wait for one call's client.
-const QUEUE_ITEMS: usize = 64;
+/// How much waits for one client before the server is made to wait.
+const EXCLUSIVE_QUEUE: Bounds = Bounds { items: 64, bytes: 1 << 20 };
+/// How much waits for one of many clients before its call is given up, since the others must not wait for it.
+const SHARED_QUEUE: Bounds = Bounds { items: 1024, bytes: 4 << 20 };
+/// After how many messages in a row those who read them get their turn.
+const TURN: u32 = 32;
 /// Most commands that wait for the driver: senders wait, they are not lost.
 const COMMANDS: usize = 64;
 /// Most cancelled calls whose late answers are told apart from answers to nothing; the oldest are forgotten.
@@ -129,7 +133,8 @@ impl Handle {
     /// Dropped before it is done, nothing is sent.
     pub(crate) async fn call(&self, id: i64, line: Bytes, facts: CallFacts) -> Result<Replies, UpstreamError> {
         // One message larger than the bound fits into an empty mailbox, so nothing is too large for it.
-        let (replies, reader) = mailbox(Bounds { items: QUEUE_ITEMS, bytes: 1 << 20 });
+        let shared = self.shared.is_shared.load(Ordering::Relaxed);
+        let (replies, reader) = mailbox(if shared { SHARED_QUEUE } else { EXCLUSIVE_QUEUE });
         let command = Command::Call { id, line, facts, replies };
         self.commands.send(command).await.map_err(|_| self.why_gone().with_sent(false))?;
         Ok(Replies { id, reader, shared: Arc::clone(&self.shared), open: true })
@@ -247,7 +252,7 @@ pub(crate) fn drive<P: Pipe>(
     stop: CancellationToken,
 ) -> (Handle, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
-    let (standing, standing_reader) = mailbox(Bounds { items: QUEUE_ITEMS, bytes: 1 << 20 });
+    let (standing, standing_reader) = mailbox(EXCLUSIVE_QUEUE);
     let shared = Arc::new(Shared {
         next_id: AtomicI64::new(1),
         is_shared: AtomicBool::new(sharing == Sharing::Shared),
@@ -303,6 +308,7 @@ impl<P: Pipe> Driver<P> {
         let shared = Arc::clone(&self.shared);
         // A message that its reader has no room for. Until it is delivered nothing is read from the server.
         let mut blocked: Option<(Destination, Message)> = None;
+        let mut in_a_row = 0;
         loop {
             if let Some((destination, message)) = blocked.take() {
                 blocked = self.deliver(destination, message);
@@ -321,10 +327,16 @@ impl<P: Pipe> Driver<P> {
                     None => return UpstreamError::Closed { sent: false },
                 },
                 event = self.pipe.next(blocked.is_none()) => match event {
-                    Event::Text(text) => match self.read(text) {
-                        Ok(pending) => blocked = pending,
-                        Err(error) => return error,
-                    },
+                    Event::Text(text) => {
+                        match self.read(text) {
+                            Ok(pending) => blocked = pending,
+                            Err(error) => return error,
+                        }
+                        in_a_row += 1;
+                        if in_a_row % TURN == 0 {
+                            tokio::task::yield_now().await;
+                        }
+                    }
                     Event::Sent(id) => {
                         if let Some(call) = self.calls.get_mut(&id) {
                             call.sent = true;

@@ -62,11 +62,12 @@ impl UpstreamError {
             | UpstreamError::Timeout { sent }
             | UpstreamError::Closed { sent } => *sent,
             UpstreamError::Violation(_) | UpstreamError::TooLarge | UpstreamError::SlowClient => true,
+            // It failed while it worked on the request, or whoever stands before it does not know what it did.
+            UpstreamError::Status(status) => status.is_server_error(),
             UpstreamError::Start(_)
             | UpstreamError::Unreachable(_)
             | UpstreamError::Resting
             | UpstreamError::Credentials(_)
-            | UpstreamError::Status(_)
             | UpstreamError::Busy { .. }
             | UpstreamError::SessionGone => false,
         }

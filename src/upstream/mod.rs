@@ -6,6 +6,7 @@ pub(crate) mod error;
 pub(crate) mod http;
 pub(crate) mod probe;
 pub(crate) mod reconnect;
+mod redelivery;
 mod sse_2024;
 pub(crate) mod stdio;
 pub(crate) mod streamable;

@@ -208,13 +208,14 @@ impl Pipe for StdioPipe {
             let pid = self.child.pid();
             tracing::error!(upstream = self.name, pid, stderr, "Server ended before it said anything");
         }
-        // The end of its input is what asks a server to end (2025-11-25, Lifecycle › Shutdown): first the handle goes, then the ladder starts.
-        self.stdin = None;
         if matches!(why, UpstreamError::Stalled { .. } | UpstreamError::TooLarge | UpstreamError::Violation(_)) {
             // It is stuck, or out of step with us: it would not hear a polite word.
             self.child.kill_now();
         }
+        // The end of its input is what asks a server to end (2025-11-25, Lifecycle › Shutdown). That it was asked is noted
+        // first, since it may end at once.
         self.child.stop();
+        self.stdin = None;
         self.child.stopped().await;
     }
 }

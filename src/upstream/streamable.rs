@@ -17,16 +17,18 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use super::driver::{self, CallFacts, Reply};
 use super::error::UpstreamError;
 use super::http::{Body, HttpClient, HttpError, Response, SseBody, Violation};
 use super::probe::{self, Verdict};
 use super::reconnect::{self, Heard, Loss, Origin, Reconnect, Step, parse_retry_after};
+use super::redelivery::Redelivery;
 use super::{Call, sse_2024};
 use crate::metrics::ServerMetrics;
+use crate::protocol::error::INVALID_REQUEST;
 use crate::protocol::headers;
-use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message, cancelled, json_str};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
@@ -53,6 +55,8 @@ pub(crate) struct HttpUpstream {
     pub(super) timeouts: Timeouts,
     pub(super) metrics: ServerMetrics,
     tasks: Tasks,
+    /// Sessions that have not ended yet, with the server too.
+    sessions: TaskTracker,
     /// It was found to speak the transport of 2024-11-05 only.
     is_2024: AtomicBool,
 }
@@ -69,8 +73,20 @@ impl HttpUpstream {
         tasks: &Tasks,
         metrics: ServerMetrics,
     ) -> std::io::Result<HttpUpstream> {
+        let (sessions, connections) = (TaskTracker::new(), CancellationToken::new());
+        let spawner = Spawner::new(tasks, "upstream-connection", connections.clone());
+        let client = HttpClient::new(&target.url, limits, timeouts, spawner)?;
+        let (stop, ending) = (tasks.stop().clone(), sessions.clone());
+        tasks.spawn("upstream-http", async move {
+            stop.cancelled().await;
+            // The last thing said over a connection is that the sessions are over.
+            ending.close();
+            let _ = timeout(DELETE_WAIT, ending.wait()).await;
+            connections.cancel();
+        });
         Ok(HttpUpstream {
-            client: HttpClient::new(&target.url, limits, timeouts, Spawner::new(tasks, "upstream-connection"))?,
+            client,
+            sessions,
             is_2024: AtomicBool::new(target.transport == HttpTransport::Sse),
             target: target.clone(),
             limits: limits.clone(),
@@ -92,7 +108,7 @@ impl HttpUpstream {
     ) -> (HttpConnection, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
         let (core, standing) = Core::new(self, Era::Legacy);
         let open = CancellationToken::new();
-        let task = Arc::clone(&core).look_after(open.clone());
+        let task = self.sessions.track_future(Arc::clone(&core).look_after(open.clone()));
         (HttpConnection { core, _open: Some(Arc::new(open.drop_guard())) }, standing, task)
     }
 
@@ -157,6 +173,7 @@ struct Core {
     wake: Notify,
     /// Cancelled when the client has completed the handshake: the standing stream may be opened.
     initialized: CancellationToken,
+    /// The session is over; or, without one, the server may not be what it was.
     gone: CancellationToken,
 }
 
@@ -193,6 +210,7 @@ impl HttpConnection {
             facts: call.facts,
             handshake: is_initialize.then_some(body),
             ready: VecDeque::new(),
+            redelivery: Redelivery::default(),
             state: State::Posting(post),
             open: true,
         })
@@ -250,6 +268,14 @@ impl Core {
 
     fn forwarded(&self) -> std::sync::MutexGuard<'_, HeaderMap> {
         self.forwarded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server may have been replaced by one of the other era: the next stateless request asks again before it uses
+    /// this way. Requests under way are not concerned.
+    fn doubt(&self) {
+        if self.era == Era::Modern {
+            self.gone.cancel();
+        }
     }
 
     /// Leaves a message to be sent by the session's task.
@@ -409,6 +435,7 @@ impl Core {
         let mut reconnect = Reconnect::new(Origin::Get, reconnect::Policy::default(), Instant::now().into_std());
         let mut step = Step::Connect { last_id: None };
         let mut body: Option<Box<SseBody>> = None;
+        let mut redelivery = Redelivery::default();
         loop {
             let event = match step {
                 Step::Connect { last_id } => match self.get(last_id).await {
@@ -424,8 +451,9 @@ impl Core {
                 }
                 Step::Read => {
                     let Some(stream) = &mut body else { return };
-                    let (heard, loss) = self.read_standing(stream).await;
+                    let (heard, loss) = self.read_standing(stream, &mut redelivery).await;
                     body = None;
+                    redelivery.resumed();
                     reconnect::Event::Lost { loss, heard }
                 }
                 Step::GiveUp(reconnect::GiveUp::Refused(StatusCode::NOT_FOUND)) => {
@@ -443,10 +471,11 @@ impl Core {
         }
     }
 
-    async fn read_standing(&self, stream: &mut SseBody) -> (Heard, Loss) {
+    async fn read_standing(&self, stream: &mut SseBody, redelivery: &mut Redelivery) -> (Heard, Loss) {
         let mut message = false;
         let loss = loop {
             match stream.next().await {
+                Some(Ok(Item::Event(event))) if redelivery.is_repeated(event.id.as_ref()) => {}
                 Some(Ok(Item::Event(event))) => {
                     for parsed in self.parse(&event) {
                         message = true;
@@ -498,6 +527,7 @@ pub(crate) struct HttpReplies {
     handshake: Option<Bytes>,
     /// Parsed and not yet asked for.
     ready: VecDeque<Message>,
+    redelivery: Redelivery,
     state: State,
     open: bool,
 }
@@ -531,6 +561,7 @@ impl HttpReplies {
             facts: CallFacts { may_ask: false, wants_log: false, cancellable: false },
             handshake: None,
             ready: VecDeque::new(),
+            redelivery: Redelivery::default(),
             state: State::Driven(replies),
             open: false,
         }
@@ -581,14 +612,23 @@ impl HttpReplies {
                 },
                 State::Reading { body, heard, .. } => match body.next().await {
                     Some(Ok(Item::Event(event))) => {
-                        let messages = self.core.parse(&event);
+                        let repeated = self.redelivery.is_repeated(event.id.as_ref());
+                        let mut messages = self.core.parse(&event);
+                        if repeated {
+                            // An answer that had been heard would have been the end, so this is none of those.
+                            messages.retain(|message| matches!(message.kind(), Kind::Result | Kind::Error));
+                        }
                         *heard |= !messages.is_empty();
                         self.ready.extend(messages);
                     }
                     Some(Ok(Item::Comment)) => {}
                     Some(Err(error)) => {
-                        let loss = loss_of(&error);
-                        if let Err(error) = self.broke(loss) {
+                        let broke = match loss_of(&error) {
+                            // It would be the same next time.
+                            Loss::Unusable => Err(failure(&error)),
+                            loss => self.broke(loss),
+                        };
+                        if let Err(error) = broke {
                             return Some(Err(self.failed(error)));
                         }
                     }
@@ -616,6 +656,7 @@ impl HttpReplies {
                     match response {
                         Ok(Response { body: Body::Sse(body), .. }) => {
                             reconnect.on(reconnect::Event::Opened, Instant::now().into_std(), jitter());
+                            self.redelivery.resumed();
                             self.state = State::Reading { body, reconnect, heard: false };
                         }
                         response => {
@@ -631,11 +672,15 @@ impl HttpReplies {
         }
     }
 
+    /// Whether an answer is the answer to this call: in the very spelling that was sent.
+    fn is_ours(&self, answer: &Message) -> bool {
+        answer.id().is_some_and(|id| id.as_json() == self.id.to_string())
+    }
+
     /// What a message on this call's stream is.
     fn sort(&mut self, message: Message) -> Sorted {
-        let ours = |id: Option<RequestId>| id.is_some_and(|id| id.as_json() == self.id.to_string());
         match message.kind() {
-            Kind::Result | Kind::Error if ours(message.id()) => Sorted::Answer(message),
+            Kind::Result | Kind::Error if self.is_ours(&message) => Sorted::Answer(message),
             Kind::Result | Kind::Error => {
                 self.core.upstream.metrics.dropped("unknown_answer");
                 Sorted::Nothing
@@ -658,7 +703,12 @@ impl HttpReplies {
 
     fn responded(&mut self, response: Result<Response, HttpError>) -> Result<(), UpstreamError> {
         self.state = State::Over;
-        let response = response.map_err(|error| failure(&error))?;
+        let response = response.map_err(|error| {
+            if matches!(error, HttpError::Unsent(_) | HttpError::Lost(_)) {
+                self.core.doubt();
+            }
+            failure(&error)
+        })?;
         if self.handshake.is_some()
             && response.status.is_success()
             && let Some(session) = response.headers.get(headers::SESSION_ID)
@@ -700,16 +750,20 @@ impl HttpReplies {
         };
         let answer = answer.filter(|answer| answer.kind() == Kind::Error);
         let telling = matches!(error, UpstreamError::Status(_));
-        let answered = answer.as_ref().is_some_and(|answer| answer.id().is_some());
-        // Errors that refuse a request before it was read carry no id, or null; this is the only request it can mean.
-        let answer = answer.filter(|_| telling).and_then(|answer| match answer.id() {
-            Some(_) => Some(answer),
-            None => {
-                let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, self.id, answer.body()?);
-                Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
+        let answered = answer.as_ref().is_some_and(|answer| self.is_ours(answer));
+        // Errors that refuse a request before it was read carry no id, or null, or (in a widespread SDK) a word; this is
+        // the only request they can mean.
+        let answer = answer.filter(|_| telling).and_then(|answer| {
+            if answered {
+                return Some(answer);
             }
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, self.id, answer.body()?);
+            Message::parse(Bytes::from(text), self.core.upstream.limits.depth).ok()
         });
         let verdict = answer.ok_or(error);
+        if is_of_an_older_server(response.status, &verdict) {
+            self.core.doubt();
+        }
         // What an old server says to a POST (2025-11-25, Transports › Backwards Compatibility).
         let old = match response.status {
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => true,
@@ -790,6 +844,22 @@ impl Drop for HttpReplies {
             self.core.leave(cancelled(self.id));
         }
     }
+}
+
+/// Whether a refusal is none that a server of 2026-07-28 gives: a status without an error, or an error that misses a session
+/// (2026-07-28, Streamable HTTP › Backward Compatibility).
+fn is_of_an_older_server(status: StatusCode, refusal: &Reply) -> bool {
+    let refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+    let is_modern = |answer: &Message| {
+        let code = answer.body().and_then(|body| serde_json::from_str::<Code>(body).ok());
+        code.is_some_and(|Code { code }| !(-32019..=-32000).contains(&code) && code != i64::from(INVALID_REQUEST))
+    };
+    refused && !refusal.as_ref().is_ok_and(is_modern)
+}
+
+#[derive(serde::Deserialize)]
+struct Code {
+    code: i64,
 }
 
 /// The version in the result of a handshake, as a header.

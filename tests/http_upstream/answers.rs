@@ -48,13 +48,16 @@ async fn is_ours_with(fault: Do, code: i64, retryable: bool, change: impl Fn(&mu
     }
 }
 
-/// Errors that a server sends with a status of HTTP carry no id, or null (Streamable HTTP › Sending Messages): they are
-/// about the one request there is, and reach the client under its name.
+/// Errors that a server sends with a status of HTTP carry no id, or null (Streamable HTTP › Sending Messages), or a word
+/// of one SDK's: they are about the one request there is, and reach the client under its name.
 #[tokio::test]
 async fn an_error_without_an_id_is_answered_to_the_client() {
     let data = json!({ "z": 1, "a": [null] });
     let missing = r#"{"jsonrpc":"2.0","error":{"code":-32602,"message":"no","data":{"z":1,"a":[null]}}}"#.to_owned();
-    for (status, body) in [(400, error_body(-32602, &data)), (400, missing), (500, error_body(-32602, &data))] {
+    let foreign = missing.replace(r#""error""#, r#""id":"server-error","error""#);
+    for (status, body) in
+        [(400, error_body(-32602, &data)), (400, missing), (400, foreign), (500, error_body(-32602, &data))]
+    {
         for (http, answer) in outcomes(respond(status, "application/json", &body), |_| {}).await {
             assert_eq!(answer["error"], json!({ "code": -32602, "message": "no", "data": data }));
             assert_eq!(http, 200, "a status of the proxy's own would be taken for its own trouble");

@@ -167,3 +167,14 @@ async fn a_verdict_ends_when_it_turns_out_wrong() {
         assert_eq!(stage.posts(DISCOVER).len(), asked + 1, "after {method}");
     }
 }
+
+/// Versioning: a client of both eras that asks is told what a server with a handshake says, and every SDK understands.
+#[tokio::test]
+async fn a_server_with_a_handshake_does_not_know_the_question() {
+    let stage = Stage::new(legacy()).await;
+    let response = stage.post(&Modern::new(DISCOVER)).await;
+    assert_eq!(response.status, 404);
+    let answer = response.answer().ok().await;
+    assert_ours(&answer, -32601);
+    assert_eq!(answer["id"], 1);
+}

@@ -83,12 +83,13 @@ async fn a_redelivered_question_is_asked_once() {
     let script = legacy().fault(On::tool("ask"), cut(1, 0, End::Abrupt)).fault(On::http("GET"), Do::ReplayAll);
     let stage = Stage::new(script).await;
     let client = stage.session().await;
-    let mut call = client.call("ask", json!({ "message": "?" })).ok().await;
-    let question = call.message().ok().await.unwrap();
-    stage.arrival(|request| request.headers.get("last-event-id").is_some()).await;
-    client.respond(&question["id"], &json!({ "action": "decline" })).ok().await;
-    assert_eq!(text(&call.answer().ok().await), "answer: decline null");
-    assert_eq!(stage.mock.stats()["answers"], 1);
+    let mut call = client.call("ask", json!({ "message": "?", "parallel": 3 })).ok().await;
+    for _ in 0..3 {
+        let question = call.message().ok().await.unwrap();
+        client.respond(&question["id"], &json!({ "action": "decline" })).ok().await;
+    }
+    assert_eq!(text(&call.answer().ok().await), ["answer: decline null"; 3].join("\n"));
+    assert_eq!(stage.mock.stats()["answers"], 3);
 }
 
 /// Without an event id there is nothing to resume from. The request may have been executed: it is not sent again, and the

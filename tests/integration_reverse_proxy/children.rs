@@ -313,12 +313,12 @@ async fn a_child_inherits_its_pipes_and_nothing_else() {
     }
 }
 
-/// C-POOL-5: what dies of the question about its era is not counted as a failure: the session after it starts at once.
+/// 2026-07-28, stdio › Backward Compatibility: what dies of the question about its era is not counted as a failure: the session after it starts at once.
 #[tokio::test]
 async fn dying_of_the_question_is_no_crash() {
     let proxy = Proxy::start(surprised(Discover::Exit)).await;
     for _ in 0..5 {
-        assert_eq!(Modern::new("server/discover").post(&proxy.url).ok().await.status, 400);
+        assert_eq!(Modern::new("server/discover").post(&proxy.url).ok().await.status, 404);
         proxy.session().await;
     }
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 6.0, "asked once, started for each session");

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use shadowcat::server::{Phase, Running};
 use shadowcat::settings::Settings;
-use shadowcat::testing::client::{self, LegacySession, Modern};
+use shadowcat::testing::client::{self, Headers, LegacySession, Modern};
 use shadowcat::testing::{Do, On, Script};
 use tokio::process::{Child, Command};
 
@@ -51,6 +51,35 @@ async fn shutdown_lets_requests_finish_and_ends_streams() {
         assert!(client::post(&proxy.url, "{}", &[]).await.is_err(), "the port is closed");
         assert!(proxy.running.shutdown().await.is_clean());
     }
+}
+
+/// C-LIFE-3, C-POOL-7: while it drains it says so, and whoever waits for a connection is told at once that there will be none.
+#[tokio::test]
+async fn a_drain_is_told() {
+    let proxy = Proxy::with(legacy(), |settings| {
+        settings.upstreams[0].connections_max = 1;
+        settings.timeouts.acquire = Duration::from_secs(60);
+    })
+    .await;
+    let client = proxy.client(Era::Legacy).await;
+    let mut working = client.begin("1", Some("1"), "progress", json!({ "steps": 40, "delay_ms": 50 })).await;
+    next(&mut working).await.unwrap();
+    let ready = format!("http://{}/ready", proxy.running.admin_address().unwrap());
+    let is_ready = async || client::send("GET", &ready, Headers::default(), "").ok().await.status;
+    assert_eq!(is_ready().await, 200);
+    let shutdown = async {
+        proxy.until_metric("shadowcat_queue", &[], 1.0).await;
+        within("shutdown", proxy.running.shutdown()).await
+    };
+    let (waiting, report, _, _) = tokio::join!(
+        async { client::post(&proxy.url, &initialize(LEGACY), &[]).ok().await },
+        shutdown,
+        until("not ready", is_ready, |status| *status == 503),
+        rest(&mut working),
+    );
+    assert_eq!(waiting.status, 503);
+    assert_ours(&waiting.json().ok().await, -31005);
+    assert!(report.is_clean(), "{report:?}");
 }
 
 /// C-LIFE-3: what does not finish in time is told so and cut; streams of subscriptions do not hold anything up.
@@ -145,10 +174,10 @@ fn a_hundred_starts_and_stops_leave_nothing_behind() {
         let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         runtime.block_on(async {
             let cycle = async |n: usize| {
-                let proxy = Proxy::with(if n % 2 == 0 { legacy() } else { modern() }, quick).await;
+                let proxy = Proxy::with(if n.is_multiple_of(2) { legacy() } else { modern() }, quick).await;
                 // Processes cost most: every fourth time there is one.
                 if n % 4 < 2 {
-                    let client = proxy.client(if n % 2 == 0 { Era::Legacy } else { Era::Modern }).await;
+                    let client = proxy.client(if n.is_multiple_of(2) { Era::Legacy } else { Era::Modern }).await;
                     assert_eq!(text(&client.call("echo", json!({ "text": "x" })).await), "x");
                 }
                 proxy.close().await;

@@ -161,9 +161,10 @@ async fn sessions_that_nobody_uses_end() {
     let short = Duration::from_millis(300);
     let never_initialized = |settings: &mut Settings| settings.timeouts.session_init = short;
     let idle = |settings: &mut Settings| settings.timeouts.session_idle = short;
-    let rows: [(&dyn Fn(&mut Settings), bool, &str); 3] =
-        [(&never_initialized, false, "not_initialized"), (&idle, false, "idle"), (&idle, true, "idle")];
-    for (change, used, reason) in rows {
+    type Change<'a> = &'a dyn Fn(&mut Settings);
+    for (change, used, reason) in
+        [(&never_initialized as Change<'_>, false, "not_initialized"), (&idle, false, "idle"), (&idle, true, "idle")]
+    {
         let proxy = Proxy::with(legacy(), change).await;
         let response = send("POST", &proxy.url, &json_headers(), &initialize(LEGACY)).await;
         let id = response.headers.get("mcp-session-id").unwrap().to_owned();
