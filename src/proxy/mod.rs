@@ -298,7 +298,11 @@ impl Proxy {
                     (None, Some(session)) if !output.last => {
                         session.standing().push(&output.message.line());
                     }
-                    _ => {}
+                    (None, session) => {
+                        if let Some(session) = session {
+                            session.metrics().dropped("client_gone");
+                        }
+                    }
                 }
                 if output.last {
                     break;

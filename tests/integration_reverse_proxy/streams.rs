@@ -129,6 +129,28 @@ async fn a_gap_is_said_and_not_hidden() {
     }
 }
 
+/// C-SSE-7: what is kept for clients that may come back does not grow with the number of past requests. The latest can be
+/// resumed; of older ones a gap is said.
+#[tokio::test]
+async fn what_is_kept_of_past_requests_is_bounded() {
+    let proxy = Proxy::start(legacy()).await;
+    let session = session(&proxy).await;
+    let mut first_ids = Vec::new();
+    for _ in 0..40 {
+        let call = json!({ "name": "progress", "arguments": { "steps": 1 }, "_meta": { "progressToken": 1 } });
+        let mut response = session.request("tools/call", call).ok().await;
+        first_ids.push(rest(&mut response).await[0].id.clone());
+    }
+    for (at, id) in first_ids.iter().enumerate() {
+        let mut resumed = session.stream(id.as_deref()).ok().await;
+        if at < 20 {
+            assert_eq!(resumed.status, 400, "stream {at} of 40");
+        } else if at >= 30 {
+            assert_eq!(rest(&mut resumed).await.len(), 1, "the answer, behind the progress");
+        }
+    }
+}
+
 /// 2025-11-25, Streamable HTTP › Sending Messages: streams of the newest revision begin with an id and no data; older
 /// clients, who may not expect that, are spared it.
 #[tokio::test]
