@@ -1,15 +1,14 @@
 //! How a proxy begins and ends, in this process and as a program.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shadowcat::server::{Phase, Running};
 use shadowcat::settings::Settings;
-use shadowcat::testing::client::{self, Headers, LegacySession, Modern};
-use shadowcat::testing::{Do, On, Script};
-use tokio::process::{Child, Command};
+use shadowcat::testing::client::{self, Headers, Modern};
+use shadowcat::testing::{Do, On};
+use tokio::process::Command;
 
 use crate::common::*;
 
@@ -210,46 +209,6 @@ fn alone(name: &str, body: impl FnOnce()) {
 }
 
 // === The program ===
-
-/// `shadowcat serve` as a process.
-struct Program {
-    child: Child,
-    url: String,
-    _files: [tempfile::NamedTempFile; 2],
-}
-
-impl Program {
-    async fn start(script: Script, options: &[&str]) -> Program {
-        let file = script_file(&script);
-        #[expect(clippy::disallowed_methods, reason = "a test of processes")]
-        let mut command = Command::new(PROGRAM);
-        command
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
-            .args(options)
-            .arg("--")
-            .arg(PROGRAM)
-            .args(fake(file.path()));
-        let log = tempfile::NamedTempFile::new().unwrap();
-        let child = command.stdin(Stdio::null()).stderr(log.reopen().unwrap()).kill_on_drop(true).spawn().unwrap();
-        let read = async || std::fs::read_to_string(log.path()).unwrap();
-        let said = until("it says where it listens", read, |said| said.contains("http://")).await;
-        let url = said[said.find("http://").unwrap()..].split_whitespace().next().unwrap().to_owned();
-        Program { child, url, _files: [file, log] }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
-    }
-
-    async fn session(&self) -> Client {
-        Client::Legacy(LegacySession::open(&self.url, LEGACY, everything()).ok().await)
-    }
-
-    async fn exit_code(mut self) -> Option<i32> {
-        self.child.wait().ok().await.code()
-    }
-}
 
 /// C-LIFE-5: the first signal drains, and the exit code says that all went well; no process is left.
 #[tokio::test]
