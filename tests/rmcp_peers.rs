@@ -138,6 +138,9 @@ async fn compare(place: Place, ways: &[Way], lifecycle: ClientLifecycleMode) {
         let seen = user.try_everything(place != Place::Stateless || lifecycle != legacy()).await;
         user.leave().await;
         scene.close().await;
+        let refused: Vec<_> =
+            seen.iter().filter(|(_, seen)| seen["error"].is_object()).map(|(what, _)| *what).collect();
+        assert_eq!(refused, ["no such tool", "no resource"], "{place:?} {way:?}");
         let expected = direct.get_or_insert_with(|| seen.clone());
         assert_eq!(seen.len(), expected.len());
         for (seen, expected) in seen.iter().zip(expected.iter()) {

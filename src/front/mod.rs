@@ -19,6 +19,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::protocol::headers;
 use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
+use crate::settings::Settings;
 use http_sse::Clients;
 
 /// Everything that is served to clients.
@@ -33,8 +34,7 @@ pub(crate) fn router(proxy: &Arc<Proxy>) -> Router {
             .route("/servers/{name}/messages", post(messages))
             .layer(Extension(Arc::new(Clients::default())));
     }
-    let router =
-        router.fallback(nothing).method_not_allowed_fallback(wrong_method).layer(cors(&proxy.settings.allow_origins));
+    let router = router.fallback(nothing).method_not_allowed_fallback(wrong_method).layer(cors(&proxy.settings));
     guard_layer(router, proxy).with_state(Arc::clone(proxy))
 }
 
@@ -44,8 +44,9 @@ pub(crate) fn guard_layer(router: Router<Arc<Proxy>>, proxy: &Arc<Proxy>) -> Rou
 }
 
 /// Pages of other origins get in only if they were allowed by name; then they may also read what MCP puts into headers.
-fn cors(allowed: &[String]) -> CorsLayer {
-    let allowed = allowed.to_vec();
+fn cors(settings: &Settings) -> CorsLayer {
+    let allowed = settings.allow_origins.clone();
+    let forwarded = settings.upstreams.iter().flat_map(|upstream| upstream.forward_headers.iter().cloned());
     let ours = [
         headers::PROTOCOL_VERSION,
         headers::METHOD,
@@ -61,7 +62,7 @@ fn cors(allowed: &[String]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, _| guard::cors_allowed(origin, &allowed)))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers(ours)
+        .allow_headers(ours.into_iter().chain(forwarded).collect::<Vec<_>>())
         .expose_headers([headers::SESSION_ID])
         .max_age(std::time::Duration::from_secs(600))
 }

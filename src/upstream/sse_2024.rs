@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::driver::{Event, Pipe};
 use super::error::UpstreamError;
 use super::http::{Body, SseBody};
-use super::streamable::{HttpUpstream, failure, refusal, resolve, within};
+use super::streamable::HttpUpstream;
+use super::streamable::failure::{failure, refusal, resolve, within};
 use crate::protocol::sse::Item;
 
 /// The stream, and the address.

@@ -170,6 +170,24 @@ async fn allowed_headers_are_forwarded_for_a_session() {
     }
 }
 
+/// A page that may use the proxy may send them.
+#[tokio::test]
+async fn a_page_may_send_what_is_forwarded() {
+    let stage = Stage::with(modern(), |settings| {
+        forwarding(settings);
+        settings.allow_origins = vec!["https://app.example".into()];
+    })
+    .await;
+    let preflight = [
+        ("Origin", "https://app.example"),
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "x-tenant"),
+    ];
+    let allowed = common::send("OPTIONS", &stage.url, &preflight, "").await;
+    let headers = allowed.headers.get("access-control-allow-headers").unwrap();
+    assert!(headers.split(',').any(|name| name.trim() == "x-tenant"), "{headers}");
+}
+
 /// A client of HTTP+SSE has the headers of its stream.
 #[tokio::test]
 async fn allowed_headers_are_forwarded_for_a_client_of_http_sse() {

@@ -219,6 +219,22 @@ async fn a_cancellation_reaches_the_server_under_its_own_name() {
     assert_eq!(stage.posts("notifications/cancelled").len(), 1, "it is told once");
 }
 
+/// A server that does not take one cancellation does not keep the next from it.
+#[tokio::test]
+async fn cancellations_do_not_wait_for_each_other() {
+    let stage = Stage::new(legacy().fault(On::method("notifications/cancelled").nth(1), Do::Hang)).await;
+    let client = stage.session().await;
+    for n in 1..=2 {
+        let cancel = async {
+            until("it has begun", async || stage.posts("tools/call").len(), |calls| *calls == n).await;
+            client.send(&common::cancelled(json!(n))).ok().await;
+        };
+        let (call, ()) = tokio::join!(client.call("sleep", json!({ "ms": 600_000 })).ok(), cancel);
+        assert!(all(call).await.is_empty());
+    }
+    until("both are told", async || stage.posts("notifications/cancelled").len(), |told| *told == 2).await;
+}
+
 /// A client that lost its connection has not cancelled (Sending Messages): the server is not told, the answer is kept.
 #[tokio::test]
 async fn a_lost_client_cancels_nothing() {

@@ -1,0 +1,181 @@
+//! The life of a legacy session with an HTTP server: what it says by itself, and what is left to be sent.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use http::header::CONTENT_TYPE;
+use http::{Method, StatusCode};
+use tokio::time::{Duration, Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::failure::{jitter, loss, loss_of};
+use super::{BOTH, Core};
+use crate::protocol::message::{Kind, Message};
+use crate::protocol::method::Known;
+use crate::protocol::sse::Item;
+use crate::rt::mailbox::PushError;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::http::{Body, Response, SseBody};
+use crate::upstream::reconnect::{self, Heard, Loss, Origin, Reconnect, Step};
+use crate::upstream::redelivery::Redelivery;
+use crate::upstream::{driver, sse_2024};
+
+/// Most messages without an answer that are on their way at once.
+const LEFTOVERS_AT_ONCE: usize = 8;
+/// How long the end of a session is announced for: best effort (2025-11-25, Session Management).
+pub(super) const DELETE_WAIT: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Connects with the transport of 2024-11-05. From here on that is the connection.
+    pub(super) async fn fall_back(self: &Arc<Self>) -> Result<driver::Handle, UpstreamError> {
+        let upstream = &self.upstream;
+        let forwarded = self.forwarded().clone();
+        let pipe = sse_2024::SsePipe::connect(upstream, forwarded).await?;
+        upstream.is_2024.store(true, Ordering::Relaxed);
+        let limits =
+            driver::DriverLimits { depth: upstream.limits.depth, message_bytes: upstream.limits.message_bytes };
+        let stop = upstream.tasks.stop().clone();
+        let (handle, mut said, task) =
+            driver::drive(pipe, driver::Sharing::Exclusive, limits, upstream.metrics.clone(), stop);
+        let core = Arc::clone(self);
+        // The handle lives in `core`: this ends with the session, or with the connection.
+        upstream.tasks.spawn("upstream-sse", async move {
+            let pass_on = async {
+                while let Some(message) = said.next().await {
+                    core.say(message).await;
+                }
+            };
+            tokio::join!(task, pass_on);
+            core.gone.cancel();
+        });
+        let _ = self.driven.set(handle.clone());
+        Ok(handle)
+    }
+
+    /// Something the server says by itself.
+    pub(super) async fn say(&self, message: Message) {
+        let bytes = message.text().len();
+        let mut message = message;
+        loop {
+            match self.standing.push(message, bytes) {
+                Ok(()) => return,
+                Err(PushError::Full(back)) => message = back,
+                Err(PushError::Gone) => return self.upstream.metrics.dropped("client_gone"),
+            }
+            self.standing.room().await;
+        }
+    }
+
+    /// The life of a legacy session.
+    pub(super) async fn look_after(self: Arc<Self>, open: CancellationToken) {
+        let stop = self.upstream.tasks.stop().clone();
+        let listening = self.listen();
+        let sending = async {
+            // Several at a time: they do not depend on each other, and a server that does not take one may take the next.
+            let mut under_way = FuturesUnordered::new();
+            loop {
+                while under_way.len() < LEFTOVERS_AT_ONCE {
+                    let Some(message) = self.leftovers().pop_front() else { break };
+                    under_way.push(self.deliver(message));
+                }
+                tokio::select! {
+                    // Whether it arrived is seen by what the server does next.
+                    Some(_) = under_way.next() => {}
+                    () = self.wake.notified(), if under_way.len() < LEFTOVERS_AT_ONCE => {}
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = open.cancelled() => {}
+            () = stop.cancelled() => {}
+            () = self.gone.cancelled() => {}
+            () = async { tokio::join!(listening, sending); } => {}
+        }
+        // What was still to be sent concerns calls of a session that ends now.
+        let forgotten = self.gone.is_cancelled();
+        self.gone.cancel();
+        self.standing.close();
+        if let Some(handle) = self.driven.get() {
+            handle.close();
+        } else if self.session.get().is_some() && !forgotten {
+            let forwarded = self.forwarded().clone();
+            let mut headers = self.headers(&BOTH, forwarded);
+            headers.remove(CONTENT_TYPE);
+            let deadline = Instant::now() + DELETE_WAIT;
+            let url = &self.upstream.target.url;
+            // 405 means that it has no use for this; silence means nothing.
+            drop(self.upstream.client.send(Method::DELETE, url, headers, Bytes::new(), deadline).await);
+        }
+    }
+
+    /// Holds the stream of what the server says by itself, once the handshake is done. Ends where there is none.
+    async fn listen(self: &Arc<Self>) {
+        self.initialized.cancelled().await;
+        if self.driven.get().is_some() {
+            return;
+        }
+        let mut reconnect = Reconnect::new(Origin::Get, reconnect::Policy::default(), Instant::now().into_std());
+        let mut step = Step::Connect { last_id: None };
+        let mut body: Option<Box<SseBody>> = None;
+        let mut redelivery = Redelivery::default();
+        loop {
+            let event = match step {
+                Step::Connect { last_id } => match self.get(last_id).await {
+                    Ok(Response { body: Body::Sse(stream), .. }) => {
+                        body = Some(stream);
+                        reconnect::Event::Opened
+                    }
+                    response => reconnect::Event::Lost { loss: loss(&response), heard: Heard::default() },
+                },
+                Step::WaitUntil(until) => {
+                    sleep_until(Instant::from_std(until)).await;
+                    reconnect::Event::Due
+                }
+                Step::Read => {
+                    let Some(stream) = &mut body else { return };
+                    let (heard, loss) = self.read_standing(stream, &mut redelivery).await;
+                    body = None;
+                    redelivery.resumed();
+                    reconnect::Event::Lost { loss, heard }
+                }
+                Step::GiveUp(reconnect::GiveUp::Refused(StatusCode::NOT_FOUND)) => {
+                    // The session is gone, and with it what this connection was.
+                    self.gone.cancel();
+                    return;
+                }
+                // There is no such stream (405), or it is of no use: the server is without it.
+                Step::GiveUp(why) => {
+                    tracing::debug!(upstream = self.upstream.metrics.name(), ?why, "No standing stream");
+                    return;
+                }
+            };
+            step = reconnect.on(event, Instant::now().into_std(), jitter());
+        }
+    }
+
+    async fn read_standing(&self, stream: &mut SseBody, redelivery: &mut Redelivery) -> (Heard, Loss) {
+        let mut message = false;
+        let loss = loop {
+            match stream.next().await {
+                Some(Ok(Item::Event(event))) if redelivery.is_repeated(event.id.as_ref()) => {}
+                Some(Ok(Item::Event(event))) => {
+                    for parsed in self.parse(&event) {
+                        message = true;
+                        match parsed.kind() {
+                            Kind::Request if parsed.known() == Some(Known::Ping) => self.pong(&parsed),
+                            Kind::Request | Kind::Notification => self.say(parsed).await,
+                            Kind::Result | Kind::Error => self.upstream.metrics.dropped("unknown_answer"),
+                        }
+                    }
+                }
+                Some(Ok(Item::Comment)) => {}
+                Some(Err(error)) => break loss_of(&error),
+                None => break Loss::Ended,
+            }
+        };
+        (Heard { message, last_id: stream.last_event_id().cloned(), retry: stream.retry() }, loss)
+    }
+}
