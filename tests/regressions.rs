@@ -1,4 +1,5 @@
 //! What once went wrong, and must not again. Each test says what it was.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "common/mod.rs"]
 mod common;
