@@ -5,13 +5,16 @@ use std::fmt::Debug;
 use std::io;
 use std::panic::Location;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use shadowcat::server::Running;
 use shadowcat::settings::{EraChoice, Settings, StdioTarget, Target, UpstreamSettings};
 use shadowcat::testing::client::{self, Event, Headers, LegacySession, Modern, Response, SseSession};
 use shadowcat::testing::{Discover, Script, Served};
+use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The program under test; also the fake servers that it fronts.
@@ -196,6 +199,57 @@ pub(crate) fn everything() -> Value {
     json!({ "elicitation": {}, "sampling": {}, "roots": {} })
 }
 
+/// `shadowcat serve` as a process.
+pub(crate) struct Program {
+    child: Child,
+    pub(crate) url: String,
+    _files: [tempfile::NamedTempFile; 2],
+}
+
+impl Program {
+    pub(crate) async fn start(script: Script, options: &[&str]) -> Program {
+        Program::with(script, options, &[]).await
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) async fn with(script: Script, options: &[&str], env: &[(&str, &str)]) -> Program {
+        let file = script_file(&script);
+        #[expect(clippy::disallowed_methods, reason = "a test of processes")]
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
+            .args(options)
+            .arg("--")
+            .arg(PROGRAM)
+            .args(fake(file.path()));
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let child = command
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(log.reopen().unwrap())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let read = async || std::fs::read_to_string(log.path()).unwrap();
+        let said = until("it says where it listens", read, |said| said.contains("http://")).await;
+        let url = said[said.find("http://").unwrap()..].split_whitespace().next().unwrap().to_owned();
+        Program { child, url, _files: [file, log] }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    pub(crate) async fn session(&self) -> Client {
+        Client::Legacy(LegacySession::open(&self.url, LEGACY, everything()).ok().await)
+    }
+
+    pub(crate) async fn exit_code(mut self) -> Option<i32> {
+        self.child.wait().ok().await.code()
+    }
+}
+
 // === Both eras ===
 
 /// How a client and a server speak.
@@ -339,11 +393,14 @@ pub(crate) async fn next(response: &mut Response) -> Option<Event> {
 
 /// All events with data up to the end of the stream.
 pub(crate) async fn rest(response: &mut Response) -> Vec<Event> {
-    let mut events = Vec::new();
-    while let Some(event) = next(response).await {
-        events.push(event);
-    }
-    events
+    let all = async {
+        let mut events = Vec::new();
+        while let Some(event) = next(response).await {
+            events.push(event);
+        }
+        events
+    };
+    within("the end of the stream", all).await
 }
 
 /// All messages of an answer: of a stream, or the one that is the body.

@@ -176,3 +176,37 @@ async fn progress_extends_the_deadline_up_to_a_limit() {
         client.until_stats("/cancelled", 1).await;
     }
 }
+
+/// 2025-11-25, Cancellation: a call that has said nothing yet ends without an answer, too.
+#[tokio::test]
+async fn a_silent_call_that_is_cancelled_ends_without_an_answer() {
+    let proxy = Proxy::start(legacy()).await;
+    let client = proxy.client(Era::Legacy).await;
+    let sleep = message("1", "tools/call", r#"{"name":"sleep","arguments":{"ms":600000}}"#);
+    let (response, ()) = tokio::join!(session(&client).send(&sleep).ok(), async {
+        client.until_stats("/tools/sleep", 1).await;
+        session(&client).send(&cancelled(json!(1))).ok().await;
+    });
+    assert!(response.status < 300, "{}", response.status);
+    assert_eq!(response.text().ok().await, "");
+    client.until_stats("/cancelled", 1).await;
+}
+
+/// 2025-11-25, Cancellation: a cancellation that crosses its answer ends in the answer or in silence, never in somebody else's
+/// answer: the id is used again at once, and each call gets what it asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancellation_that_crosses_its_answer_confuses_nobody() {
+    let proxy = Proxy::start(legacy()).await;
+    let client = proxy.client(Era::Legacy).await;
+    for round in 0..60u64 {
+        let ms = round % 3;
+        let call = json!({ "name": "sleep", "arguments": { "ms": ms } }).to_string();
+        let (call, cancel) = (message("1", "tools/call", &call), cancelled(json!(1)));
+        let (response, _) = tokio::join!(session(&client).send(&call).ok(), session(&client).send(&cancel).ok());
+        let body = response.text().ok().await;
+        assert!(body.is_empty() || body.contains(&format!("slept {ms} ms")), "{body}");
+        let mine = format!("round {round}");
+        let echo = client.begin("1", None, "echo", json!({ "text": mine })).await.answer().ok().await;
+        assert_eq!(text(&echo), mine);
+    }
+}

@@ -140,6 +140,8 @@ async fn broken_answers_fail_the_call_they_belong_to() {
     let at = At { events: 0, bytes: 20 };
     let rows = [
         ("result and error", Do::ResultAndError, -31006, true),
+        ("its output closed", Do::Cut { after: None, end: Default::default() }, -31003, false),
+        ("nothing but noise", Do::Print { text: "noise".into(), times: 20_000, newline: true }, -31006, false),
         ("half a line, then the end", Do::Cut { after: Some(at), end: Default::default() }, -31003, false),
         ("half a line, then silence", Do::Stall(at), -31006, false),
         ("a line without end", Do::Huge { bytes: 3 << 20, newline: false }, -31007, false),
@@ -244,15 +246,15 @@ async fn a_server_that_cannot_start_fails_fast_and_rests() {
 async fn stubborn_servers_and_their_relatives_end() {
     let stubborn = || legacy().fault(On::start(), Do::IgnoreEof).fault(On::start(), Do::IgnoreTerm);
     let rows = [
-        ("ignores the end of input", legacy().fault(On::start(), Do::IgnoreEof)),
-        ("ignores SIGTERM too", stubborn()),
-        ("has a relative", legacy().fault(On::start(), Do::Grandchild { seconds: 600 })),
-        ("both", stubborn().fault(On::start(), Do::Grandchild { seconds: 600 })),
-        ("does not read", stubborn().fault(On::tool("stats"), Do::StopReading)),
+        ("polite", legacy(), 0.0, 0.0),
+        ("ignores the end of input", legacy().fault(On::start(), Do::IgnoreEof), 1.0, 0.0),
+        ("ignores SIGTERM too", stubborn(), 1.0, 1.0),
+        ("has a relative", stubborn().fault(On::start(), Do::Grandchild { seconds: 600 }), 1.0, 1.0),
+        ("does not read", stubborn().fault(On::tool("stats"), Do::StopReading), 1.0, 1.0),
     ];
-    for (what, script) in rows {
+    for (what, script, terminated, killed) in rows {
         let quick = |settings: &mut Settings| {
-            settings.timeouts.stop_eof = Duration::from_millis(100);
+            settings.timeouts.stop_eof = if what == "polite" { DEADLINE } else { Duration::from_millis(100) };
             settings.timeouts.stop_term = Duration::from_millis(100);
         };
         let proxy = Proxy::with(script, quick).await;
@@ -266,6 +268,12 @@ async fn stubborn_servers_and_their_relatives_end() {
         session.delete().ok().await;
         until(&format!("{what}: the group is empty"), async || group(pgid), Vec::is_empty).await;
         proxy.until_metric("shadowcat_children", &[], 0.0).await;
+        let steps = async |step: &str| proxy.metric("shadowcat_child_exits_total", &[step]).await.abs();
+        assert_eq!(
+            (steps("terminated").await, steps("killed").await),
+            (terminated, killed),
+            "{what}: one step after the other"
+        );
         proxy.close().await;
     }
 }

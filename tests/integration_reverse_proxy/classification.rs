@@ -230,3 +230,37 @@ async fn a_session_may_carry_modern_metadata() {
     assert_eq!(text(&answer), "x");
     assert_eq!(client.stats().await["tools"]["echo"], 1, "its own server has answered");
 }
+
+/// 2026-07-28, Streamable HTTP › Custom Headers from Tool Parameters: a header that a tool's schema asks for repeats the argument;
+/// where the argument is not there, neither is the header. Nothing that disagrees reaches the server.
+#[tokio::test]
+async fn arguments_that_are_repeated_in_headers_agree() {
+    let proxy = Proxy::start(modern()).await;
+    let region = |value: Value| Modern::call("region", json!({ "region": value }));
+    let header = |call: Modern, value: &str| call.header("Mcp-Param-Region", Some(value));
+    let eu = || region("eu-1".into());
+    let rows = [
+        ("the same", header(eu(), "eu-1"), true),
+        ("Base64 of the same", header(eu(), "=?base64?ZXUtMQ==?="), true),
+        ("beyond ASCII, in Base64", header(region("é".into()), "=?base64?w6k=?="), true),
+        ("both absent", Modern::call("region", json!({})), true),
+        ("null and absent", region(Value::Null), true),
+        ("missing", eu(), false),
+        ("another", header(eu(), "us-1"), false),
+        ("in another case", header(eu(), "EU-1"), false),
+        ("twice", header(header(eu(), "eu-1"), "eu-1"), false),
+        ("there, with nothing to repeat", header(Modern::call("region", json!({})), "eu-1"), false),
+        ("bad Base64", header(eu(), "=?base64?ZXUtMQ?x?="), false),
+    ];
+    let mut served = 0;
+    for (what, call, good) in rows {
+        let response = call.post(&proxy.url).ok().await;
+        assert_eq!(response.status, if good { 200 } else { 400 }, "{what}");
+        served += i32::from(good);
+        let answer = response.answer().ok().await;
+        if !good {
+            assert_ours(&answer, -32020);
+        }
+    }
+    assert_eq!(proxy.client(Era::Modern).await.stats().await["tools"]["region"], served);
+}

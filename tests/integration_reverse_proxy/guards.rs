@@ -1,7 +1,7 @@
 //! Who may speak to the proxy, and what it lets through of the world around MCP.
 
 use serde_json::json;
-use shadowcat::settings::{Secret, Settings, Target};
+use shadowcat::settings::Settings;
 use shadowcat::testing::client;
 
 use crate::common::*;
@@ -167,15 +167,15 @@ async fn media_types_are_negotiated() {
 #[tokio::test]
 async fn a_child_knows_what_it_was_given_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    let cwd = folder.path().to_owned();
-    let change = |settings: &mut Settings| {
-        if let Target::Stdio(target) = &mut settings.upstreams[0].target {
-            target.env = vec![("GIVEN".into(), Secret("a secret value".into()))];
-            target.pass_env = vec!["CARGO_MANIFEST_DIR".into()];
-            target.cwd = Some(cwd.clone());
-        }
-    };
-    let proxy = Proxy::with(legacy(), change).await;
+    let options = ["--env", "GIVEN=${SECRET_A}", "--pass-env", "PASSED", "--cwd", folder.path().to_str().unwrap()];
+    let own = [
+        ("SECRET_A", "s3cret"),
+        ("PASSED", "on"),
+        ("SECRET_B", "s3cret"),
+        ("AWS_SECRET_ACCESS_KEY", "s3cret"),
+        ("LD_LIBRARY_PATH", "/x"),
+    ];
+    let program = Program::with(legacy(), &options, &own).await;
     let mut headers = json_headers();
     headers.extend([
         ("Authorization", "Bearer t0ken"),
@@ -183,23 +183,20 @@ async fn a_child_knows_what_it_was_given_and_nothing_else() {
         ("X-Env", "PATH=/evil"),
         ("Forwarded", "for=x"),
     ]);
-    let first = send("POST", &proxy.url, &headers, &initialize(LEGACY)).await;
+    let first = send("POST", &program.url, &headers, &initialize(LEGACY)).await;
     let id = first.headers.get("mcp-session-id").unwrap().to_owned();
     headers.push(("Mcp-Session-Id", &id));
     let call = async |tool: &str| {
         let params =
             json!({ "name": tool, "arguments": { "cwd": "/evil", "env": { "A": "b" }, "argv": ["evil"] } }).to_string();
-        send("POST", &proxy.url, &headers, &message("1", "tools/call", &params)).await.answer().ok().await
+        send("POST", &program.url, &headers, &message("1", "tools/call", &params)).await.answer().ok().await
     };
     let report = call("pid").await;
     let process: serde_json::Value = serde_json::from_str(text(&report)).unwrap();
     let names: Vec<&str> = process["env"].as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
-    assert!(names.contains(&"GIVEN") && names.contains(&"PATH") && names.contains(&"CARGO_MANIFEST_DIR"), "{names:?}");
-    let own = std::env::vars().filter(|(name, _)| name.starts_with("CARGO") && name != "CARGO_MANIFEST_DIR").count();
-    assert!(
-        own > 3 && names.iter().filter(|name| name.starts_with("CARGO")).count() == 1,
-        "of ours only what was allowed: {names:?}"
-    );
+    assert!(["GIVEN", "PASSED", "PATH"].iter().all(|name| names.contains(name)), "{names:?}");
+    let leaked = names.iter().filter(|name| ["SECRET", "AWS", "LD_"].iter().any(|secret| name.starts_with(secret)));
+    assert_eq!(leaked.count(), 0, "{names:?}");
     assert_eq!(process["cwd"], json!(folder.path().canonicalize().unwrap()));
     assert_eq!(process["argv"].as_array().unwrap().len(), 5, "{process}");
     assert!(!process.to_string().contains("evil"));

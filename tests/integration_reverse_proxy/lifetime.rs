@@ -1,15 +1,14 @@
 //! How a proxy begins and ends, in this process and as a program.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shadowcat::server::{Phase, Running};
 use shadowcat::settings::Settings;
-use shadowcat::testing::client::{self, Headers, LegacySession, Modern};
-use shadowcat::testing::{Do, On, Script};
-use tokio::process::{Child, Command};
+use shadowcat::testing::client::{self, Headers, Modern};
+use shadowcat::testing::{Do, On};
+use tokio::process::Command;
 
 use crate::common::*;
 
@@ -211,46 +210,6 @@ fn alone(name: &str, body: impl FnOnce()) {
 
 // === The program ===
 
-/// `shadowcat serve` as a process.
-struct Program {
-    child: Child,
-    url: String,
-    _files: [tempfile::NamedTempFile; 2],
-}
-
-impl Program {
-    async fn start(script: Script, options: &[&str]) -> Program {
-        let file = script_file(&script);
-        #[expect(clippy::disallowed_methods, reason = "a test of processes")]
-        let mut command = Command::new(PROGRAM);
-        command
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
-            .args(options)
-            .arg("--")
-            .arg(PROGRAM)
-            .args(fake(file.path()));
-        let log = tempfile::NamedTempFile::new().unwrap();
-        let child = command.stdin(Stdio::null()).stderr(log.reopen().unwrap()).kill_on_drop(true).spawn().unwrap();
-        let read = async || std::fs::read_to_string(log.path()).unwrap();
-        let said = until("it says where it listens", read, |said| said.contains("http://")).await;
-        let url = said[said.find("http://").unwrap()..].split_whitespace().next().unwrap().to_owned();
-        Program { child, url, _files: [file, log] }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
-    }
-
-    async fn session(&self) -> Client {
-        Client::Legacy(LegacySession::open(&self.url, LEGACY, everything()).ok().await)
-    }
-
-    async fn exit_code(mut self) -> Option<i32> {
-        self.child.wait().ok().await.code()
-    }
-}
-
 /// C-LIFE-5: the first signal drains, and the exit code says that all went well; no process is left.
 #[tokio::test]
 async fn a_signal_drains_the_program() {
@@ -350,4 +309,28 @@ async fn health_readiness_and_gauges_are_told() {
     })
     .await;
     assert!(bound.unwrap_err().to_string().contains("--listen"));
+}
+
+/// C-LIFE-3: a server that is just being started when the proxy stops does not stay behind, and its client is told.
+#[tokio::test]
+async fn stopping_while_a_server_starts_leaves_none_behind() {
+    for era in Era::BOTH {
+        let slow = era.server().fault(On::start(), Do::Delay { ms: 600_000 });
+        let proxy = Proxy::with(slow, quick).await;
+        let first = async {
+            match era {
+                Era::Legacy => client::post(&proxy.url, &initialize(LEGACY), &[]).await,
+                Era::Modern => Modern::call("echo", json!({})).post(&proxy.url).await,
+            }
+        };
+        let stop = async {
+            proxy.until_metric("shadowcat_children", &[], 1.0).await;
+            within("shutdown", proxy.running.shutdown()).await
+        };
+        let (answer, report) = tokio::join!(within("an answer, or the end of the connection", first), stop);
+        if let Ok(answer) = answer {
+            assert!(answer.status == 503 || answer.status == 200, "{}", answer.status);
+        }
+        assert_eq!(report.survivors, [] as [String; 0]);
+    }
 }

@@ -205,3 +205,46 @@ async fn nesting_is_limited() {
         assert_eq!(session.send(&nested(levels)).ok().await.status, 400, "{levels}");
     }
 }
+
+/// C-POOL-1: a rush of clients is served as far as there is room; the others are told to come back, soon and without harm. There
+/// are never more processes than allowed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rush_of_clients_is_served_as_far_as_there_is_room() {
+    let change = |settings: &mut Settings| {
+        settings.upstreams[0].connections_max = 4;
+        settings.limits.queue = 8;
+        settings.timeouts.acquire = std::time::Duration::from_millis(200);
+    };
+    let proxy = Proxy::with(legacy(), change).await;
+    let watch = async {
+        loop {
+            assert!(proxy.metric("shadowcat_children", &[]).await <= 4.0);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let rush = futures_util::future::join_all((0..200).map(|_| async {
+        let response = send("POST", &proxy.url, &json_headers(), &initialize(LEGACY)).await;
+        assert!(response.status == 200 || response.headers.get("retry-after").is_some());
+        response.status
+    }));
+    let statuses = tokio::select! { statuses = rush => statuses, () = watch => unreachable!() };
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 4, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    proxy.close().await;
+}
+
+/// 2026-07-28: modern clients share a process; many calls at once are all answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_modern_calls_at_once_are_all_answered() {
+    let proxy = Proxy::start(modern()).await;
+    let calls = (0..300).map(|n| {
+        let url = &proxy.url;
+        async move {
+            let answer =
+                Modern::call("echo", json!({ "text": n.to_string() })).post(url).ok().await.answer().ok().await;
+            assert_eq!(text(&answer), n.to_string());
+        }
+    });
+    futures_util::future::join_all(calls).await;
+    assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0);
+}

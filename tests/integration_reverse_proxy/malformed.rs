@@ -233,3 +233,43 @@ async fn slow_clients_are_given_up_and_delay_nobody() {
     let mut nothing = Vec::new();
     let _ = within("a connection that says nothing ends too", silent.read_to_end(&mut nothing)).await;
 }
+
+/// RFC 9112: the ways of writing a request that clients use are all understood: absolute form, 1.0, chunks, `Expect`, and several
+/// on one connection, answered in order.
+#[tokio::test]
+async fn http_is_understood_in_all_its_forms() {
+    let proxy = Proxy::start(legacy()).await;
+    let body = initialize(LEGACY);
+    let head = |first: &str, more: &str| {
+        format!(
+            "{first}\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: application/json\r\n{more}\r\n\r\n"
+        )
+    };
+    let length = format!("Content-Length: {}", body.len());
+    let close = format!("Connection: close\r\n{length}");
+    let (one, two) = body.split_at(7);
+    let chunks = format!("{:x}\r\n{one}\r\n{:x};ext=1\r\n{two}\r\n0\r\n\r\n", one.len(), two.len());
+    let forms = [
+        ("plain", format!("{}{body}", head("POST /mcp HTTP/1.1", &close)), 1),
+        ("1.0", format!("{}{body}", head("POST /mcp HTTP/1.0", &length)), 1),
+        ("absolute", format!("{}{body}", head("POST http://localhost/mcp HTTP/1.1", &close)), 1),
+        (
+            "chunks",
+            format!("{}{chunks}", head("POST /mcp HTTP/1.1", "Connection: close\r\nTransfer-Encoding: chunked")),
+            1,
+        ),
+        ("expecting", format!("{}{body}", head("POST /mcp HTTP/1.1", &format!("{close}\r\nExpect: 100-continue"))), 1),
+        (
+            "two",
+            format!("{}{body}{}{body}", head("POST /mcp HTTP/1.1", &length), head("POST /mcp HTTP/1.1", &close)),
+            2,
+        ),
+    ];
+    for (what, request, answers) in forms {
+        let answer = exchange(&proxy, request.as_bytes()).await;
+        assert_eq!(answer.matches(" 200 OK").count(), answers, "{what}: {answer}");
+        assert_eq!(answer.matches(r#""protocolVersion":"2025-11-25""#).count(), answers, "{what}: {answer}");
+    }
+    let elsewhere = format!("{}{body}", head("POST http://evil.example/mcp HTTP/1.1", &close));
+    assert!(exchange(&proxy, elsewhere.as_bytes()).await.starts_with("HTTP/1.1 403"), "two hosts are one too many");
+}

@@ -138,6 +138,7 @@ async fn pings_are_answered_by_the_proxy() {
     };
     assert_eq!(ping("1.0").await, r#"{"jsonrpc":"2.0","id":1.0,"result":{}}"#);
     assert_eq!(ping("\"p\"").await, r#"{"jsonrpc":"2.0","id":"p","result":{}}"#);
+    assert_eq!(ping(r#""\ud800""#).await, r#"{"jsonrpc":"2.0","id":"\ud800","result":{}}"#, "half a pair, as it was");
 }
 
 /// 2025-11-25, Ping: a server's ping is answered under its own id, and its client hears nothing of it.
@@ -178,6 +179,23 @@ async fn sessions_that_nobody_uses_end() {
         assert_eq!(with_session(&proxy, "POST", &[&id]).await.status, 404);
         proxy.until_metric("shadowcat_children", &[], 0.0).await;
     }
+}
+
+/// 2025-11-25, Streamable HTTP › Listening for Messages: who listens is there; who has stopped listening is not.
+#[tokio::test]
+async fn a_session_that_listens_does_not_expire() {
+    let idle = |settings: &mut Settings| settings.timeouts.session_idle = Duration::from_millis(200);
+    let proxy = Proxy::with(legacy(), idle).await;
+    let session = proxy.session().await;
+    let stream = session.stream(None).ok().await;
+    for others in 1..=2 {
+        proxy.session().await;
+        proxy.until_metric("shadowcat_sessions_ended_total", &["idle"], f64::from(others)).await;
+    }
+    assert_eq!(session.request("ping", json!({})).ok().await.status, 200);
+    drop(stream);
+    proxy.until_metric("shadowcat_sessions", &[], 0.0).await;
+    proxy.until_metric("shadowcat_children", &[], 0.0).await;
 }
 
 /// C-LIFE: a request under way is use, however long the client has been silent.

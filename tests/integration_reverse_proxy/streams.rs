@@ -329,3 +329,54 @@ async fn comments_keep_a_silent_stream_alive() {
         assert!(!event.comments.is_empty());
     }
 }
+
+/// 2025-11-25, Resumability and Redelivery: whoever resumes a stream that is still open takes it over: from then on each message is
+/// on the new connection only.
+#[tokio::test]
+async fn resuming_an_open_stream_takes_it_over() {
+    let proxy = Proxy::start(legacy()).await;
+    let session = session(&proxy).await;
+    let (mut before, first) = asking(&session, 2).await;
+    let mut after = session.stream(first.id.as_deref()).ok().await;
+    assert!(rest(&mut before).await.is_empty(), "the old connection ends");
+    answer(&session, &first, "one").await;
+    let second = next(&mut after).await.unwrap();
+    answer(&session, &second, "two").await;
+    let rest = rest(&mut after).await;
+    assert_eq!(rest.len(), 1);
+    assert_eq!(text(&rest[0].json()).lines().count(), 2);
+}
+
+/// 2025-11-25, Cancellation: a call that goes on without its client can still be cancelled by it; then its stream has no more.
+#[tokio::test]
+async fn a_call_that_goes_on_alone_can_be_cancelled() {
+    let proxy = Proxy::start(legacy()).await;
+    let session = session(&proxy).await;
+    let call = json!({ "name": "ask", "arguments": { "message": "?" } }).to_string();
+    let mut stream = session.send(&message("\"c\"", "tools/call", &call)).ok().await;
+    let first = next(&mut stream).await.unwrap();
+    drop(stream);
+    proxy.until_metric("shadowcat_streams", &[], 0.0).await;
+    assert_eq!(session.send(&cancelled(json!("c"))).ok().await.status, 202);
+    proxy.until_metric("shadowcat_exchanges_in_flight", &[], 0.0).await;
+    let mut resumed = session.stream(first.id.as_deref()).ok().await;
+    assert!(rest(&mut resumed).await.iter().all(|event| event.json().get("result").is_none()));
+    Client::Legacy(session).until_stats("/cancelled", 1).await;
+}
+
+/// 2025-11-25, Streamable HTTP › Sending Messages: a client that reads JSON only can be asked all the same, where it listens.
+#[tokio::test]
+async fn a_client_that_reads_only_json_is_asked_where_it_listens() {
+    let proxy = Proxy::start(legacy()).await;
+    let session = session(&proxy).await;
+    let mut standing = session.stream(None).ok().await;
+    let mut headers = session.headers();
+    headers.extend([("Content-Type", "application/json"), ("Accept", "application/json")]);
+    let call = message("1", "tools/call", r#"{"name":"ask","arguments":{"message":"?"}}"#);
+    let (answered, ()) = tokio::join!(send("POST", &proxy.url, &headers, &call), async {
+        let question = next(&mut standing).await.unwrap();
+        answer(&session, &question, "x").await;
+    });
+    assert_eq!(answered.headers.get("content-type"), Some("application/json"));
+    assert!(text(&answered.json().ok().await).starts_with("answer: accept"));
+}
