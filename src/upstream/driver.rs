@@ -319,11 +319,7 @@ impl<P: Pipe> Driver<P> {
                 () = shared.closing.cancelled() => return UpstreamError::Closed { sent: false },
                 () = shared.wake.notified() => self.cancel_calls(),
                 command = self.commands.recv(), if writable => match command {
-                    Some(Command::Call { id, line, facts, replies }) => {
-                        self.calls.insert(id, OpenCall { facts, replies, sent: false });
-                        self.pipe.write(Some(id), line);
-                    }
-                    Some(Command::Send { line }) => self.pipe.write(None, line),
+                    Some(command) => self.accept(command),
                     None => return UpstreamError::Closed { sent: false },
                 },
                 event = self.pipe.next(blocked.is_none()) => match event {
@@ -358,8 +354,22 @@ impl<P: Pipe> Driver<P> {
         if self.shared.is_shared.load(Ordering::Relaxed) { Sharing::Shared } else { Sharing::Exclusive }
     }
 
+    fn accept(&mut self, command: Command) {
+        match command {
+            Command::Call { id, line, facts, replies } => {
+                self.calls.insert(id, OpenCall { facts, replies, sent: false });
+                self.pipe.write(Some(id), line);
+            }
+            Command::Send { line } => self.pipe.write(None, line),
+        }
+    }
+
     /// Cancels what its callers gave up, before anything else is written.
     fn cancel_calls(&mut self) {
+        // A call may be given up before it was looked at. Its command was sent before that.
+        while let Ok(command) = self.commands.try_recv() {
+            self.accept(command);
+        }
         let cancels = std::mem::take(&mut *self.shared.cancels.lock().unwrap_or_else(PoisonError::into_inner));
         for (id, notification) in cancels {
             let Some(call) = self.calls.remove(&id) else { continue };
@@ -568,3 +578,6 @@ fn refusal(id: &RequestId) -> String {
     use crate::protocol::error::{METHOD_NOT_FOUND, RpcError};
     RpcError::new(METHOD_NOT_FOUND, "no_recipient", "There is no client that could answer this").to_json(Some(id))
 }
+
+#[cfg(test)]
+mod tests;
