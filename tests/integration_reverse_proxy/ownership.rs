@@ -166,3 +166,22 @@ async fn a_session_of_one_server_is_unknown_to_the_other() {
         assert_eq!(send("POST", &nowhere, &json_headers(), &initialize(LEGACY)).await.status, 404, "{nowhere}");
     }
 }
+
+/// 2025-11-25, Basic › Responses: an answer carries the id of its request as it was sent. In another spelling it is nobody's, and the
+/// real one still arrives.
+#[tokio::test]
+async fn an_id_in_another_spelling_answers_nothing() {
+    let forged = |id: String| {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[{{"type":"text","text":"forged"}}]}}}}"#)
+    };
+    // The proxy counts its requests from 1, so that one of these is about the call.
+    let spellings = (1..10).flat_map(|n| [format!("{n}.0"), format!("{n}e0"), format!("\"{n}\""), format!("-{n}")]);
+    let lines: Vec<String> = spellings.map(forged).collect();
+    for era in Era::BOTH {
+        let print = Do::Print { text: lines.join("\n"), times: 1, newline: true };
+        let proxy = Proxy::start(era.server().fault(On::tool("echo"), print)).await;
+        let client = proxy.client(era).await;
+        assert_eq!(text(&client.call("echo", json!({ "text": "real" })).await), "real", "{era:?}");
+        assert_eq!(proxy.metric("shadowcat_dropped_total", &["unknown_answer"]).await, 36.0, "{era:?}");
+    }
+}
