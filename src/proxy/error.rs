@@ -37,7 +37,7 @@ pub(crate) enum ProxyError {
     #[error(transparent)]
     Session(#[from] SessionError),
     /// The session ended while the request was under way.
-    #[error("the session ended")]
+    #[error("the session ended; the request may have been executed: check before repeating it")]
     SessionEnded(EndReason),
     /// The request cannot begin.
     #[error(transparent)]
@@ -169,7 +169,11 @@ impl ProxyError {
                 row(StatusCode::INTERNAL_SERVER_ERROR, code::OVERLOADED, "no_randomness")
             }
             ProxyError::SessionEnded(EndReason::Shutdown) => row(StatusCode::OK, code::SHUTTING_DOWN, "shutting_down"),
-            ProxyError::SessionEnded(_) => row(StatusCode::OK, code::SESSION_NOT_FOUND, "session_ended"),
+            ProxyError::SessionEnded(_) => {
+                let mut row = row(StatusCode::OK, code::SESSION_NOT_FOUND, "session_ended");
+                row.error = row.error.with("retryable", false);
+                row
+            }
             ProxyError::Call(CallError::Duplicate) => bad(code::INVALID_REQUEST, "duplicate_id"),
             ProxyError::Call(CallError::TooMany) => Outward {
                 retry_after: Some(1),

@@ -223,7 +223,8 @@ impl Proxy {
                 supported: legacy_versions(),
             });
         };
-        let patience = self.settings.timeouts.start;
+        // A server that does not tell its tools must not hold up their calls for longer than it may take to say who it is.
+        let patience = self.settings.timeouts.probe;
         let headers = match mirrored {
             Some(mirrored) if server.is_child => {
                 server.tools.check(&connection, request, &mirrored, patience).await?;

@@ -166,3 +166,26 @@ async fn a_session_can_do_all_that_its_server_can() {
     assert_eq!(completion["completion"]["values"], json!(["formal", "friendly", "funny"]));
     assert_eq!(ask("logging/setLevel", json!({ "level": "error" })).await, json!({}));
 }
+
+/// 2025-11-25, Tasks: the wish for a task, its methods and the news of it cross like anything else; what a server does not
+/// know of them, it says itself.
+#[tokio::test]
+async fn tasks_cross() {
+    let proxy = Proxy::start(legacy()).await;
+    let session = proxy.session().await;
+    let params = r#"{"name":"meta","task":{"ttl":60000,"x":1.0}}"#;
+    let answer = session.send(&message("1", "tools/call", params)).ok().await.answer().ok().await;
+    assert_eq!(text(&answer), params);
+    let mut standing = session.stream(None).ok().await;
+    let status = r#"{"taskId":"t","status":"working","ttl":60000,"pollInterval":1.50}"#;
+    let notify =
+        format!(r#"{{"name":"notify","arguments":{{"method":"notifications/tasks/status","params":{status}}}}}"#);
+    session.send(&message("2", "tools/call", &notify)).ok().await.answer().ok().await;
+    let news = next(&mut standing).await.unwrap().data.unwrap();
+    assert_eq!(news, format!(r#"{{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{status}}}"#));
+    for method in ["tasks/get", "tasks/result", "tasks/list", "tasks/cancel"] {
+        let answer = session.send(&message("3", method, r#"{"taskId":"t"}"#)).ok().await.answer().ok().await;
+        assert_eq!(code(&answer), -32601, "{method}");
+        assert_eq!(answer["error"]["data"].get("origin"), None, "the server's own words: {answer}");
+    }
+}
