@@ -4,6 +4,9 @@
 //! everything below them is skipped over (but still checked), so that it can be copied byte for byte.
 //! Nesting is bounded, since skipping recurses and a peer must not be able to overflow the stack.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use smallvec::SmallVec;
 
 /// The deepest nesting that any configuration can allow: the scanner recurses once per level.
@@ -268,6 +271,7 @@ impl<'a> Scanner<'a> {
     /// Reads an object's members, refusing duplicates. Where a member called `inner` is an object, its members are read too.
     pub fn members(&mut self, depth: usize, inner: &str) -> Result<(Members, Option<Members>), ScanError> {
         let mut entries: SmallVec<[Member; 4]> = SmallVec::new();
+        let mut names = Names::default();
         let mut nested = None;
         let text = self.text;
         let object = self.object(depth, |scanner, (key, escaped), depth| {
@@ -276,7 +280,7 @@ impl<'a> Scanner<'a> {
             if entries.len() >= MEMBERS_MAX {
                 return Err(ScanError::TooManyMembers(key.start as usize));
             }
-            if entries.iter().any(|other| same_key(text, other, &member)) {
+            if !names.insert(text, &entries, &member) {
                 return Err(ScanError::DuplicateKey(key.start as usize));
             }
             if kind == ValueKind::Object && key_is(text, &member, inner) {
@@ -400,10 +404,31 @@ impl<'a> Scanner<'a> {
     }
 }
 
-fn same_key(text: &[u8], a: &Member, b: &Member) -> bool {
-    if a.escaped || b.escaped {
-        unescape(a.key.of(text)) == unescape(b.key.of(text))
-    } else {
-        a.key.of(text) == b.key.of(text)
+/// The names of an object's members, to find duplicates. Few are compared with each other, many are put into a set: a peer
+/// can make an object of as many members as we read, and time must not grow with their square.
+#[derive(Default)]
+struct Names<'a>(HashSet<Cow<'a, [u8]>>);
+
+impl<'a> Names<'a> {
+    const FEW: usize = 8;
+
+    /// Whether `member` has a name that none of `entries` has.
+    fn insert(&mut self, text: &'a [u8], entries: &[Member], member: &Member) -> bool {
+        if entries.len() < Self::FEW {
+            return !entries.iter().any(|other| name(text, other) == name(text, member));
+        }
+        if self.0.is_empty() {
+            self.0.extend(entries.iter().map(|entry| name(text, entry)));
+        }
+        self.0.insert(name(text, member))
+    }
+}
+
+/// A member's name, escapes resolved. One that is no Unicode stands for itself.
+fn name<'a>(text: &'a [u8], member: &Member) -> Cow<'a, [u8]> {
+    let raw = member.key.of(text);
+    match member.escaped.then(|| unescape(raw)).flatten() {
+        Some(name) => Cow::Owned(name.into_bytes()),
+        None => Cow::Borrowed(raw),
     }
 }

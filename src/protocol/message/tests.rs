@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::protocol::scan::MEMBERS_MAX;
 
 fn parse(text: &str) -> Result<Message, ParseError> {
     Message::parse(Bytes::copy_from_slice(text.as_bytes()), 128)
@@ -71,6 +72,24 @@ fn refuses_duplicate_keys() {
         "below what we read"
     );
     assert!(parse(r#"{"jsonrpc":"2.0","id":1,"method":"a","Method":"b"}"#).unwrap().method() == Some("a"));
+}
+
+/// However many members there are, and up to a number that no message has.
+#[test]
+fn refuses_duplicates_among_many_members() {
+    let params = |keys: &[String]| {
+        let members: Vec<String> = keys.iter().map(|key| format!("\"{key}\":0")).collect();
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{{{}}}}}"#, members.join(","))
+    };
+    let mut keys: Vec<String> = (0..MEMBERS_MAX).map(|n| format!("k{n}")).collect();
+    assert!(parse(&params(&keys)).is_ok());
+    for (at, again) in [(3, "k2"), (20, "k3"), (20, "\\u006b3"), (900, "k20")] {
+        let mut keys = keys.clone();
+        keys[at] = again.into();
+        assert!(matches!(reason(&params(&keys)), Invalid::Scan(ScanError::DuplicateKey(_))), "{at} {again}");
+    }
+    keys.push("one more".into());
+    assert!(matches!(reason(&params(&keys)), Invalid::Scan(ScanError::TooManyMembers(_))));
 }
 
 #[test]
