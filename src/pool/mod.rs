@@ -142,9 +142,17 @@ impl Pool {
 
     /// The connection that modern requests share, or the news that there is none.
     ///
+    /// Takes no longer than a permit and a question may take, however many ask at once: when the server does not answer,
+    /// those who waited for the one who asked would otherwise ask again one after the other.
+    ///
     /// # Errors
     /// See [`PoolError`]: the server could not be asked.
     pub(crate) async fn modern(&self) -> Result<Modern, PoolError> {
+        let patience = self.timeouts.acquire + self.timeouts.probe;
+        timeout(patience, self.find_modern()).await.unwrap_or(Err(PoolError::Timeout))
+    }
+
+    async fn find_modern(&self) -> Result<Modern, PoolError> {
         loop {
             let cell = Arc::clone(&lock(&self.era));
             let known = cell.get_or_try_init(|| self.ask()).await?;

@@ -115,11 +115,10 @@ impl ToolHeaders {
             }
             Arc::clone(&current)
         };
-        let read = cell.get_or_try_init(|| async {
-            let read = timeout(patience, read(connection)).await;
-            read.unwrap_or(Err(UpstreamError::Timeout { sent: true }))
-        });
-        read.await.map_err(|error| ProxyError::Upstream { error, repeatable: true })?;
+        // The patience is the caller's, and not that of the one whose turn it is to ask: they wait at the same time.
+        let known = timeout(patience, cell.get_or_try_init(|| read(connection))).await;
+        let known = known.unwrap_or(Err(UpstreamError::Timeout { sent: true }));
+        known.map_err(|error| ProxyError::Upstream { error, repeatable: true })?;
         Ok(cell)
     }
 }

@@ -100,6 +100,21 @@ async fn silence_and_absence_are_no_evidence() {
     drop(mock);
 }
 
+/// However many wait for a server that does not answer the question, none waits for longer than one that asks alone, and they
+/// do not ask one after the other.
+#[tokio::test]
+async fn those_who_wait_for_a_silent_server_do_not_wait_for_each_other() {
+    let silent = Script::default().fault(On::method(DISCOVER), Do::Hang);
+    let stage = Stage::with(silent, |settings| {
+        settings.timeouts.probe = std::time::Duration::from_millis(200);
+        settings.timeouts.acquire = std::time::Duration::from_millis(200);
+    })
+    .await;
+    let together = (0..30).map(|_| async { Modern::new("tools/list").post(&stage.url).ok().await.status });
+    assert_eq!(futures_util::future::join_all(together).await, [503; 30]);
+    assert!(stage.posts(DISCOVER).len() <= 5, "asked {} times", stage.posts(DISCOVER).len());
+}
+
 /// The question is a request that a strict modern server has nothing to object to, and an old one can answer.
 #[tokio::test]
 async fn the_question_is_complete() {
