@@ -173,10 +173,9 @@ impl Running {
     pub async fn shutdown(&self) -> ShutdownReport {
         let timeouts = &self.inner.proxy.settings.timeouts;
         let started = Instant::now();
-        if self.phase() != Phase::Running {
+        if !self.begin_shutdown() {
             return ShutdownReport::default();
         }
-        self.enter(Phase::Draining);
         let proxy = &self.inner.proxy;
         proxy.tasks.drain().cancel();
         let all = u32::try_from(proxy.settings.limits.connections).unwrap_or(u32::MAX);
@@ -199,6 +198,16 @@ impl Running {
         let survivors = proxy.tasks.close(started + timeouts.shutdown).await;
         self.enter(Phase::Done);
         ShutdownReport { requests_cut, survivors: survivors.into_iter().map(|task| task.name.to_owned()).collect() }
+    }
+
+    /// Whether this call is the one that shuts down: looking and deciding are one step.
+    fn begin_shutdown(&self) -> bool {
+        let mut phase = self.inner.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = *phase == Phase::Running;
+        if first {
+            *phase = Phase::Draining;
+        }
+        first
     }
 
     fn enter(&self, phase: Phase) {
