@@ -7,6 +7,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use tokio::time::timeout;
 
 use super::guard::{Accepts, check_content_type, read_body};
 use super::reply::{Running, answer, empty, event_stream, json, message_event, refuse, resumed};
@@ -16,6 +17,7 @@ use crate::protocol::message::{Incoming, Kind, Message, ParseError};
 use crate::protocol::meta::Envelope;
 use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
+use crate::protocol::sse::KEEP_ALIVE;
 use crate::proxy::error::ProxyError;
 use crate::proxy::{Proxy, Server};
 use crate::session::backlog::EventId;
@@ -182,7 +184,7 @@ async fn initialize(
     }
     let (session, result) = proxy.initialize(server, message, server.forwarded(headers)).await?;
     let mut response = if accepts.json {
-        json(StatusCode::OK, result.line())
+        json(StatusCode::OK, result.text().clone())
     } else {
         event_stream(futures_util::stream::iter([message_event(None, result.line())]))
     };
@@ -319,18 +321,22 @@ async fn batch(
         return Ok(empty(StatusCode::ACCEPTED));
     }
     if accepts.sse {
-        let ready = futures_util::stream::iter(answers);
-        let later = futures_util::stream::unfold(running, |mut running| async move {
+        let ready = futures_util::stream::iter(answers).map(|data| message_event(None, data));
+        let keepalive = proxy.settings.timeouts.sse_keepalive;
+        let later = futures_util::stream::unfold(running, move |mut running| async move {
             loop {
-                let (one, output) = running.next().await?;
+                let Ok(next) = timeout(keepalive, running.next()).await else {
+                    return Some((Bytes::from_static(KEEP_ALIVE), running));
+                };
+                let (one, output) = next?;
                 let Some(output) = output else { continue };
                 if !output.last {
                     running.push(advance(one));
                 }
-                return Some((output.message.line(), running));
+                return Some((message_event(None, output.message.line()), running));
             }
         });
-        return Ok(event_stream(ready.chain(later).map(|data| message_event(None, data))));
+        return Ok(event_stream(ready.chain(later)));
     }
     let mut running = running;
     while let Some((one, output)) = running.next().await {

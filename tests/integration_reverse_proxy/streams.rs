@@ -323,7 +323,10 @@ async fn comments_keep_a_silent_stream_alive() {
     let (mut own, _) = asking(&session, 1).await;
     let mut standing = session.stream(None).ok().await;
     standing.event().ok().await;
-    for stream in [&mut own, &mut standing] {
+    let old = proxy.session_of("2025-03-26").await;
+    let body = format!("[{}]", message("1", "tools/call", r#"{"name":"echo","arguments":{}}"#));
+    let mut batch = old.send(&body).ok().await;
+    for stream in [&mut own, &mut standing, &mut batch] {
         let event = stream.event().ok().await.unwrap();
         assert_eq!((event.id, event.data), (None, None));
         assert!(!event.comments.is_empty());
