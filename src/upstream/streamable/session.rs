@@ -146,9 +146,14 @@ impl Core {
                     self.gone.cancel();
                     return;
                 }
-                // There is no such stream (405), or it is of no use: the server is without it.
+                Step::GiveUp(reconnect::GiveUp::Refused(StatusCode::METHOD_NOT_ALLOWED)) => {
+                    tracing::debug!(upstream = self.upstream.metrics.name(), "Server has no standing stream");
+                    return;
+                }
+                // From here on the session goes without what the server says by itself.
                 Step::GiveUp(why) => {
-                    tracing::debug!(upstream = self.upstream.metrics.name(), ?why, "No standing stream");
+                    tracing::warn!(upstream = self.upstream.metrics.name(), ?why, "Standing stream given up");
+                    self.upstream.metrics.error("upstream", "standing_stream");
                     return;
                 }
             };
