@@ -10,6 +10,7 @@ pub(crate) mod telemetry;
 pub mod testing;
 
 pub(crate) mod admin;
+pub(crate) mod backend;
 pub(crate) mod bridge;
 pub(crate) mod front;
 pub(crate) mod metrics;

@@ -28,6 +28,18 @@ struct StateLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StartLabels {
+    server: String,
+    start: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    server: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ExchangeLabels {
     server: String,
     era: &'static str,
@@ -58,8 +70,18 @@ pub(crate) struct Metrics {
     latency: Family<ServerLabels, Histogram>,
     queue: Family<ServerLabels, Gauge>,
     queue_wait: Family<ServerLabels, Histogram>,
-    start_time: Family<ServerLabels, Histogram>,
-    children: Family<StateLabels, Gauge>,
+    start_time: Family<StartLabels, Histogram>,
+    pool: Family<StateLabels, Gauge>,
+    pool_max: Family<ServerLabels, Gauge>,
+    pool_acquires: Family<ServerLabels, Counter>,
+    pool_leases: Family<StartLabels, Counter>,
+    pool_creations: Family<ResultLabels, Counter>,
+    pool_timeouts: Family<ServerLabels, Counter>,
+    pool_closes: Family<ReasonLabels, Counter>,
+    pool_use: Family<ServerLabels, Histogram>,
+    pool_create: Family<ServerLabels, Histogram>,
+    restarts: Family<ReasonLabels, Counter>,
+    children: Family<ServerLabels, Gauge>,
     child_starts: Family<ServerLabels, Counter>,
     child_exits: Family<ReasonLabels, Counter>,
     stderr_lines: Family<ServerLabels, Counter>,
@@ -90,6 +112,16 @@ impl Metrics {
             queue: Family::default(),
             queue_wait: Family::new_with_constructor(histogram),
             start_time: Family::new_with_constructor(histogram),
+            pool: Family::default(),
+            pool_max: Family::default(),
+            pool_acquires: Family::default(),
+            pool_leases: Family::default(),
+            pool_creations: Family::default(),
+            pool_timeouts: Family::default(),
+            pool_closes: Family::default(),
+            pool_use: Family::new_with_constructor(histogram),
+            pool_create: Family::new_with_constructor(histogram),
+            restarts: Family::default(),
             children: Family::default(),
             child_starts: Family::default(),
             child_exits: Family::default(),
@@ -121,11 +153,38 @@ impl Metrics {
         );
         r.register_with_unit(
             "start",
-            "From starting an upstream connection to its first answer",
+            "From a client's need of an upstream connection to one that is ready: started for it (cold), started ahead (warm), used before (reused)",
             Unit::Seconds,
             metrics.start_time.clone(),
         );
-        r.register("children", "Child processes, by state", metrics.children.clone());
+        r.register(
+            "pool",
+            "Connections of the upstream by state: idle, leased, creating, closing; their sum never exceeds pool_max",
+            metrics.pool.clone(),
+        );
+        r.register("pool_max", "Most connections of the upstream at once", metrics.pool_max.clone());
+        r.register("pool_acquires", "Connections asked for", metrics.pool_acquires.clone());
+        r.register("pool_leases", "Connections leased, by where they came from", metrics.pool_leases.clone());
+        r.register("pool_creations", "Attempts to make a connection, by result", metrics.pool_creations.clone());
+        r.register("pool_timeouts", "Connections that were not free in time", metrics.pool_timeouts.clone());
+        r.register(
+            "pool_closes",
+            "Connections closed by the pool, by reason; `lost` ended by themselves",
+            metrics.pool_closes.clone(),
+        );
+        r.register_with_unit(
+            "pool_use",
+            "From the lease of a connection to its return",
+            Unit::Seconds,
+            metrics.pool_use.clone(),
+        );
+        r.register_with_unit("pool_create", "Making a connection", Unit::Seconds, metrics.pool_create.clone());
+        r.register(
+            "session_restarts",
+            "Sessions whose connection was lost and that got a new one, or did not, by result",
+            metrics.restarts.clone(),
+        );
+        r.register("children", "Child processes that live, or are not reaped yet", metrics.children.clone());
         r.register("child_starts", "Child processes started", metrics.child_starts.clone());
         r.register("child_exits", "Child processes that have ended, by reason", metrics.child_exits.clone());
         r.register("child_stderr_lines", "Lines that children wrote to stderr", metrics.stderr_lines.clone());
@@ -159,12 +218,10 @@ impl Metrics {
             latency: self.latency.get_or_create_owned(&labels),
             queue: self.queue.get_or_create_owned(&labels),
             queue_wait: self.queue_wait.get_or_create_owned(&labels),
-            start_time: self.start_time.get_or_create_owned(&labels),
             sessions: self.sessions.get_or_create_owned(&labels),
             child_starts: self.child_starts.get_or_create_owned(&labels),
             stderr_lines: self.stderr_lines.get_or_create_owned(&labels),
-            children: ["creating", "leased", "closing"]
-                .map(|state| self.children.get_or_create_owned(&StateLabels { server: server.to_owned(), state })),
+            children: self.children.get_or_create_owned(&labels),
             metrics: Arc::clone(self),
             server: server.to_owned(),
         }
@@ -192,19 +249,31 @@ pub(crate) struct ServerMetrics {
     latency: Histogram,
     queue: Gauge,
     queue_wait: Histogram,
-    start_time: Histogram,
     sessions: Gauge,
     child_starts: Counter,
     stderr_lines: Counter,
-    children: [Gauge; 3],
+    children: Gauge,
 }
 
-/// What a child process is doing, as `children == creating + leased + closing` counts it.
+/// Where a connection came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ChildState {
-    Creating = 0,
-    Leased = 1,
-    Closing = 2,
+pub(crate) enum Start {
+    /// It was made for whoever asked.
+    Cold,
+    /// It was made ahead.
+    Warm,
+    /// Others used it before.
+    Reused,
+}
+
+impl Start {
+    fn as_str(self) -> &'static str {
+        match self {
+            Start::Cold => "cold",
+            Start::Warm => "warm",
+            Start::Reused => "reused",
+        }
+    }
 }
 
 impl ServerMetrics {
@@ -237,24 +306,44 @@ impl ServerMetrics {
         self.metrics.exchanges.get_or_create(&labels).inc();
     }
 
-    pub(crate) fn waiting(&self) -> GaugeGuard {
-        GaugeGuard::new(&self.queue)
-    }
-
-    pub(crate) fn waited(&self, took: Duration) {
-        self.queue_wait.observe(took.as_secs_f64());
-    }
-
-    pub(crate) fn started(&self, took: Duration) {
-        self.start_time.observe(took.as_secs_f64());
-    }
-
-    pub(crate) fn child(&self, state: ChildState) -> ChildGauge {
-        if state == ChildState::Creating {
-            self.child_starts.inc();
+    /// The pool of this upstream.
+    pub(crate) fn pool(&self) -> PoolMetrics {
+        let labels = ServerLabels { server: self.server.clone() };
+        let metrics = &self.metrics;
+        let states = ["idle", "leased", "creating", "closing"]
+            .map(|state| metrics.pool.get_or_create_owned(&StateLabels { server: self.server.clone(), state }));
+        let leases = [Start::Cold, Start::Warm, Start::Reused]
+            .map(|start| metrics.pool_leases.get_or_create_owned(&self.start_labels(start)));
+        PoolMetrics {
+            states,
+            leases,
+            max: metrics.pool_max.get_or_create_owned(&labels),
+            acquires: metrics.pool_acquires.get_or_create_owned(&labels),
+            timeouts: metrics.pool_timeouts.get_or_create_owned(&labels),
+            used: metrics.pool_use.get_or_create_owned(&labels),
+            create: metrics.pool_create.get_or_create_owned(&labels),
+            server: self.clone(),
         }
-        self.children[state as usize].inc();
-        ChildGauge { gauges: self.children.clone(), state }
+    }
+
+    /// A client has the connection it needed.
+    pub(crate) fn ready(&self, start: Start, took: Duration) {
+        self.metrics.start_time.get_or_create(&self.start_labels(start)).observe(took.as_secs_f64());
+    }
+
+    /// A session whose connection was lost got a new one, or did not.
+    pub(crate) fn session_restarted(&self, result: &'static str) {
+        self.metrics.restarts.get_or_create(&self.reason(result)).inc();
+    }
+
+    /// Counts a child process that has been started, until nothing is left of it.
+    pub(crate) fn child(&self) -> GaugeGuard {
+        self.child_starts.inc();
+        GaugeGuard::new(&self.children)
+    }
+
+    fn start_labels(&self, start: Start) -> StartLabels {
+        StartLabels { server: self.server.clone(), start: start.as_str() }
     }
 
     pub(crate) fn child_exited(&self, reason: &'static str) {
@@ -294,26 +383,68 @@ impl Drop for GaugeGuard {
     }
 }
 
-/// Counts one child process in the state it is in.
-pub(crate) struct ChildGauge {
-    gauges: [Gauge; 3],
-    state: ChildState,
+/// The metrics of the pool of one upstream.
+#[derive(Clone)]
+pub(crate) struct PoolMetrics {
+    states: [Gauge; 4],
+    leases: [Counter; 3],
+    max: Gauge,
+    acquires: Counter,
+    timeouts: Counter,
+    used: Histogram,
+    create: Histogram,
+    server: ServerMetrics,
 }
 
-impl ChildGauge {
-    pub(crate) fn is(&self, state: ChildState) -> bool {
-        self.state == state
+impl PoolMetrics {
+    pub(crate) fn name(&self) -> &str {
+        self.server.name()
     }
 
-    pub(crate) fn become_(&mut self, state: ChildState) {
-        self.gauges[self.state as usize].dec();
-        self.state = state;
-        self.gauges[state as usize].inc();
+    pub(crate) fn max(&self, max: usize) {
+        self.max.set(i64::try_from(max).unwrap_or(i64::MAX));
     }
-}
 
-impl Drop for ChildGauge {
-    fn drop(&mut self) {
-        self.gauges[self.state as usize].dec();
+    /// How many are idle, leased, being created, closing; and how many wait.
+    pub(crate) fn counts(&self, states: [usize; 4], waiting: usize) {
+        for (gauge, count) in self.states.iter().zip(states) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.server.queue.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn asked(&self) {
+        self.acquires.inc();
+    }
+
+    pub(crate) fn leased(&self, start: Start, waited: Duration) {
+        self.leases[start as usize].inc();
+        self.server.queue_wait.observe(waited.as_secs_f64());
+    }
+
+    pub(crate) fn timed_out(&self) {
+        self.timeouts.inc();
+    }
+
+    pub(crate) fn created(&self, took: Duration) {
+        self.create.observe(took.as_secs_f64());
+        self.creation("ok");
+    }
+
+    pub(crate) fn create_failed(&self) {
+        self.creation("failed");
+    }
+
+    fn creation(&self, result: &'static str) {
+        let labels = ResultLabels { server: self.server.server.clone(), result };
+        self.server.metrics.pool_creations.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn closed(&self, reason: &'static str) {
+        self.server.metrics.pool_closes.get_or_create(&self.server.reason(reason)).inc();
+    }
+
+    pub(crate) fn used(&self, took: Duration) {
+        self.used.observe(took.as_secs_f64());
     }
 }

@@ -1,40 +1,82 @@
-//! Connections to one upstream: how many there may be, who has one, what is known of the server's era.
+//! A pool of connections that are leased exclusively: `C-POOL` of docs/contracts.md.
 //!
-//! A legacy session leases a connection for itself. Modern requests share one. A permit belongs to each connection and
-//! is given back by the task that owns the process, when nothing is left of it: `live connections ≤ max` at every
-//! instant, the closing ones included (C-POOL-1, C-POOL-12).
+//! Everything is decided by the [`ledger`], which is pure; the [`desk`] is the lock around it; this is what makes and
+//! drops connections. Generic over what it pools, so that it is tested without processes.
+//!
+//! Whoever asks waits at the desk, and creations, which are tasks of their own, feed the queue: one who goes away while a
+//! connection is created for it leaves it to the next. A lease that is dropped hands its connection, within that drop, to
+//! the first who waits. No reference count is ever read.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod desk;
+mod keeper;
+pub(crate) mod ledger;
+mod mutant;
+pub(crate) mod restarts;
+mod sync;
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::HeaderMap;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::metrics::ServerMetrics;
-use crate::protocol::message::Message;
-use crate::protocol::revision::Revision;
+use crate::metrics::{PoolMetrics, Start};
 use crate::rt::Tasks;
-use crate::rt::mailbox::Reader;
-use crate::settings::{EraChoice, Limits, Target, Timeouts, UpstreamSettings};
-use crate::upstream::driver::{self, CallFacts, DriverLimits, Sharing};
-use crate::upstream::error::UpstreamError;
-use crate::upstream::probe::{self, Verdict};
-use crate::upstream::stdio::StdioPipe;
-use crate::upstream::streamable::HttpUpstream;
-use crate::upstream::{Call, Connection};
+use desk::{After, Desk};
+use ledger::{Ask, Bounds, Counts, Held, Key, Ledger, Outcome, Pooled, Reason, Refusal, Ticket};
+use mutant::{Mutant, is_on};
+use restarts::{Policy, Rest, Restarts};
 
-/// How long a verdict is relied on. A child's ends with the child.
-const VERDICT_FOR: Duration = Duration::from_secs(3600);
+/// Makes connections.
+pub(crate) trait Connect: Send + Sync + 'static {
+    type Key: Key + Send + Sync + 'static;
+    type Conn: Pooled + Send + 'static;
+    type Error: Send + 'static;
 
-/// How long a verdict without an answer is relied on.
-const GUESS_FOR: Duration = Duration::from_secs(60);
+    /// Makes a connection that serves whoever asks for `key`. Runs in a task of its own; dropped when the pool is closed.
+    /// `place` is dropped by whoever sees to it that nothing is left of the connection, when nothing is.
+    fn connect(
+        &self,
+        key: &Self::Key,
+        place: Place,
+    ) -> impl Future<Output = Result<Self::Conn, Failure<Self::Error>>> + Send;
+}
+
+/// Why there is no connection, and what that says about the next attempt.
+#[derive(Debug)]
+pub(crate) struct Failure<E> {
+    pub(crate) error: E,
+    /// The next attempt would most likely fail, too: it counts towards a crash loop.
+    pub(crate) counts: bool,
+}
+
+/// The sizes and times of a pool.
+#[derive(Debug, Clone)]
+pub(crate) struct Config<K> {
+    pub(crate) bounds: Bounds,
+    /// What is kept ahead of need.
+    pub(crate) spare: Option<K>,
+    /// Life of a connection, less up to a tenth at random.
+    pub(crate) max_age: Duration,
+    /// How long something given up may take to end before its connection is closed.
+    pub(crate) cancel_grace: Duration,
+    pub(crate) restarts: Policy,
+}
+
+/// How long one who asks is prepared to wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// For a connection to become free.
+    pub(crate) wait: Duration,
+    /// Beyond that, while one is being created for it.
+    pub(crate) create: Duration,
+}
 
 /// Why there is no connection.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PoolError {
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PoolError<E> {
     /// All connections are in use, and waiting took too long.
     #[error("no connection became free in time")]
     Timeout,
@@ -44,314 +86,420 @@ pub(crate) enum PoolError {
     /// The pool is closed.
     #[error("the pool is closed")]
     Closed,
+    /// It failed before and is not tried again yet.
+    #[error("the server failed {} times: it is tried again later", .0.failures)]
+    Resting(Rest),
     /// A connection cannot be made.
-    #[error(transparent)]
-    Create(#[from] UpstreamError),
+    #[error("a connection cannot be made")]
+    Create(E),
+    /// Making a connection ended in a panic.
+    #[error("making a connection panicked")]
+    Panicked,
 }
 
-/// A connection for one legacy session.
-pub(crate) struct Lease {
-    pub(crate) connection: Connection,
-    /// What the server says by itself.
-    pub(crate) standing: Reader<Message>,
+/// A pool. Clones share it: dropping one of several changes nothing (C-POOL-5). When the last one and the last lease are
+/// gone, what is idle is closed.
+pub(crate) struct Pool<C: Connect> {
+    shared: Arc<Shared<C>>,
 }
 
-/// What a modern request finds.
-#[derive(Clone)]
-pub(crate) enum Modern {
-    /// A connection that others use too, and the versions that the server says it speaks.
-    Shared(Connection, Arc<[String]>),
-    /// The server has a handshake.
-    LegacyOnly,
+impl<C: Connect> Clone for Pool<C> {
+    fn clone(&self) -> Self {
+        Pool { shared: Arc::clone(&self.shared) }
+    }
 }
 
-/// The connections to one upstream.
-pub(crate) struct Pool {
-    settings: UpstreamSettings,
-    limits: Limits,
-    timeouts: Timeouts,
+impl<C: Connect> Drop for Pool<C> {
+    fn drop(&mut self) {
+        if is_on(Mutant::DropCloses) {
+            let _ = self.shared.desk.visit(|ledger, orders| ledger.close(orders));
+        }
+    }
+}
+
+struct Shared<C: Connect> {
+    desk: Arc<Desk<C::Key, C::Conn, C::Error>>,
+    connector: Arc<C>,
+    restarts: Mutex<Restarts>,
+    config: Config<C::Key>,
     tasks: Tasks,
-    metrics: ServerMetrics,
-    http: Option<Arc<HttpUpstream>>,
-    permits: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    /// The era and the shared connection, found out by one request while the others wait. Replaced when out of date.
-    era: Mutex<Arc<OnceCell<Known>>>,
-    /// The child that was asked for its era and turned out to have a handshake: good for one session.
-    spare: Mutex<Option<Lease>>,
-    rest: Mutex<Rest>,
+    metrics: PoolMetrics,
+    /// Tells the keeper that there is something to plan.
+    kick: Arc<Notify>,
+    /// Cancelled when the pool is closed or nobody has it any more.
+    over: CancellationToken,
+    _over: DropGuard,
+    #[cfg(test)]
+    serial: tokio::sync::Mutex<()>,
 }
 
-struct Known {
-    modern: Modern,
-    until: Option<Instant>,
+/// What a connection takes from its pool. Given back when it is dropped, which may happen anywhere, at any time.
+pub(crate) struct Place {
+    number: ledger::Place,
+    vacate: Option<Box<dyn FnOnce(ledger::Place) + Send>>,
 }
 
-/// Failures in a row to start, and when to try again.
-#[derive(Default)]
-struct Rest {
-    failures: u32,
-    until: Option<Instant>,
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(vacate) = self.vacate.take() {
+            vacate(self.number);
+        }
+    }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Pool {
-    pub(crate) fn new(
-        settings: UpstreamSettings,
-        limits: &Limits,
-        timeouts: &Timeouts,
-        tasks: &Tasks,
-        metrics: ServerMetrics,
-    ) -> Pool {
-        let http = match &settings.target {
-            Target::Http(target) => HttpUpstream::new(target, limits, timeouts, tasks, metrics.clone())
-                .inspect_err(|error| tracing::error!(upstream = metrics.name(), %error, "Server cannot be used"))
-                .ok()
-                .map(Arc::new),
-            Target::Stdio(_) => None,
-        };
-        Pool {
-            http,
-            permits: Arc::new(Semaphore::new(settings.connections_max)),
-            settings,
-            limits: limits.clone(),
-            timeouts: timeouts.clone(),
+impl<C: Connect> Pool<C> {
+    /// A pool, whose background task ends with it. Creates its spares at once.
+    pub(crate) fn new(connector: C, config: Config<C::Key>, tasks: &Tasks, metrics: PoolMetrics) -> Pool<C> {
+        let over = CancellationToken::new();
+        metrics.max(config.bounds.max);
+        let gauges = metrics.clone();
+        let watch = Box::new(move |counts: Counts| {
+            let Counts { idle, leased, creating, closing, waiting } = counts;
+            gauges.counts([idle, leased, creating, closing], waiting);
+        });
+        let shared = Arc::new(Shared {
+            desk: Arc::new(Desk::new(Ledger::new(config.bounds.clone(), config.spare.clone()), watch)),
+            connector: Arc::new(connector),
+            restarts: Mutex::new(Restarts::new(config.restarts.clone())),
+            config,
             tasks: tasks.clone(),
             metrics,
-            waiting: AtomicUsize::new(0),
-            era: Mutex::default(),
-            spare: Mutex::default(),
-            rest: Mutex::default(),
-        }
-    }
-
-    /// A connection for one legacy session, on which no handshake has been made.
-    ///
-    /// # Errors
-    /// See [`PoolError`]. Nothing is left behind.
-    pub(crate) async fn lease(&self) -> Result<Lease, PoolError> {
-        if let Some(lease) = self.take_spare() {
-            return Ok(lease);
-        }
-        let permit = self.permit().await?;
-        Ok(self.connect(permit, Sharing::Exclusive)?)
-    }
-
-    /// The connection that modern requests share, or the news that there is none.
-    ///
-    /// Takes no longer than a permit and a question may take, however many ask at once: when the server does not answer,
-    /// those who waited for the one who asked would otherwise ask again one after the other.
-    ///
-    /// # Errors
-    /// See [`PoolError`]: the server could not be asked.
-    pub(crate) async fn modern(&self) -> Result<Modern, PoolError> {
-        let patience = self.timeouts.acquire + self.timeouts.probe;
-        timeout(patience, self.find_modern()).await.unwrap_or(Err(PoolError::Timeout))
-    }
-
-    async fn find_modern(&self) -> Result<Modern, PoolError> {
-        loop {
-            let cell = Arc::clone(&lock(&self.era));
-            let known = cell.get_or_try_init(|| self.ask()).await?;
-            let current = match &known.modern {
-                Modern::Shared(connection, _) => !connection.gone().is_cancelled(),
-                Modern::LegacyOnly => true,
-            } && known.until.is_none_or(|until| Instant::now() < until);
-            if current {
-                return Ok(known.modern.clone());
-            }
-            let mut era = lock(&self.era);
-            if Arc::ptr_eq(&era, &cell) {
-                *era = Arc::default();
-            }
-        }
-    }
-
-    /// The start of a connection failed after it was made: the next one has to wait a little longer.
-    pub(crate) fn start_failed(&self) {
-        let mut rest = lock(&self.rest);
-        rest.failures = rest.failures.saturating_add(1);
-        // The first failure is free: a server that dies of a question it does not know is asked again at once.
-        let pause = Duration::from_millis(250).saturating_mul(1 << rest.failures.min(8)).min(Duration::from_secs(30));
-        rest.until = (rest.failures > 1).then(|| Instant::now() + pause);
-    }
-
-    /// A connection works.
-    pub(crate) fn start_succeeded(&self) {
-        *lock(&self.rest) = Rest::default();
-    }
-
-    /// Whether the server can be expected to answer.
-    pub(crate) fn is_ready(&self) -> bool {
-        lock(&self.rest).until.is_none_or(|until| until <= Instant::now())
-    }
-
-    fn take_spare(&self) -> Option<Lease> {
-        lock(&self.spare).take().filter(|lease| !lease.connection.gone().is_cancelled())
-    }
-
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, PoolError> {
-        if lock(&self.rest).until.is_some_and(|until| until > Instant::now()) {
-            return Err(UpstreamError::Resting.into());
-        }
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let since = Instant::now();
-        let _waiting = (Waiting::begin(&self.waiting, self.limits.queue)?, self.metrics.waiting());
-        let acquired = tokio::select! {
-            acquired = timeout(self.timeouts.acquire, Arc::clone(&self.permits).acquire_owned()) => acquired,
-            // Nobody gets a connection any more, so nobody need wait for one (C-POOL-7).
-            () = self.tasks.drain().cancelled() => return Err(PoolError::Closed),
-        };
-        self.metrics.waited(since.elapsed());
-        acquired.map_err(|_| PoolError::Timeout)?.map_err(|_| PoolError::Closed)
-    }
-
-    fn connect(&self, permit: OwnedSemaphorePermit, sharing: Sharing) -> Result<Lease, UpstreamError> {
-        if self.tasks.drain().is_cancelled() {
-            return Err(UpstreamError::Closed { sent: false });
-        }
-        match &self.settings.target {
-            Target::Stdio(target) => {
-                let pipe = StdioPipe::spawn(target, &self.limits, &self.timeouts, &self.tasks, &self.metrics)
-                    .inspect_err(|_| self.start_failed())?;
-                let limits = DriverLimits { depth: self.limits.depth, message_bytes: self.limits.message_bytes };
-                let stop = self.tasks.stop().clone();
-                let (handle, standing, task) = driver::drive(pipe, sharing, limits, self.metrics.clone(), stop);
-                self.tasks.spawn("child-driver", async move {
-                    task.await;
-                    // Only now is the process gone: until here it counts.
-                    drop(permit);
-                });
-                Ok(Lease { connection: Connection::Driven(handle), standing })
-            }
-            Target::Http(_) => {
-                let http = self.http()?;
-                let (connection, standing, task) = http.legacy();
-                self.tasks.spawn("upstream-session", async move {
-                    task.await;
-                    drop(permit);
-                });
-                Ok(Lease { connection: Connection::Http(connection), standing })
-            }
-        }
-    }
-
-    /// Finds out the era, on a child that may not survive the question.
-    async fn ask(&self) -> Result<Known, PoolError> {
-        let legacy_for = |time| Known { modern: Modern::LegacyOnly, until: Some(Instant::now() + time) };
-        let guess = || legacy_for(GUESS_FOR);
-        if self.settings.era == EraChoice::Legacy {
-            return Ok(Known { modern: Modern::LegacyOnly, until: None });
-        }
-        if let Target::Http(_) = self.settings.target {
-            return self.ask_http().await;
-        }
-        let permit = self.permit().await?;
-        let since = Instant::now();
-        let lease = self.connect(permit, Sharing::Exclusive)?;
-        let verdict = self.probe(&lease.connection, since + self.timeouts.probe).await;
-        self.metrics.started(since.elapsed());
-        match verdict {
-            Ok(Verdict::Modern(versions)) => {
-                self.start_succeeded();
-                if let Connection::Driven(handle) = &lease.connection {
-                    handle.share();
-                }
-                tracing::info!(upstream = self.metrics.name(), "Server speaks 2026-07-28");
-                Ok(Known { modern: Modern::Shared(lease.connection, versions.into()), until: None })
-            }
-            Ok(Verdict::Legacy) => {
-                tracing::info!(upstream = self.metrics.name(), "Server has a handshake");
-                *lock(&self.spare) = Some(lease);
-                Ok(legacy_for(VERDICT_FOR))
-            }
-            // It died of the question: old servers do. So does any server that cannot run, so this is not believed for long either.
-            Err(UpstreamError::Exited { .. } | UpstreamError::Lost { .. }) => {
-                tracing::info!(
-                    upstream = self.metrics.name(),
-                    "Server ended on server/discover: taken to have a handshake"
-                );
-                Ok(guess())
-            }
-            // Silent: old servers are. But a modern one may have taken long to start, so this is not believed for long.
-            Err(UpstreamError::Timeout { .. }) => {
-                tracing::info!(
-                    upstream = self.metrics.name(),
-                    "Server keeps silent on server/discover: taken to have a handshake"
-                );
-                Ok(guess())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn ask_http(&self) -> Result<Known, PoolError> {
-        let http = self.http()?;
-        if self.settings.era == EraChoice::Modern {
-            let versions = [Revision::V2026_07_28.as_str().to_owned()].into();
-            return Ok(Known { modern: Modern::Shared(Connection::Http(http.modern()), versions), until: None });
-        }
-        let until = Some(Instant::now() + VERDICT_FOR);
-        let modern = match http.probe().await.inspect_err(|_| self.start_failed())? {
-            Verdict::Modern(versions) => {
-                tracing::info!(upstream = self.metrics.name(), "Server speaks 2026-07-28");
-                Modern::Shared(Connection::Http(http.modern()), versions.into())
-            }
-            Verdict::Legacy => {
-                tracing::info!(upstream = self.metrics.name(), "Server has a handshake");
-                Modern::LegacyOnly
-            }
-        };
-        self.start_succeeded();
-        Ok(Known { modern, until })
-    }
-
-    fn http(&self) -> Result<&Arc<HttpUpstream>, UpstreamError> {
-        self.http
-            .as_ref()
-            .ok_or_else(|| UpstreamError::Unreachable("its URL or the system's certificates cannot be used".into()))
-    }
-
-    async fn probe(&self, connection: &Connection, deadline: Instant) -> Result<Verdict, UpstreamError> {
-        let id = connection.next_id();
-        let question = Message::parse(Bytes::from(probe::question(id)), self.limits.depth)
-            .map_err(|_| UpstreamError::Violation("the question is no message"))?;
-        let facts = CallFacts { may_ask: false, wants_log: false, cancellable: false };
-        let answered = timeout_at(deadline, async {
-            let mut replies =
-                connection.call(Call { id, message: &question, facts, headers: HeaderMap::new() }).await?;
-            while let Some(reply) = replies.next().await {
-                let message = reply?;
-                if message.id().is_some() && message.method().is_none() {
-                    return Ok(probe::judge(&message));
-                }
-            }
-            Err(UpstreamError::Lost { sent: true })
+            kick: Arc::default(),
+            _over: over.clone().drop_guard(),
+            over,
+            #[cfg(test)]
+            serial: tokio::sync::Mutex::default(),
         });
-        answered.await.unwrap_or(Err(UpstreamError::Timeout { sent: true }))
+        keeper::start(&shared);
+        shared.plan();
+        Pool { shared }
     }
-}
 
-/// One who waits for a permit.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn begin(count: &'a AtomicUsize, max: usize) -> Result<Waiting<'a>, PoolError> {
-        if count.fetch_add(1, Ordering::Relaxed) >= max {
-            count.fetch_sub(1, Ordering::Relaxed);
-            return Err(PoolError::QueueFull);
+    /// An exclusive lease on a connection that serves `key`.
+    ///
+    /// The time of `patience` covers all of it: waiting, checking and creating. First come, first served, among those
+    /// whom a connection fits (C-POOL-4).
+    ///
+    /// # Errors
+    /// See [`PoolError`].
+    ///
+    /// # Cancel safety
+    /// Dropped at any moment, it leaves nothing behind: a connection that was meant for it goes to the next.
+    pub(crate) async fn acquire(&self, key: &C::Key, patience: Patience) -> Result<Lease<C>, PoolError<C::Error>> {
+        let shared = &self.shared;
+        #[cfg(test)]
+        let _held = if is_on(Mutant::LockOverAwait) { Some(shared.serial.lock().await) } else { None };
+        shared.metrics.asked();
+        let asked = Instant::now();
+        let (answer, after) = shared.desk.ask(key, asked.into_std());
+        shared.after(after);
+        let ticket = match answer {
+            Ask::Given(held) => {
+                let start = if held.fresh { Start::Warm } else { Start::Reused };
+                return Ok(shared.lease(held, start, asked));
+            }
+            Ask::Refused(refusal) => return Err(shared.refused(refusal)),
+            Ask::Wait(ticket) => ticket,
+        };
+        // From here on leaving is what the guard does.
+        let place = InQueue { shared, ticket };
+        shared.plan();
+        let mut turn = shared.desk.turn(ticket);
+        let mut outcome = timeout_at(asked + patience.wait, &mut turn).await;
+        if outcome.is_err() && shared.desk.visit(|ledger, _| ledger.is_covered(ticket)).0 {
+            outcome = timeout_at(asked + patience.wait + patience.create, &mut turn).await;
         }
-        Ok(Waiting(count))
+        drop(place);
+        match outcome {
+            Ok(Outcome::Given(held)) => {
+                let start = if held.fresh { Start::Cold } else { Start::Reused };
+                Ok(shared.lease(held, start, asked))
+            }
+            Ok(Outcome::Refused(refusal)) => Err(shared.refused(refusal)),
+            Ok(Outcome::Failed(Some(error))) => Err(PoolError::Create(error)),
+            Ok(Outcome::Failed(None)) => Err(PoolError::Panicked),
+            Err(_) => {
+                shared.metrics.timed_out();
+                Err(PoolError::Timeout)
+            }
+        }
+    }
+
+    /// Why nothing is started now.
+    pub(crate) fn rest(&self) -> Option<Rest> {
+        self.shared.restarts().rest(Instant::now().into_std())
+    }
+
+    /// A connection turned out not to work after it was made.
+    pub(crate) fn start_failed(&self) {
+        self.shared.failed();
+    }
+
+    /// How many spares are kept from now on.
+    pub(crate) fn keep_spares(&self, spares: usize) {
+        let after = self.shared.desk.visit(|ledger, orders| ledger.keep_spares(spares, orders)).1;
+        self.shared.after(after);
+    }
+
+    /// How many connections are where.
+    pub(crate) fn counts(&self) -> Counts {
+        self.shared.desk.visit(|ledger, _| ledger.counts()).0
+    }
+
+    /// Closes the pool: nothing is given out from the moment this is called, whoever waits is told, what is idle is
+    /// closed at once and what is leased when it comes back. Waits until nothing is left, at most until `deadline`, and
+    /// returns how many places are still in use then. Can be called again, and by several at once (C-POOL-7).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the pool is closed all the same.
+    pub(crate) async fn close(&self, deadline: Instant) -> usize {
+        let after = self.shared.desk.visit(|ledger, orders| ledger.close(orders)).1;
+        self.shared.after(after);
+        self.shared.over.cancel();
+        let emptied = std::future::poll_fn(|context| self.shared.desk.poll_empty(context));
+        let _ = timeout_at(deadline, emptied).await;
+        self.counts().live()
     }
 }
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl<C: Connect> Shared<C> {
+    fn restarts(&self) -> MutexGuard<'_, Restarts> {
+        self.restarts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries on with what a visit to the desk led to. Spawns nothing: it is called in drops.
+    fn after(&self, after: After) {
+        for reason in after.closed {
+            self.metrics.closed(reason.as_str());
+        }
+        if after.plan {
+            self.kick.notify_one();
+        }
+    }
+
+    fn lease(self: &Arc<Self>, held: Held<C::Key, C::Conn>, start: Start, asked: Instant) -> Lease<C> {
+        let now = Instant::now();
+        self.metrics.leased(start, now - asked);
+        Lease { held: Some(held), shared: Arc::clone(self), start, reuse: true, since: now }
+    }
+
+    fn refused(&self, refusal: Refusal) -> PoolError<C::Error> {
+        match refusal {
+            Refusal::Closed => PoolError::Closed,
+            Refusal::Queue => PoolError::QueueFull,
+            Refusal::Resting => {
+                let now = Instant::now().into_std();
+                // It may have ended between the refusal and now.
+                let over = Rest { until: now, failures: 1, looping: false };
+                PoolError::Resting(self.restarts().rest(now).unwrap_or(over))
+            }
+        }
+    }
+
+    /// Starts what the ledger wants to be created. Must be called within a runtime.
+    fn plan(self: &Arc<Self>) {
+        let now = Instant::now().into_std();
+        let (create, after) = self.desk.visit(|ledger, orders| ledger.plan(now, orders));
+        self.after(After { plan: false, ..after });
+        for (number, key) in create {
+            let creation = Creation { shared: Arc::downgrade(self), number, done: false };
+            let place = Place { number, vacate: Some(vacate(Arc::downgrade(self))) };
+            let (connector, over) = (Arc::clone(&self.connector), self.over.clone());
+            self.tasks.spawn("pool-connect", async move {
+                let started = Instant::now();
+                let made = tokio::select! {
+                    made = connector.connect(&key, place) => made,
+                    () = over.cancelled() => return,
+                };
+                creation.end(made, started);
+            });
+        }
+    }
+
+    fn failed(&self) {
+        let now = Instant::now().into_std();
+        let rest = self.restarts().failed(now);
+        if let Some(rest) = rest {
+            if rest.looping {
+                tracing::error!(
+                    upstream = self.metrics.name(),
+                    failures = rest.failures,
+                    "Server keeps failing: it is left alone for a while"
+                );
+            }
+            let after = self.desk.visit(|ledger, orders| ledger.rest_until(Some(rest.until), orders)).1;
+            self.after(after);
+        }
+    }
+
+    /// When a connection made now is too old, in a way that those made together do not end together.
+    fn expiry(&self, now: Instant) -> std::time::Instant {
+        let mut byte = [0u8];
+        // Without chance they only end together.
+        let _ = getrandom::fill(&mut byte);
+        let less = self.config.max_age / 10 * u32::from(byte[0]) / 256;
+        (now + self.config.max_age - less).into_std()
     }
 }
+
+/// Gives a place back, if its pool is still there.
+fn vacate<C: Connect>(shared: Weak<Shared<C>>) -> Box<dyn FnOnce(ledger::Place) + Send> {
+    Box::new(move |number| {
+        let Some(shared) = shared.upgrade() else { return };
+        let (born, after) = shared.desk.visit(|ledger, orders| ledger.gone(number, orders));
+        shared.after(after);
+        let Some(born) = born else { return };
+        shared.metrics.closed("lost");
+        let now = Instant::now().into_std();
+        let young = shared.restarts().is_young(born, now);
+        if young {
+            shared.failed();
+        }
+    })
+}
+
+/// A creation that has not ended. One that is dropped has failed: it panicked, or the pool is over.
+struct Creation<C: Connect> {
+    shared: Weak<Shared<C>>,
+    number: ledger::Place,
+    done: bool,
+}
+
+impl<C: Connect> Creation<C> {
+    fn end(mut self, made: Result<C::Conn, Failure<C::Error>>, started: Instant) {
+        self.done = true;
+        // Without a pool there is nobody to have it.
+        let Some(shared) = self.shared.upgrade() else { return };
+        let now = Instant::now();
+        let after = match made {
+            Ok(conn) => {
+                shared.metrics.created(now - started);
+                shared.restarts().succeeded();
+                let expires = shared.expiry(now);
+                shared
+                    .desk
+                    .visit(|ledger, orders| {
+                        ledger.rest_until(None, orders);
+                        ledger.created(self.number, conn, expires, now.into_std(), orders);
+                    })
+                    .1
+            }
+            Err(failure) => {
+                shared.metrics.create_failed();
+                if failure.counts {
+                    shared.failed();
+                }
+                shared.desk.visit(|ledger, orders| ledger.failed(self.number, Some(failure.error), orders)).1
+            }
+        };
+        shared.after(after);
+    }
+}
+
+impl<C: Connect> Drop for Creation<C> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        if let Some(shared) = self.shared.upgrade() {
+            shared.metrics.create_failed();
+            let after = shared.desk.visit(|ledger, orders| ledger.failed(self.number, None, orders)).1;
+            shared.after(after);
+        }
+    }
+}
+
+/// One who waits; dropped when it does not any more.
+struct InQueue<'a, C: Connect> {
+    shared: &'a Shared<C>,
+    ticket: Ticket,
+}
+
+impl<C: Connect> Drop for InQueue<'_, C> {
+    fn drop(&mut self) {
+        let after = self.shared.desk.leave(self.ticket, Instant::now().into_std());
+        self.shared.after(after);
+    }
+}
+
+/// A connection that is its holder's alone. Dropping it gives it back: to the first who waits for such a one, within the
+/// drop, without waiting, inside and outside a runtime.
+pub(crate) struct Lease<C: Connect> {
+    held: Option<Held<C::Key, C::Conn>>,
+    shared: Arc<Shared<C>>,
+    start: Start,
+    reuse: bool,
+    since: Instant,
+}
+
+impl<C: Connect> Lease<C> {
+    /// Where the connection came from.
+    pub(crate) fn start(&self) -> Start {
+        self.start
+    }
+
+    /// What it is filed under.
+    pub(crate) fn key(&self) -> &C::Key {
+        &self.held().key
+    }
+
+    /// What it will be filed under when it comes back.
+    pub(crate) fn file_under(&mut self, key: C::Key) {
+        self.held_mut().key = key;
+    }
+
+    /// Whether the connection may be used again by others. It may, unless this says otherwise.
+    pub(crate) fn reuse(&mut self, reuse: bool) {
+        self.reuse = reuse;
+    }
+
+    fn held(&self) -> &Held<C::Key, C::Conn> {
+        match &self.held {
+            Some(held) => held,
+            None => unreachable!("BUG: a lease holds its connection until it is dropped"),
+        }
+    }
+
+    fn held_mut(&mut self) -> &mut Held<C::Key, C::Conn> {
+        match &mut self.held {
+            Some(held) => held,
+            None => unreachable!("BUG: a lease holds its connection until it is dropped"),
+        }
+    }
+}
+
+impl<C: Connect> Deref for Lease<C> {
+    type Target = C::Conn;
+
+    fn deref(&self) -> &C::Conn {
+        &self.held().conn
+    }
+}
+
+impl<C: Connect> DerefMut for Lease<C> {
+    fn deref_mut(&mut self) -> &mut C::Conn {
+        &mut self.held_mut().conn
+    }
+}
+
+impl<C: Connect> Drop for Lease<C> {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        let now = Instant::now();
+        self.shared.metrics.used(now - self.since);
+        // A panic may have left anything half done.
+        let reuse = self.reuse && !std::thread::panicking();
+        let until = now + self.shared.config.cancel_grace;
+        let after =
+            self.shared.desk.visit(|ledger, orders| match (reuse, held.conn.is_usable(), held.conn.is_quiescent()) {
+                (_, false, _) => ledger.discard(held, Reason::Broken, orders),
+                (false, true, _) => ledger.discard(held, Reason::Discarded, orders),
+                (true, true, true) => ledger.put(held, now.into_std(), orders),
+                (true, true, false) => ledger.quarantine(held, until.into_std(), orders),
+            });
+        self.shared.after(after.1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

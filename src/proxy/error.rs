@@ -5,7 +5,7 @@
 
 use http::StatusCode;
 
-use crate::pool::PoolError;
+use crate::backend::PoolError;
 use crate::protocol::error as code;
 use crate::protocol::error::RpcError;
 use crate::protocol::headers::Mismatch;

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 
+use crate::backend::{Lease, Modern, Pool, PoolError};
 use crate::bridge::relay::Relay;
 use crate::metrics::{Metrics, ServerMetrics};
-use crate::pool::{Lease, Modern, Pool, PoolError};
 use crate::protocol::message::{Kind, Message, json_str};
 use crate::protocol::meta::{self, Envelope};
 use crate::protocol::method::Known;
@@ -146,7 +146,6 @@ impl Proxy {
             }
             return Ok((None, answer));
         }
-        server.metrics.started(since.elapsed());
         server.pool.start_succeeded();
         // A version that we do not know is older than all that we know: newer ones are not negotiated with a handshake.
         let revision = negotiated(&answer).unwrap_or(Revision::V2024_11_05);

@@ -12,7 +12,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::metrics::{ChildGauge, ChildState, ServerMetrics};
+use crate::metrics::{GaugeGuard, ServerMetrics};
 use crate::protocol::lines::Lines;
 use crate::rt::Tasks;
 use crate::settings::{Limits, StdioTarget, Timeouts};
@@ -41,7 +41,9 @@ pub(crate) struct StdioPipe {
     partial_since: Option<Instant>,
     write_stall: Duration,
     partial_line: Duration,
-    gauge: ChildGauge,
+    /// It has said something.
+    spoke: bool,
+    _counted: GaugeGuard,
     name: String,
 }
 
@@ -60,7 +62,7 @@ impl StdioPipe {
         tasks: &Tasks,
         metrics: &ServerMetrics,
     ) -> Result<StdioPipe, UpstreamError> {
-        let gauge = metrics.child(ChildState::Creating);
+        let counted = metrics.child();
         let events = Arc::new(Counting(metrics.clone()));
         let (child, stdin, stdout) =
             Child::spawn(metrics.name(), target, timeouts, tasks, events).map_err(|error| {
@@ -84,7 +86,8 @@ impl StdioPipe {
             partial_since: None,
             write_stall: timeouts.write_stall_child,
             partial_line: timeouts.partial_line,
-            gauge,
+            spoke: false,
+            _counted: counted,
             name: metrics.name().to_owned(),
         })
     }
@@ -104,9 +107,7 @@ impl Pipe for StdioPipe {
                 match self.lines.next_line() {
                     Some(Ok(line)) => {
                         self.partial_since = None;
-                        if self.gauge_creating() {
-                            self.gauge.become_(ChildState::Leased);
-                        }
+                        self.spoke = true;
                         return Event::Text(line);
                     }
                     Some(Err(_)) => return Event::Closed(UpstreamError::TooLarge),
@@ -200,9 +201,7 @@ impl Pipe for StdioPipe {
     }
 
     async fn close(mut self, why: UpstreamError) {
-        let silent = self.gauge_creating() && self.ended.is_some();
-        self.gauge.become_(ChildState::Closing);
-        if silent {
+        if !self.spoke && self.ended.is_some() {
             // Most often this is why a server does not start; the client is not told what it printed.
             let stderr = timeout(AFTER_EXIT, self.child.last_words()).await.unwrap_or_default();
             let pid = self.child.pid();
@@ -221,10 +220,6 @@ impl Pipe for StdioPipe {
 }
 
 impl StdioPipe {
-    fn gauge_creating(&self) -> bool {
-        self.gauge.is(ChildState::Creating)
-    }
-
     fn note_exit(&mut self) {
         if let Some(exit) = *self.exited.borrow_and_update() {
             self.ended.get_or_insert_with(|| (Ending(exit).to_string(), Instant::now()));

@@ -1,0 +1,33 @@
+//! Bugs of the past, each of which the tests must notice: `SHADOWCAT_MUTANT=NAME cargo test --lib pool` must fail.
+//! In any build but that of the unit tests none of them exists (`scripts/mutants` switches them on).
+
+/// A bug that a pool like this has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mutant {
+    /// The drop of any clone of the handle closes the pool (C-POOL-5).
+    DropCloses,
+    /// The place of a connection that fails on its return is never free again (C-POOL-2).
+    PermitLost,
+    /// A returned connection is filed as idle while others wait for it (C-POOL-3).
+    ReturnStarves,
+    /// A connection whose peer is gone is handed out (C-POOL-10).
+    DeadReused,
+    /// The background task keeps the pool alive (C-POOL-6).
+    WeakForever,
+    /// A lock is held while a connection is created (C-POOL-8).
+    LockOverAwait,
+}
+
+/// Whether it is switched on.
+#[cfg(test)]
+pub(super) fn is_on(mutant: Mutant) -> bool {
+    static ON: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let on = ON.get_or_init(|| std::env::var("SHADOWCAT_MUTANT").ok());
+    on.as_deref().is_some_and(|name| name == format!("{mutant:?}"))
+}
+
+/// Whether it is switched on: never, here.
+#[cfg(not(test))]
+pub(super) const fn is_on(_: Mutant) -> bool {
+    false
+}

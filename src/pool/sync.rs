@@ -1,0 +1,3 @@
+//! The lock of the desk. A model checker puts its own in this place.
+
+pub(super) use std::sync::{Mutex, MutexGuard};

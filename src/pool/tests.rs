@@ -1,0 +1,1 @@
+//! A pool of connections that are made of nothing.
