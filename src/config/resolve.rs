@@ -14,16 +14,11 @@ use super::expand::expand;
 use super::fault::{Fault, FaultKind, Place, Placed};
 use super::{Config, ServerConfig, Template, values};
 use crate::settings::{
-    EraChoice, HttpTarget, HttpTransport, Limits, Secret, Settings, StdioTarget, Target, Timeouts, UpstreamSettings,
+    HttpTarget, HttpTransport, Limits, Secret, Settings, StdioTarget, Target, Timeouts, UpstreamSettings,
 };
 
 /// Where the proxy listens if nothing is said.
 const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
-
-/// How many children of one server there may be if nothing is said: each is a process.
-const CHILDREN_MAX: usize = 64;
-/// How many sessions at one HTTP server there may be if nothing is said: as many as clients may have here.
-const UPSTREAM_SESSIONS_MAX: usize = 1_000;
 
 /// Waits that end inside others: the first, if given, must not be longer than the second, which would cut it short.
 /// Nothing is wrong with a first that is only a default.
@@ -160,16 +155,12 @@ impl Resolver<'_> {
             }),
             None => Target::Stdio(self.stdio(server)),
         };
-        let connections_max = match &target {
-            Target::Stdio(_) => CHILDREN_MAX,
-            Target::Http(_) => UPSTREAM_SESSIONS_MAX,
-        };
+        let defaults = UpstreamSettings::new(&server.name.value, target);
         UpstreamSettings {
-            name: server.name.value.clone(),
-            target,
-            era: server.era.as_ref().map_or(EraChoice::Auto, |era| era.value),
-            connections_max: server.max_connections.as_ref().map_or(connections_max, |n| n.value),
+            era: server.era.as_ref().map_or(defaults.era, |era| era.value),
+            connections_max: server.max_connections.as_ref().map_or(defaults.connections_max, |n| n.value),
             forward_headers: self.forward_headers(server),
+            ..defaults
         }
     }
 
