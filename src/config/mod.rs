@@ -30,7 +30,7 @@ mod tests;
 mod values;
 
 pub use fault::{Fault, FaultKind, Faults, Note, NoteKind, Place, Placed};
-pub(crate) use keys::MAX_CONNECTIONS;
+pub(crate) use keys::{MAX_CONNECTIONS, WARM_SPARES};
 pub use schema::schema;
 pub(crate) use values::{parse_address, parse_duration};
 
