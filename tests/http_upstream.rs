@@ -41,13 +41,7 @@ struct Stage {
 /// An upstream behind HTTP.
 fn upstream(url: &str) -> UpstreamSettings {
     let target = HttpTarget { url: url.parse().unwrap(), headers: vec![], transport: HttpTransport::Auto };
-    UpstreamSettings {
-        name: "fake".into(),
-        target: Target::Http(target),
-        era: EraChoice::Auto,
-        connections_max: 64,
-        forward_headers: vec![],
-    }
+    UpstreamSettings { connections_max: 64, ..UpstreamSettings::new("fake", Target::Http(target)) }
 }
 
 /// What is behind HTTP.

@@ -1,6 +1,7 @@
 //! The arguments as data. What they mean together is decided in `serve`.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValuePars
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, FaultKind};
-use crate::settings::{EraChoice, HttpTransport, Timeouts};
+use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse, Timeouts};
 
 /// A reverse proxy for MCP: any server behind one endpoint, any client revision.
 #[derive(Debug, Parser)]
@@ -99,6 +100,29 @@ pub struct ServeArgs {
     /// How many child processes, or sessions with the upstream, may exist at once [default: 64]
     #[arg(long, env = "SHADOWCAT_MAX_CONNECTIONS", value_name = "N", value_parser = max_connections())]
     pub max_connections: Option<usize>,
+
+    /// Who has a connection in common: nobody but one session, all clients, all clients of one principal, or nobody but
+    /// one request at a time [default: session]
+    #[arg(long, env = "SHADOWCAT_ISOLATION", value_parser = isolation())]
+    pub isolation: Option<Isolation>,
+
+    /// Who may have a connection when its session is over (with `--isolation request`: its request)
+    /// [default: never; any with `--isolation request`]
+    #[arg(long, env = "SHADOWCAT_REUSE", value_parser = reuse())]
+    pub reuse: Option<Reuse>,
+
+    /// How many child processes are kept started ahead for sessions to come [default: 0]
+    #[arg(long, env = "SHADOWCAT_WARM_SPARES", value_name = "N", value_parser = warm_spares())]
+    pub warm_spares: Option<usize>,
+
+    /// Client header whose value says who the client is; it is not verified: any but the default must be set by something
+    /// trusted in front, which removes it from what clients send [default: authorization]
+    #[arg(long, env = "SHADOWCAT_PRINCIPAL_HEADER", value_name = "NAME")]
+    pub principal_header: Option<String>,
+
+    /// What happens to a session whose connection is lost [default: reinitialize]
+    #[arg(long, env = "SHADOWCAT_ON_CRASH", value_parser = on_crash())]
+    pub on_crash: Option<OnCrash>,
 
     /// Origin of web pages that may connect, besides loopback ones (repeatable, or separated by commas)
     #[arg(long = "allow-origin", env = "SHADOWCAT_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
@@ -257,8 +281,22 @@ fn era() -> impl TypedValueParser<Value = EraChoice> {
     named(EraChoice::NAMED)
 }
 
+fn isolation() -> impl TypedValueParser<Value = Isolation> {
+    named(Isolation::NAMED)
+}
+
+fn reuse() -> impl TypedValueParser<Value = Reuse> {
+    named(Reuse::NAMED)
+}
+
+fn on_crash() -> impl TypedValueParser<Value = OnCrash> {
+    named(OnCrash::NAMED)
+}
+
 /// Takes the names of the choices, and nothing else.
-fn named<V: Copy + Send + Sync + 'static>(choices: [(&'static str, V); 3]) -> impl TypedValueParser<Value = V> {
+fn named<V: Copy + Send + Sync + 'static, const N: usize>(
+    choices: [(&'static str, V); N],
+) -> impl TypedValueParser<Value = V> {
     PossibleValuesParser::new(choices.map(|(name, _)| name)).try_map(move |text| {
         let choice = choices.iter().find(|(name, _)| *name == text);
         choice.map(|(_, value)| *value).ok_or(FaultKind::Malformed { expected: "one of the choices" })
@@ -266,7 +304,14 @@ fn named<V: Copy + Send + Sync + 'static>(choices: [(&'static str, V); 3]) -> im
 }
 
 fn max_connections() -> RangedU64ValueParser<usize> {
-    let range = config::MAX_CONNECTIONS;
+    count(&config::MAX_CONNECTIONS)
+}
+
+fn warm_spares() -> RangedU64ValueParser<usize> {
+    count(&config::WARM_SPARES)
+}
+
+fn count(range: &RangeInclusive<usize>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(*range.start() as u64..=*range.end() as u64)
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shadowcat::server::Running;
-use shadowcat::settings::{EraChoice, Settings, StdioTarget, Target, UpstreamSettings};
+use shadowcat::settings::{Settings, StdioTarget, Target, UpstreamSettings};
 use shadowcat::testing::client::{self, Event, Headers, LegacySession, Modern, Response, SseSession};
 use shadowcat::testing::{Discover, Script, Served};
 use tokio::process::{Child, Command};
@@ -111,13 +111,7 @@ pub(crate) fn script_file(script: &Script) -> tempfile::NamedTempFile {
 /// An upstream that is a command.
 pub(crate) fn command(program: &str, args: Vec<String>) -> UpstreamSettings {
     let target = StdioTarget { program: program.into(), args, env: vec![], pass_env: vec![], cwd: None };
-    UpstreamSettings {
-        name: "fake".into(),
-        target: Target::Stdio(target),
-        era: EraChoice::Auto,
-        connections_max: 64,
-        forward_headers: vec![],
-    }
+    UpstreamSettings::new("fake", Target::Stdio(target))
 }
 
 impl Proxy {
