@@ -239,6 +239,12 @@ impl Isolation {
         ("principal", Self::Principal),
         ("request", Self::Request),
     ];
+
+    /// The name that the configuration and the command line use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, one)| *one == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// What becomes of a connection when its session (under [`Isolation::Request`], its request) is over.

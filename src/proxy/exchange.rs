@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use std::sync::Arc;
 
 use super::error::ProxyError;
+use crate::backend::Leased;
 use crate::bridge::relay::{Down, Relay};
 use crate::metrics::{GaugeGuard, ServerMetrics};
 use crate::protocol::error as code;
@@ -15,8 +16,8 @@ use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
 use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
-use crate::upstream::Replies;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::{Connection, Replies};
 
 /// One message on its way to the client.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Exchange {
     relay: Relay,
     replies: Option<Replies>,
     legacy: Option<Legacy>,
+    /// The connection of a modern request, where it is this request's alone.
+    lease: Option<Leased>,
     /// Cancelled when nobody wants the answer any more.
     cancelled: CancellationToken,
     /// Cancelled when the proxy has no more time for it.
@@ -53,6 +56,11 @@ pub(crate) struct Exchange {
 pub(crate) struct Legacy {
     pub(crate) session: Arc<Session>,
     pub(crate) call: CallGuard,
+    pub(crate) connection: Connection,
+    /// Where the connection is this request's alone.
+    pub(crate) lease: Option<Leased>,
+    /// The request, if what it changes has to be known later.
+    pub(crate) notable: Option<Message>,
     pub(crate) pending: Pending,
 }
 
@@ -119,6 +127,7 @@ impl Exchange {
             relay,
             replies: Some(replies),
             legacy,
+            lease: None,
             cancelled,
             cut,
             known: request.known(),
@@ -136,6 +145,11 @@ impl Exchange {
     /// Its answer is a list from which some tools have to be left out.
     pub(super) fn screen_tools(&mut self) {
         self.screens_tools = true;
+    }
+
+    /// Its connection is its own until it ends.
+    pub(super) fn holds(&mut self, lease: Option<Leased>) {
+        self.lease = lease;
     }
 
     /// It is a stream of notifications, which ends when `drain` is cancelled.
@@ -159,6 +173,7 @@ impl Exchange {
             // whether it may have been executed.
             let gone = self.session().is_some_and(|session| session.end_reason() == Some(EndReason::UpstreamGone));
             let replies = self.replies.as_mut()?;
+            let own = self.legacy.as_mut().and_then(|legacy| legacy.lease.as_mut());
             let reply = tokio::select! {
                 biased;
                 () = self.cancelled.cancelled(), if !gone => {
@@ -168,6 +183,12 @@ impl Exchange {
                     }
                 }
                 reply = replies.next() => reply,
+                Some(message) = said(own) => {
+                    if let Some(legacy) = &self.legacy {
+                        legacy.session.say(&legacy.connection, message).await;
+                    }
+                    continue;
+                }
                 () = until(self.until.as_ref()) => return Some(self.end_listening()),
                 () = self.cut.cancelled() => Some(Err(UpstreamError::Closed { sent: true })),
                 () = sleep_until(self.clock.deadline()) => {
@@ -199,14 +220,14 @@ impl Exchange {
             (Down::Final(message), _) => Some(self.finish(message)),
             (Down::Pass(message), _) => pass(message),
             (Down::Ask(question, server_id), Some(legacy)) => {
-                match legacy.session.ask(&question, server_id.clone(), Some(&legacy.pending)) {
+                match legacy.session.ask(&legacy.connection, &question, server_id.clone(), Some(&legacy.pending)) {
                     Some(question) => {
                         self.clock.asked_at = Some(Instant::now());
                         pass(question)
                     }
                     None => {
-                        legacy.session.refuse(&server_id).await;
-                        self.metrics.dropped("too_many_questions");
+                        legacy.session.refuse(&legacy.connection, &server_id).await;
+                        self.metrics.dropped("question_refused");
                         None
                     }
                 }
@@ -231,6 +252,12 @@ impl Exchange {
             message = super::tools::screen(message, self.metrics.name());
         }
         let error = (message.kind() == Kind::Error).then(|| error_code(&message)).flatten();
+        if let Some(legacy) = &self.legacy
+            && let Some(request) = &legacy.notable
+            && error.is_none()
+        {
+            legacy.session.note(request);
+        }
         self.outcome = if error.is_some() { "error" } else { "ok" };
         self.end();
         let status = match (self.era, error) {
@@ -285,6 +312,7 @@ impl Exchange {
 
     fn end(&mut self) {
         self.replies = None;
+        self.lease = None;
         // From here on its id may be used again.
         if let Some(legacy) = self.legacy.take() {
             legacy.session.forget(&legacy.pending);
@@ -299,6 +327,14 @@ impl Drop for Exchange {
         let (upstream, outcome) = (self.metrics.name(), self.outcome);
         tracing::debug!(upstream, method, outcome, took_ms = took.as_millis(), "Exchange ended");
         self.metrics.exchange_ended(self.era.as_str(), method, outcome, took);
+    }
+}
+
+/// What the server says by itself on a connection that is one request's alone.
+async fn said(lease: Option<&mut Leased>) -> Option<Message> {
+    match lease {
+        Some(lease) => lease.standing.next().await,
+        None => None,
     }
 }
 
