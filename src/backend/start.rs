@@ -196,17 +196,21 @@ impl Starter {
                 let (handle, standing, task) =
                     driver::drive(pipe, Sharing::Exclusive, limits, self.metrics.clone(), stop);
                 self.tasks.spawn("child-driver", async move {
-                    task.await;
-                    // Only now is the process gone: until here it counts (C-POOL-12).
-                    drop(place);
+                    let mut place = place;
+                    // Only after this is the process gone: until then it counts (C-POOL-12).
+                    if task.await {
+                        place.worked();
+                    }
                 });
                 Ok(Link::new(Connection::Driven(handle), standing))
             }
             Target::Http(_) => {
                 let (connection, standing, task) = self.http()?.legacy();
                 self.tasks.spawn("upstream-session", async move {
+                    let mut place = place;
                     task.await;
-                    drop(place);
+                    // A session costs nothing to be opened again.
+                    place.worked();
                 });
                 Ok(Link::new(Connection::Http(connection), standing))
             }

@@ -208,7 +208,7 @@ pub(crate) struct Ledger<K, T, E> {
     waiters: VecDeque<Waiter<K, T, E>>,
     counts: Counts,
     next: u64,
-    rests_until: Option<Instant>,
+    rests_until: Option<(Instant, bool)>,
     closed: bool,
     on_empty: Vec<Waker>,
 }
@@ -246,8 +246,8 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         orders.plan |= self.wants_plan();
     }
 
-    /// No connection is created before this.
-    pub(crate) fn rest_until(&mut self, until: Option<Instant>, orders: &mut Orders<T>) {
+    /// No connection is created before this. Whoever needs one to be created waits for that, or is refused.
+    pub(crate) fn rest_until(&mut self, until: Option<(Instant, bool)>, orders: &mut Orders<T>) {
         self.rests_until = until;
         orders.plan |= self.wants_plan();
     }
@@ -320,7 +320,8 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         if self.closed {
             return create;
         }
-        let resting = self.rests_until.is_some_and(|until| now < until);
+        let rest = self.rests_until.filter(|(until, _)| now < *until);
+        let (resting, refuse) = (rest.is_some(), rest.is_some_and(|(_, refuse)| refuse));
         let mut cover: Vec<K> = self.creating.iter().map(|(_, key)| key.clone()).collect();
         // Those whom nothing that is being created will serve; and among them those for whom there is no place.
         let (mut bare, mut without_place) = (0, 0);
@@ -336,9 +337,9 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
                 cover.swap_remove(found);
             } else if self.rows.len() >= self.bounds.max {
                 (bare, without_place) = (bare + 1, without_place + 1);
-            } else if resting {
+            } else if refuse {
                 self.finish(at, Outcome::Refused(Refusal::Resting), orders);
-            } else if self.counts.creating < self.bounds.creating {
+            } else if !resting && self.counts.creating < self.bounds.creating {
                 waiter.covered = true;
                 let key = waiter.key.clone();
                 create.push((self.begin(key.clone()), key));

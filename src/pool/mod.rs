@@ -136,13 +136,24 @@ struct Shared<C: Connect> {
 /// What a connection takes from its pool. Given back when it is dropped, which may happen anywhere, at any time.
 pub(crate) struct Place {
     number: ledger::Place,
-    vacate: Option<Box<dyn FnOnce(ledger::Place) + Send>>,
+    worked: bool,
+    vacate: Option<Vacate>,
+}
+
+/// Is told which place is free, and whether its connection had worked.
+type Vacate = Box<dyn FnOnce(ledger::Place, bool) + Send>;
+
+impl Place {
+    /// The connection has been of use: that it ends does not mean that the next one would not work.
+    pub(crate) fn worked(&mut self) {
+        self.worked = true;
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(vacate) = self.vacate.take() {
-            vacate(self.number);
+            vacate(self.number, self.worked);
         }
     }
 }
@@ -220,7 +231,7 @@ impl<C: Connect> Pool<C> {
             Ok(Outcome::Failed(None)) => Err(PoolError::Panicked),
             Err(_) => {
                 shared.metrics.timed_out();
-                Err(PoolError::Timeout)
+                Err(self.rest().map_or(PoolError::Timeout, PoolError::Resting))
             }
         }
     }
@@ -303,7 +314,7 @@ impl<C: Connect> Shared<C> {
         self.after(After { plan: false, ..after });
         for (number, key) in create {
             let creation = Creation { shared: Arc::downgrade(self), number, done: false };
-            let place = Place { number, vacate: Some(vacate(Arc::downgrade(self))) };
+            let place = Place { number, worked: false, vacate: Some(vacate(Arc::downgrade(self))) };
             let (connector, over) = (Arc::clone(&self.connector), self.over.clone());
             self.tasks.spawn("pool-connect", async move {
                 let started = Instant::now();
@@ -327,7 +338,7 @@ impl<C: Connect> Shared<C> {
                     "Server keeps failing: it is left alone for a while"
                 );
             }
-            let after = self.desk.visit(|ledger, orders| ledger.rest_until(Some(rest.until), orders)).1;
+            let after = self.desk.visit(|ledger, orders| ledger.rest_until(Some((rest.until, rest.looping)), orders)).1;
             self.after(after);
         }
     }
@@ -343,8 +354,8 @@ impl<C: Connect> Shared<C> {
 }
 
 /// Gives a place back, if its pool is still there.
-fn vacate<C: Connect>(shared: Weak<Shared<C>>) -> Box<dyn FnOnce(ledger::Place) + Send> {
-    Box::new(move |number| {
+fn vacate<C: Connect>(shared: Weak<Shared<C>>) -> Vacate {
+    Box::new(move |number, worked| {
         let Some(shared) = shared.upgrade() else { return };
         let (born, after) = shared.desk.visit(|ledger, orders| ledger.gone(number, orders));
         shared.after(after);
@@ -352,7 +363,7 @@ fn vacate<C: Connect>(shared: Weak<Shared<C>>) -> Box<dyn FnOnce(ledger::Place) 
         shared.metrics.closed("lost");
         let now = Instant::now().into_std();
         let young = shared.restarts().is_young(born, now);
-        if young {
+        if young && !worked {
             shared.failed();
         }
     })

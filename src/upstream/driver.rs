@@ -261,6 +261,8 @@ struct Driver<P> {
     limits: DriverLimits,
     metrics: ServerMetrics,
     junk: u32,
+    /// A call of a client has been answered.
+    worked: bool,
 }
 
 /// Where a message that found no room is to go once there is some.
@@ -269,14 +271,15 @@ enum Destination {
     Standing,
 }
 
-/// Makes a connection out of a pipe: a handle, what the server says by itself, and the task that somebody has to run.
+/// Makes a connection out of a pipe: a handle, what the server says by itself, and the task that somebody has to run. It
+/// tells at its end whether a client's call was ever answered.
 pub(crate) fn drive<P: Pipe>(
     pipe: P,
     sharing: Sharing,
     limits: DriverLimits,
     metrics: ServerMetrics,
     stop: CancellationToken,
-) -> (Handle, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
+) -> (Handle, Reader<Message>, impl Future<Output = bool> + Send + 'static) {
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (standing, standing_reader) = mailbox(EXCLUSIVE_QUEUE);
     let shared = Arc::new(Shared {
@@ -299,18 +302,19 @@ pub(crate) fn drive<P: Pipe>(
         limits,
         metrics,
         junk: 0,
+        worked: false,
     };
     // The gone token fires even if the task is dropped without having been run to its end.
     let guard = shared.gone.clone().drop_guard();
     let task = async move {
         let _guard = guard;
-        driver.run().await;
+        driver.run().await
     };
     (Handle { commands: commands_tx, shared }, standing_reader, task)
 }
 
 impl<P: Pipe> Driver<P> {
-    async fn run(mut self) {
+    async fn run(mut self) -> bool {
         let why = self.serve().await;
         if !matches!(why, UpstreamError::Closed { .. }) {
             self.metrics.error("upstream", why.kind());
@@ -329,6 +333,7 @@ impl<P: Pipe> Driver<P> {
         }
         drop(self.standing);
         self.pipe.close(why).await;
+        self.worked
     }
 
     async fn serve(&mut self) -> UpstreamError {
@@ -500,6 +505,8 @@ impl<P: Pipe> Driver<P> {
         };
         if let Some(call) = self.calls.remove(&id) {
             let bytes = message.text().len();
+            // The proxy's own questions are those that must not be cancelled.
+            self.worked |= call.facts.cancellable;
             // Before whoever waits for the answer can give the connection back.
             self.shared.ended();
             call.replies.finish(Ok(message), bytes);
