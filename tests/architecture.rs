@@ -20,7 +20,6 @@ const FLOORS: &[(&str, u8)] = &[
     ("telemetry", 1),
     ("pool/ledger", 0),
     ("pool/restarts", 0),
-    ("pool/mutant", 0),
     ("pool", 2),
     ("backend", 2),
     ("session", 2),
@@ -457,7 +456,7 @@ fn modules_know_only_what_lies_below_them() {
             "upstream/driver",
             "use crate::metrics::X; use super::error::E; use crate::upstream::child; fn f() { \"crate::proxy::X\"; }",
         ),
-        ("session/mod", "use backlog::Bounds; use crate::session::backlog::EventId; use crate::pool::Lease;"),
+        ("session/mod", "use backlog::Bounds; use crate::session::backlog::EventId; use crate::backend::Leased;"),
         (
             "front/mcp",
             "use crate::proxy::error::ProxyError; use crate::session::backlog::EventId; use crate::settings::Limits;",
