@@ -44,7 +44,8 @@ impl<C: Connect> Shared<C> {
             }
             rest
         });
-        self.after(after);
+        // The keeper has to know when the rest is over.
+        self.after(After { plan: after.plan || rest.is_some(), ..after });
         if let Some(rest) = rest.filter(|rest| rest.looping) {
             tracing::error!(
                 upstream = self.metrics.name(),

@@ -1,5 +1,9 @@
 //! A pool of connections that are made of nothing.
 
 mod books;
+mod contract;
+mod fake;
+mod faults;
 mod model;
 mod random;
+mod restarts;
