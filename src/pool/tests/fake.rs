@@ -136,6 +136,11 @@ impl World {
         self.told.lock().unwrap().orders.extend(orders);
     }
 
+    /// Whatever was ordered, creations succeed from now on.
+    pub(super) fn forget(&self) {
+        self.told.lock().unwrap().orders.clear();
+    }
+
     /// Processes do not end when they are told to.
     pub(super) fn linger(&self) {
         self.lingers.store(true, Ordering::SeqCst);
