@@ -166,7 +166,7 @@ impl Proxy {
         let repeatable = request.known().is_some_and(Known::safe_to_repeat);
         let unsubscribes = request.known() == Some(Known::ResourcesUnsubscribe);
         let replies = if unsubscribes && session.gives_up(request) {
-            Replies::Ready(sharing::done(relay.upstream_id()))
+            Replies::Ready(sharing::done(relay.upstream_id()).map(Box::new))
         } else if request.known() == Some(Known::ResourcesSubscribe) && !session.may_subscribe() {
             return Err(ProxyError::Subscriptions);
         } else {
