@@ -64,6 +64,7 @@ async fn a_rest_is_a_rest_of_creations_only() {
     setup.pool.start_failed();
     assert!(setup.pool.rest().is_none(), "the first is free");
     for _ in 0..4 {
+        sleep(Duration::from_secs(3)).await;
         setup.pool.start_failed();
     }
     assert!(matches!(setup.acquire(ONE).await, Err(PoolError::Resting(_))));
