@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream/reconnect", 0),
     ("upstream/probe", 0),
     ("session/backlog", 0),
+    ("probing/judge", 0),
     ("upstream", 1),
     ("rt", 1),
     ("metrics", 1),
@@ -23,6 +24,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("pool", 2),
     ("backend", 2),
     ("session", 2),
+    ("probing", 2),
     ("proxy", 3),
     ("front", 4),
     ("admin", 4),
@@ -445,6 +447,8 @@ fn modules_know_only_what_lies_below_them() {
         ("pool/mod", "use crate::{\n    metrics::Metrics,\n    front as other,\n};"),
         ("front/mcp", "use crate::server::Running;"),
         ("front/mcp", "use crate::testing::Script;"),
+        ("probing/trial", "use crate::pool::Pool;"),
+        ("probing/judge/state", "use super::super::process::Process;"),
         ("settings", "use crate::config::Config;"),
         ("testing/client", "use crate::proxy::Proxy;"),
         ("proxy/mod", "use crate::config::Config;"),
@@ -464,6 +468,7 @@ fn modules_know_only_what_lies_below_them() {
         ),
         ("cli/run", "use crate::testing::{self, Script}; use crate::server::Running; use crate::config::X;"),
         ("config/mod", "use crate::settings::Settings;"),
+        ("probing/trial", "use super::judge::observed::Observed; use crate::upstream::stdio::StdioPipe;"),
     ];
     complains(floors, &wrong, &right);
 }
@@ -478,6 +483,7 @@ fn rules_have_no_input_output_clock_or_chance() {
         ("session/backlog", "let now = Instant::now();"),
         ("upstream/reconnect", "let x: std::fs::File;"),
         ("upstream/probe", "getrandom::fill(&mut bytes);"),
+        ("probing/judge/mod", "use tokio::time::sleep;"),
     ];
     complains(
         pure,
