@@ -83,7 +83,10 @@ impl Exchange {
         info
     }
 
-    fn capabilities(spoken: Spoken) -> Value {
+    fn capabilities(&self, spoken: Spoken) -> Value {
+        if let Some(said) = &self.server.script.capabilities {
+            return Value::Object(said.clone());
+        }
         let mut capabilities = json!({
             "tools": { "listChanged": true },
             "resources": { "subscribe": true, "listChanged": true },
@@ -117,7 +120,7 @@ impl Exchange {
         let spoken = Spoken::Legacy(revision);
         json!({
             "protocolVersion": revision,
-            "capabilities": Self::capabilities(spoken),
+            "capabilities": self.capabilities(spoken),
             "serverInfo": self.server_info(spoken),
             "instructions": self.server.script.instructions,
         })
@@ -126,7 +129,7 @@ impl Exchange {
     fn discover(&self) -> Value {
         json!({
             "supportedVersions": self.server.script.versions(),
-            "capabilities": Self::capabilities(Spoken::Modern),
+            "capabilities": self.capabilities(Spoken::Modern),
             "instructions": self.server.script.instructions,
         })
     }
