@@ -14,6 +14,7 @@ use crate::protocol::error as code;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
+use crate::session::route::Notable;
 use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
 use crate::upstream::error::UpstreamError;
@@ -59,8 +60,8 @@ pub(crate) struct Legacy {
     pub(crate) connection: Connection,
     /// Where the connection is this request's alone.
     pub(crate) lease: Option<Leased>,
-    /// The request, if what it changes has to be known later.
-    pub(crate) notable: Option<Message>,
+    /// What becomes of it, if that has to be known later.
+    pub(crate) notable: Option<Notable>,
     pub(crate) pending: Pending,
 }
 
@@ -253,10 +254,10 @@ impl Exchange {
         }
         let error = (message.kind() == Kind::Error).then(|| error_code(&message)).flatten();
         if let Some(legacy) = &self.legacy
-            && let Some(request) = &legacy.notable
+            && let Some(notable) = &legacy.notable
             && error.is_none()
         {
-            legacy.session.note(request);
+            notable.done();
         }
         self.outcome = if error.is_some() { "error" } else { "ok" };
         self.end();

@@ -164,6 +164,7 @@ impl Proxy {
         let facts =
             CallFacts { may_ask: request.known().is_none_or(Known::may_ask), wants_log: true, cancellable: true };
         let repeatable = request.known().is_some_and(Known::safe_to_repeat);
+        let notable = session.notes(request);
         let unsubscribes = request.known() == Some(Known::ResourcesUnsubscribe);
         let replies = if unsubscribes && session.gives_up(request) {
             Replies::Ready(sharing::done(relay.upstream_id()))
@@ -173,7 +174,6 @@ impl Proxy {
             let call = Call { id: relay.upstream_id(), message: &upstream, facts, headers };
             connection.call(call).await.map_err(|error| ProxyError::Upstream { error, repeatable })?
         };
-        let notable = request.known().is_some_and(Known::is_remembered).then(|| request.clone());
         let legacy =
             Legacy { session: Arc::clone(session), call, connection, lease, notable, pending: Pending::default() };
         let metrics = session.metrics().clone();
