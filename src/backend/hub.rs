@@ -31,29 +31,31 @@ const SUBSCRIPTIONS_MAX: usize = 10_000;
 const UNSUBSCRIBE: Duration = Duration::from_secs(5);
 
 type Cell = Arc<OnceCell<Arc<Hub>>>;
+/// What those have in common who use one hub.
+type HubKey = (Arc<Handshake>, Option<Principal>);
 
 /// The hubs of one upstream: one for each version that clients want to speak, and for each principal if they are kept apart.
 #[derive(Default)]
 pub(super) struct Hubs {
-    open: Mutex<Vec<(Arc<Handshake>, Option<Principal>, Cell)>>,
+    open: Mutex<Vec<(HubKey, Cell)>>,
 }
 
 impl Hubs {
     fn cell(&self, handshake: &Arc<Handshake>, owner: Option<Principal>) -> Cell {
         let mut open = lock(&self.open);
         // One that was lost, or that nobody could open, makes room for its successor.
-        open.retain(|(.., cell)| cell.get().is_none_or(|hub| !hub.connection.gone().is_cancelled()));
-        if let Some((.., cell)) = open.iter().find(|(shaken, of, _)| shaken == handshake && *of == owner) {
+        open.retain(|(_, cell)| cell.get().is_none_or(|hub| !hub.connection.gone().is_cancelled()));
+        if let Some((_, cell)) = open.iter().find(|((shaken, of), _)| shaken == handshake && *of == owner) {
             return Arc::clone(cell);
         }
         let cell = Cell::default();
-        open.push((Arc::clone(handshake), owner, Arc::clone(&cell)));
+        open.push(((Arc::clone(handshake), owner), Arc::clone(&cell)));
         cell
     }
 
     /// Closes those that nobody has used for so long.
     pub(super) fn sweep(&self, idle: Duration) {
-        lock(&self.open).retain(|(.., cell)| {
+        lock(&self.open).retain(|(_, cell)| {
             let unused = cell.get().is_some_and(|hub| hub.is_idle(idle));
             if let (true, Some(hub)) = (unused, cell.get()) {
                 hub.over.cancel();
@@ -63,7 +65,7 @@ impl Hubs {
     }
 
     pub(super) fn close(&self) {
-        for (.., cell) in lock(&self.open).drain(..) {
+        for (_, cell) in lock(&self.open).drain(..) {
             if let Some(hub) = cell.get() {
                 hub.over.cancel();
             }
@@ -71,7 +73,7 @@ impl Hubs {
     }
 
     fn forget(&self, cell: &Cell) {
-        lock(&self.open).retain(|(.., other)| !Arc::ptr_eq(cell, other));
+        lock(&self.open).retain(|(_, other)| !Arc::ptr_eq(cell, other));
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) enum OpenError {
     Unanswered(UpstreamError),
     /// It refuses the handshake: its answer.
     #[error("the server refuses the handshake")]
-    Refused(crate::protocol::message::Message),
+    Refused(Box<crate::protocol::message::Message>),
     /// What the session was cannot be restored.
     #[error("the connection was lost, and the session with it")]
     Lost,

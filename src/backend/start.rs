@@ -37,7 +37,7 @@ pub(crate) enum StartError {
     /// It did not answer the first question.
     Unanswered(UpstreamError),
     /// The server refuses the handshake: its answer.
-    Refused(Message),
+    Refused(Box<Message>),
 }
 
 /// A pooled connection. Dropping it closes the connection, whoever else holds a clone.
@@ -137,7 +137,7 @@ impl Link {
         let late = UpstreamError::Timeout { sent: true };
         let answer = answered.await.unwrap_or(Err(late)).map_err(StartError::Unanswered)?;
         if answer.kind() == Kind::Error {
-            return Err(StartError::Refused(answer));
+            return Err(StartError::Refused(Box::new(answer)));
         }
         self.answer = Some(answer);
         Ok(())

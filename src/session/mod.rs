@@ -520,6 +520,13 @@ pub(crate) struct CallGuard {
 }
 
 impl CallGuard {
+    /// The request is under way on another connection.
+    pub(crate) fn moved(&self, upstream_id: i64, connection: &Connection) {
+        if let Some(call) = lock(&self.session.calls).get_mut(&self.id) {
+            (call.upstream_id, call.connection) = (upstream_id, connection.clone());
+        }
+    }
+
     /// Cancelled when the client does not want the answer any more, or the session is over.
     pub(crate) fn cancelled(&self) -> &CancellationToken {
         &self.cancelled

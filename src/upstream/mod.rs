@@ -117,7 +117,7 @@ pub(crate) enum Replies {
     Driven(driver::Replies),
     Http(Box<streamable::HttpReplies>),
     /// The proxy knows the answer.
-    Ready(Option<Message>),
+    Ready(Option<Box<Message>>),
 }
 
 impl Replies {
@@ -126,7 +126,7 @@ impl Replies {
         match self {
             Replies::Driven(replies) => replies.next().await,
             Replies::Http(replies) => replies.next().await,
-            Replies::Ready(answer) => answer.take().map(Ok),
+            Replies::Ready(answer) => answer.take().map(|answer| Ok(*answer)),
         }
     }
 
