@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::key::Principal;
@@ -92,7 +92,16 @@ struct State {
     next: u64,
     /// Who subscribed to what.
     holders: BTreeMap<String, BTreeSet<u64>>,
+    /// How many requests to subscribe to what have not been answered yet.
+    awaited: HashMap<String, usize>,
     left: Instant,
+}
+
+impl State {
+    /// Whether the server has to go on telling of this.
+    fn wants(&self, uri: &str) -> bool {
+        self.holders.contains_key(uri) || self.awaited.contains_key(uri)
+    }
 }
 
 /// Tells a member something that the server said by itself.
@@ -101,6 +110,9 @@ type Hear = Arc<dyn Fn(&Message) + Send + Sync>;
 impl Backend {
     /// The connection that this client shares with others.
     ///
+    /// Takes no longer than one connection may take, however many ask at once: when the server does not answer, those who
+    /// waited for the one who asked would otherwise ask again one after the other.
+    ///
     /// # Errors
     /// See [`OpenError`].
     pub(crate) async fn hub(
@@ -108,6 +120,11 @@ impl Backend {
         handshake: &Arc<Handshake>,
         owner: Option<Principal>,
     ) -> Result<Arc<Hub>, OpenError> {
+        let patience = self.timeouts.acquire + self.timeouts.start;
+        timeout(patience, self.find_hub(handshake, owner)).await.unwrap_or(Err(OpenError::Timeout))
+    }
+
+    async fn find_hub(&self, handshake: &Arc<Handshake>, owner: Option<Principal>) -> Result<Arc<Hub>, OpenError> {
         let owner = owner.filter(|_| self.settings.isolation == Isolation::Principal);
         loop {
             let cell = self.hubs.cell(handshake, owner);
@@ -131,6 +148,7 @@ impl Backend {
                 members: HashMap::new(),
                 next: 0,
                 holders: BTreeMap::new(),
+                awaited: HashMap::new(),
                 left: Instant::now(),
             }),
             over: CancellationToken::new(),
@@ -177,7 +195,8 @@ impl Hub {
 
     fn is_idle(&self, idle: Duration) -> bool {
         let state = lock(&self.state);
-        state.members.is_empty() && state.left.elapsed() >= idle && self.connection.is_quiescent()
+        // What its last member cancelled may never be answered, so that there is nothing else to wait for.
+        state.members.is_empty() && state.left.elapsed() >= idle
     }
 
     fn route(&self, message: &Message) {
@@ -213,7 +232,7 @@ impl Hub {
 
     async fn unsubscribe(self: Arc<Self>, abandoned: Vec<String>) {
         for uri in abandoned {
-            if lock(&self.state).holders.contains_key(&uri) {
+            if lock(&self.state).wants(&uri) {
                 continue;
             }
             let id = self.connection.next_id();
@@ -241,6 +260,12 @@ impl Membership {
         lock(&self.hub.state).holders.len() < SUBSCRIPTIONS_MAX
     }
 
+    /// A request to subscribe is about to be sent: until it is answered, nobody ends that subscription for all.
+    pub(crate) fn awaits(&self, uri: String) -> Awaited {
+        *lock(&self.hub.state).awaited.entry(uri.clone()).or_default() += 1;
+        Awaited { hub: Arc::clone(&self.hub), uri }
+    }
+
     /// The server has accepted a subscription.
     pub(crate) fn subscribed(&self, uri: String) {
         lock(&self.hub.state).holders.entry(uri).or_default().insert(self.number);
@@ -249,13 +274,31 @@ impl Membership {
     /// This member does not want to hear of it any more. Whether somebody else does, so that the server need not know.
     pub(crate) fn gives_up(&self, uri: &str) -> bool {
         let mut state = lock(&self.hub.state);
-        let Some(holders) = state.holders.get_mut(uri) else { return false };
-        holders.remove(&self.number);
-        if holders.is_empty() {
-            state.holders.remove(uri);
-            return false;
+        if let Some(holders) = state.holders.get_mut(uri) {
+            holders.remove(&self.number);
+            if holders.is_empty() {
+                state.holders.remove(uri);
+            }
         }
-        true
+        state.wants(uri)
+    }
+}
+
+/// A subscription that is under way.
+pub(crate) struct Awaited {
+    hub: Arc<Hub>,
+    uri: String,
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        let mut state = lock(&self.hub.state);
+        if let Some(count) = state.awaited.get_mut(&self.uri) {
+            *count -= 1;
+            if *count == 0 {
+                state.awaited.remove(&self.uri);
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub(crate) mod hub;
 pub(crate) mod key;
+mod leased;
 mod modern;
 pub(crate) mod start;
 
@@ -18,7 +19,7 @@ use crate::bridge::handshake::Handshake;
 use crate::metrics::ServerMetrics;
 use crate::pool::ledger::Bounds;
 use crate::pool::restarts::Policy;
-use crate::pool::{self, Config, Lease, Patience, Pool};
+use crate::pool::{self, Config, Patience, Pool};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
 use crate::settings::{Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings};
@@ -27,12 +28,10 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::streamable::HttpUpstream;
 use hub::Hubs;
 use key::{Key, Principal};
+pub(crate) use leased::Leased;
 use modern::Eras;
 pub(crate) use modern::Modern;
 use start::{StartError, Starter};
-
-/// A connection that is its holder's alone.
-pub(crate) type Leased = Lease<Starter>;
 
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -200,12 +199,16 @@ impl Backend {
 
     /// Whether a connection may be used by others after this client, if nothing else speaks against it.
     pub(crate) fn reuses(&self, owner: Option<Principal>, handshake: &Handshake) -> bool {
-        let policy = match self.settings.reuse {
+        self.keeps(owner) && !handshake.declares_roots()
+    }
+
+    /// Whether connections are used again that this client had.
+    fn keeps(&self, owner: Option<Principal>) -> bool {
+        match self.settings.reuse {
             Reuse::Never => false,
             Reuse::SamePrincipal => owner.is_some(),
             Reuse::Any => true,
-        };
-        policy && !handshake.declares_roots()
+        }
     }
 
     /// A connection on which this handshake has been made, for one holder. It is not used again unless the holder says so.
@@ -255,7 +258,7 @@ impl Backend {
             biased;
             // Nobody gets a connection any more, so nobody need wait for one (C-POOL-7).
             () = self.tasks.drain().cancelled() => Err(OpenError::Closed),
-            lease = self.pool.acquire(key, patience) => Ok(lease?),
+            lease = self.pool.acquire(key, patience) => Ok(Leased::new(lease?, self.metrics.clone())),
         }
     }
 

@@ -129,7 +129,8 @@ impl Backend {
                 let owner = owner.filter(|_| self.knows_principals());
                 let mut lease = self.acquire(&Key::Modern { owner }).await?;
                 // Nothing of one request may depend on another (2026-07-28, Basic › Statelessness).
-                lease.reuse(true);
+                lease.reuse(self.keeps(owner));
+                lease.connection.share(Sharing::Shared);
                 self.metrics.ready(lease.start(), asked.elapsed());
                 Ok(Some(lease.into()))
             }
@@ -188,6 +189,7 @@ impl Backend {
         }
         if self.settings.isolation == Isolation::Request {
             lease.file_under(Key::Modern { owner: None });
+            lease.reuse(self.keeps(None));
             return Ok(Known::new(Modern::Each(versions), Some(Instant::now() + VERDICT_FOR), None));
         }
         self.metrics.ready(lease.start(), asked.elapsed());

@@ -21,7 +21,6 @@ pub(crate) struct Lease<C: Connect> {
 
 impl<C: Connect> Lease<C> {
     /// What it is filed under.
-    #[cfg(test)]
     pub(crate) fn key(&self) -> &C::Key {
         &self.held().key
     }

@@ -14,6 +14,7 @@ use crate::protocol::error as code;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
+use crate::session::route::Notable;
 use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
 use crate::upstream::error::UpstreamError;
@@ -74,6 +75,8 @@ pub(crate) struct Legacy {
     /// The client's words, and what goes with them over HTTP.
     pub(crate) request: Message,
     pub(crate) headers: HeaderMap,
+    /// What becomes of it, if that has to be known later.
+    pub(crate) notable: Option<Notable>,
     pub(crate) pending: Pending,
 }
 
@@ -273,6 +276,7 @@ impl Exchange {
         let sent = connection.call(call).await;
         self.replies = Some(sent.map_err(|error| ProxyError::Upstream { error, repeatable })?);
         legacy.call.moved(relay.upstream_id(), &connection);
+        legacy.notable = legacy.session.notes(&legacy.request);
         (legacy.connection, legacy.lease) = (connection, lease);
         self.relay = relay;
         Ok(())
@@ -331,10 +335,10 @@ impl Exchange {
         }
         let error = (message.kind() == Kind::Error).then(|| error_code(&message)).flatten();
         if let Some(legacy) = &self.legacy
-            && self.known.is_some_and(Known::is_remembered)
+            && let Some(notable) = &legacy.notable
             && error.is_none()
         {
-            legacy.session.note(&legacy.request);
+            notable.done();
         }
         self.outcome = if error.is_some() { "error" } else { "ok" };
         self.end();

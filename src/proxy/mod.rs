@@ -164,17 +164,18 @@ impl Proxy {
         }
         let repeatable = known.is_some_and(Known::safe_to_repeat);
         let mut tries = 0;
-        let (relay, call, Way { connection, lease }, replies) = loop {
+        let (relay, call, Way { connection, lease }, notable, replies) = loop {
             let way = session.way().await?;
             let (relay, upstream) = translate(Era::Legacy, request, &way.connection)?;
             let id = relay.upstream_id();
             let guard = session.begin_call(relay.client_id(), id, &way.connection, true)?;
+            let notable = session.notes(request);
             if known == Some(Known::ResourcesUnsubscribe) && session.gives_up(request) {
-                break (relay, guard, way, Replies::Ready(sharing::done(id).map(Box::new)));
+                break (relay, guard, way, notable, Replies::Ready(sharing::done(id).map(Box::new)));
             }
             let call = Call { id, message: &upstream, facts: legacy_facts(known), headers: headers.clone() };
             match way.connection.call(call).await {
-                Ok(replies) => break (relay, guard, way, replies),
+                Ok(replies) => break (relay, guard, way, notable, replies),
                 // It was lost before it could take the request: there may be another.
                 Err(_) if way.connection.gone().is_cancelled() && tries == 0 => tries += 1,
                 Err(error) => return Err(ProxyError::Upstream { error, repeatable }),
@@ -182,7 +183,7 @@ impl Proxy {
         };
         let (session, pending) = (Arc::clone(session), Pending::default());
         let request_again = request.clone();
-        let legacy = Legacy { session, call, connection, lease, request: request_again, headers, pending };
+        let legacy = Legacy { session, call, connection, lease, request: request_again, headers, notable, pending };
         let metrics = legacy.session.metrics().clone();
         let cut = self.tasks.cut().clone();
         Ok(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), &self.settings.timeouts, cut, metrics))

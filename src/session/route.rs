@@ -1,13 +1,13 @@
 //! The way from a session to its server: its own connection, a shared one, or one for each request; and how it is found
 //! again when the connection is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
 
 use super::{EndReason, Session, lock};
-use crate::backend::hub::Membership;
+use crate::backend::hub::{Awaited, Membership};
 use crate::backend::key::Principal;
 use crate::backend::start::Completion;
 use crate::backend::{Backend, Leased, OpenError, Way};
@@ -48,8 +48,24 @@ enum State {
 struct Memory {
     level: Option<Message>,
     subscriptions: BTreeMap<String, Message>,
-    /// The connection knows of something that cannot be taken back.
+    /// What the client asked to subscribe to and did not give up: it may be subscribed to, whatever was answered.
+    asked: BTreeSet<String>,
+    /// The connection may know of something that cannot be taken back.
     marked: bool,
+}
+
+/// A request that may change what the server keeps for a session.
+pub(crate) struct Notable {
+    session: Arc<Session>,
+    request: Message,
+    _awaited: Option<Awaited>,
+}
+
+impl Notable {
+    /// The server has done what it asked for.
+    pub(crate) fn done(&self) {
+        self.session.note(&self.request);
+    }
 }
 
 /// A way that is open, before there is a session that uses it.
@@ -134,8 +150,7 @@ impl Route {
         let memory = lock(&self.memory);
         self.backend.reuses(self.owner, &self.handshake)
             && completion.is_complete()
-            && memory.level.is_none()
-            && memory.subscriptions.is_empty()
+            && memory.asked.is_empty()
             && !memory.marked
     }
 }
@@ -181,7 +196,8 @@ impl Session {
                 () = self.ended().cancelled() => break,
             }
         }
-        lease.reuse(self.route.leaves_no_trace(&lease.completion()));
+        let reuse = self.route.leaves_no_trace(&lease.completion());
+        lease.reuse(reuse);
     }
 
     /// The connection is lost: requests under way are told by it, the next one finds another.
@@ -200,8 +216,12 @@ impl Session {
     pub(crate) async fn way(self: &Arc<Self>) -> Result<Way, OpenError> {
         let route = &self.route;
         if route.isolation() == Isolation::Request {
-            let mut lease = route.backend.lease(&route.handshake, route.owner, &route.headers).await?;
+            let leased = route.backend.lease(&route.handshake, route.owner, &route.headers).await;
+            let mut lease = leased.map_err(|error| self.unless_refused(error))?;
             lease.reuse(reusable(&route.backend, route.owner, &route.handshake));
+            if !lease.answer.as_ref().is_some_and(|answer| handshake::agree(answer, &route.answer)) {
+                return Err(self.is_lost());
+            }
             return Ok(lease.into());
         }
         if let Some(connection) = route.current() {
@@ -223,6 +243,14 @@ impl Session {
         OpenError::Lost
     }
 
+    /// A server that refuses the handshake which it once accepted is another one.
+    fn unless_refused(&self, error: OpenError) -> OpenError {
+        match error {
+            OpenError::Refused(_) => self.is_lost(),
+            error => error,
+        }
+    }
+
     /// Makes the handshake again, and tells the server what it has to know.
     async fn restore(self: &Arc<Self>) -> Result<Connection, OpenError> {
         let route = &self.route;
@@ -236,7 +264,10 @@ impl Session {
                 hub.map(|hub| (Some(hub.answer().clone()), None, Some(hub)))
             }
         };
-        let (answer, lease, hub) = opened.inspect_err(|_| self.metrics.session_restarted("failed"))?;
+        let (answer, lease, hub) = opened.map_err(|error| {
+            self.metrics.session_restarted("failed");
+            self.unless_refused(error)
+        })?;
         if !answer.is_some_and(|answer| handshake::agree(&answer, &route.answer)) {
             // A client cannot be told that what was negotiated does not hold any more, except by the end of its session.
             self.metrics.session_restarted("changed");
@@ -257,7 +288,7 @@ impl Session {
     }
 
     /// Repeats log level and subscriptions. A server that does not take one would not have taken it before.
-    async fn tell_again(&self, connection: &Connection) {
+    async fn tell_again(self: &Arc<Self>, connection: &Connection) {
         let deadline = self.route.backend.restore_deadline();
         let requests: Vec<Message> = {
             let memory = lock(&self.route.memory);
@@ -266,9 +297,10 @@ impl Session {
         for request in requests {
             let id = connection.next_id();
             let renamed = request.edit().id(&id.to_string()).finish();
+            let notable = self.notes(&request);
             let told = crate::backend::start::ask(connection, &renamed, id, deadline).await;
             if told.as_ref().is_ok_and(|answer| answer.kind() == Kind::Result) {
-                self.note(&request);
+                notable.iter().for_each(Notable::done);
             } else {
                 tracing::warn!(upstream = self.metrics.name(), method = request.method(), "Not restored");
                 self.metrics.error("upstream", "not_restored");
@@ -276,8 +308,34 @@ impl Session {
         }
     }
 
+    /// Takes note of a request that is about to be sent, if it may change what the server keeps: from then on the connection
+    /// is not what it was, even if there is never an answer.
+    pub(crate) fn notes(self: &Arc<Self>, request: &Message) -> Option<Notable> {
+        let known = request.known().filter(|known| known.is_remembered())?;
+        let mut memory = lock(&self.route.memory);
+        let mut awaited = None;
+        match known {
+            Known::SetLevel => memory.marked = true,
+            Known::ResourcesSubscribe => {
+                let uri = sharing::uri(request)?;
+                if let State::Shared(membership) = &*lock(&self.route.state) {
+                    awaited = Some(membership.awaits(uri.clone()));
+                }
+                if memory.asked.len() < SUBSCRIPTIONS_MAX {
+                    memory.asked.insert(uri);
+                } else {
+                    memory.marked = true;
+                }
+            }
+            Known::ResourcesUnsubscribe => {}
+            _ if handshake::is_of_task(request) => memory.marked = true,
+            _ => return None,
+        }
+        Some(Notable { session: Arc::clone(self), request: request.clone(), _awaited: awaited })
+    }
+
     /// The server has done what this request asked for: some of it has to be known later.
-    pub(crate) fn note(&self, request: &Message) {
+    fn note(&self, request: &Message) {
         let mut memory = lock(&self.route.memory);
         match request.known() {
             Some(Known::SetLevel) => memory.level = Some(request.clone()),
@@ -288,16 +346,14 @@ impl Session {
                 }
                 if memory.subscriptions.len() < SUBSCRIPTIONS_MAX {
                     memory.subscriptions.insert(uri, request.clone());
-                } else {
-                    memory.marked = true;
                 }
             }
             Some(Known::ResourcesUnsubscribe) => {
                 if let Some(uri) = sharing::uri(request) {
                     memory.subscriptions.remove(&uri);
+                    memory.asked.remove(&uri);
                 }
             }
-            _ if handshake::is_of_task(request) => memory.marked = true,
             _ => {}
         }
     }

@@ -85,6 +85,9 @@ impl Exchange {
     }
 
     fn capabilities(&self, spoken: Spoken) -> Value {
+        if let Some(said) = &self.server.script.capabilities {
+            return Value::Object(said.clone());
+        }
         let mut capabilities = json!({
             "tools": { "listChanged": true },
             "resources": { "subscribe": true, "listChanged": true },

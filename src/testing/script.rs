@@ -39,6 +39,9 @@ pub struct Script {
     pub discover: Discover,
     /// The newest legacy revision it serves; older ones are served too.
     pub newest_legacy: String,
+    /// What it says that it can do, in place of what it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<serde_json::Map<String, serde_json::Value>>,
     /// Entries per page of a list; 0 puts all on one page.
     pub page_size: usize,
     /// The tools it has, by name; all of them without it.
@@ -64,6 +67,7 @@ impl Default for Script {
             era: Served::Dual,
             discover: Discover::Error,
             newest_legacy: LEGACY[LEGACY.len() - 1].into(),
+            capabilities: None,
             page_size: 0,
             tools: None,
             hidden_tools: Vec::new(),

@@ -36,7 +36,7 @@ impl Exchange {
             "ask" | "sample" | "roots" => return self.ask(spoken, tool).await,
             "count" => return Ok(self.count(spoken)),
             "pid" => Ok(process::report().to_string()),
-            "stats" => Ok(serde_json::to_string(&self.server.state().stats()).unwrap_or_default()),
+            "stats" => Ok(self.stats()),
             "notify" => self.notify().await,
             "touch" => self.text("uri").map(|uri| self.told(Topic::Resource(&uri))),
             "change" => self.changed(),
@@ -170,6 +170,19 @@ impl Exchange {
             result["structuredContent"] = json!({ "key": key, "count": count });
         }
         result
+    }
+
+    /// What was seen of all clients, and what is known of this one.
+    fn stats(&self) -> String {
+        let mut stats = serde_json::to_value(self.server.state().stats()).unwrap_or_default();
+        let client = self.peer.state();
+        stats["client"] = json!({
+            "revision": client.revision,
+            "capabilities": client.capabilities,
+            "level": catalog::LEVELS.get(client.log_level),
+            "subscriptions": client.subscriptions,
+        });
+        stats.to_string()
     }
 
     async fn notify(&self) -> Result<String, String> {

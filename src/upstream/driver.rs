@@ -58,6 +58,8 @@ pub(crate) enum Sharing {
     Sessions,
     /// Many unrelated modern requests: what cannot be attributed is for nobody.
     Shared,
+    /// Nobody until somebody else has it: what the server says by itself is lost, and it is told that nobody can be asked.
+    Nobody,
 }
 
 /// What the driver has to know about a call.
@@ -192,7 +194,8 @@ impl Shared {
         match self.sharing.load(Ordering::Relaxed) {
             0 => Sharing::Exclusive,
             1 => Sharing::Sessions,
-            _ => Sharing::Shared,
+            2 => Sharing::Shared,
+            _ => Sharing::Nobody,
         }
     }
 
@@ -477,7 +480,7 @@ impl<P: Pipe> Driver<P> {
                 None
             }
             Kind::Request => match (self.sharing(), self.newest(|call| call.facts.may_ask)) {
-                (Sharing::Shared | Sharing::Sessions, _) => {
+                (Sharing::Shared | Sharing::Sessions | Sharing::Nobody, _) => {
                     // Which of its clients is to be asked, the server does not say. A modern server has no requests to make (2026-07-28, Patterns), and to a modern child never goes an answer.
                     self.lose(&message);
                     None
@@ -535,6 +538,7 @@ impl<P: Pipe> Driver<P> {
                 Some(self.newest(|_| true).map_or(Destination::Standing, Destination::Call))
             }
             (Sharing::Exclusive | Sharing::Sessions, _) => Some(Destination::Standing),
+            (Sharing::Nobody, _) => None,
             // A log message belongs to a request that asked for some; which one is only certain if there is one.
             (Sharing::Shared, Some(Known::LogMessage)) => self.only(|call| call.facts.wants_log).map(Destination::Call),
             (Sharing::Shared, _) => self.only(|_| true).map(Destination::Call),
