@@ -145,7 +145,7 @@ impl Link {
 
     /// Sends a request of the proxy's own, and waits for its answer.
     pub(crate) async fn ask(&self, message: &Message, id: i64, deadline: Instant) -> Result<Message, UpstreamError> {
-        ask(&self.connection, message, id, deadline).await
+        ask(&self.connection, message, id, &HeaderMap::new(), deadline).await
     }
 }
 
@@ -154,10 +154,11 @@ pub(crate) async fn ask(
     connection: &Connection,
     message: &Message,
     id: i64,
+    headers: &HeaderMap,
     deadline: Instant,
 ) -> Result<Message, UpstreamError> {
     let asked = async {
-        let call = Call { id, message, facts: QUIET, headers: HeaderMap::new() };
+        let call = Call { id, message, facts: QUIET, headers: headers.clone() };
         answer_of(connection.call(call).await?).await
     };
     timeout_at(deadline, asked).await.unwrap_or(Err(UpstreamError::Timeout { sent: true }))

@@ -264,7 +264,7 @@ impl Exchange {
         let Some(legacy) = &mut self.legacy else { return Ok(()) };
         tracing::debug!(upstream = self.metrics.name(), %error, "Request goes to another connection");
         self.metrics.repeated(error.kind());
-        let Way { connection, lease } = legacy.session.way().await?;
+        let Way { connection, lease } = legacy.session.way(Some(&legacy.headers)).await?;
         let (relay, upstream) = super::translate(Era::Legacy, &legacy.request, &connection)?;
         let call = Call {
             id: relay.upstream_id(),
@@ -315,7 +315,7 @@ impl Exchange {
                 }
             }
             (Down::Withdraw(notification, server_id), Some(legacy)) => {
-                legacy.session.withdraw(&notification, &server_id).and_then(pass)
+                legacy.session.withdraw(&legacy.connection, &notification, &server_id).and_then(pass)
             }
             (Down::Ask(..) | Down::Withdraw(..), None) => {
                 self.metrics.dropped("no_session");

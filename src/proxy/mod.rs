@@ -165,7 +165,7 @@ impl Proxy {
         let repeatable = known.is_some_and(Known::safe_to_repeat);
         let mut tries = 0;
         let (relay, call, Way { connection, lease }, notable, replies) = loop {
-            let way = session.way().await?;
+            let way = session.way(Some(&headers)).await?;
             let (relay, upstream) = translate(Era::Legacy, request, &way.connection)?;
             let id = relay.upstream_id();
             let guard = session.begin_call(relay.client_id(), id, &way.connection, true)?;

@@ -29,7 +29,8 @@ pub(crate) struct Route {
     pub(super) backend: Arc<Backend>,
     handshake: Arc<Handshake>,
     owner: Option<Principal>,
-    headers: Arc<HeaderMap>,
+    /// What went along with the latest request: what a new connection is made with.
+    headers: Mutex<Arc<HeaderMap>>,
     /// The result of the handshake, as the server gave it.
     answer: Message,
     /// Held for a look or a replacement.
@@ -119,7 +120,7 @@ impl Route {
             backend: Arc::clone(backend),
             handshake,
             owner,
-            headers,
+            headers: Mutex::new(headers),
             answer: answer.ok_or(OpenError::Lost)?,
             state: Mutex::new(State::None),
             restoring: tokio::sync::Mutex::default(),
@@ -136,6 +137,18 @@ impl Route {
             State::Shared(membership) => membership.hub().connection().clone(),
         };
         (!connection.gone().is_cancelled()).then_some(connection)
+    }
+
+    fn headers(&self) -> Arc<HeaderMap> {
+        Arc::clone(&lock(&self.headers))
+    }
+
+    /// Credentials are renewed in the course of a session.
+    fn remember(&self, headers: &HeaderMap) {
+        let mut latest = lock(&self.headers);
+        if **latest != *headers {
+            *latest = Arc::new(headers.clone());
+        }
     }
 
     /// Who the client is, where that matters.
@@ -199,7 +212,8 @@ impl Session {
                 () = self.ended().cancelled() => break,
             }
         }
-        let reuse = self.route.leaves_no_trace(&lease.completion());
+        // A call that is under way, or about to be, would be on a connection of somebody else.
+        let reuse = !self.is_busy() && self.route.leaves_no_trace(&lease.completion());
         lease.reuse(reuse);
     }
 
@@ -227,7 +241,7 @@ impl Session {
                     () = sleep_until(Instant::from_std(until)) => Event::Due,
                     () = self.ended().cancelled() => return,
                 },
-                Step::Connect { .. } => match self.way().await {
+                Step::Connect { .. } => match self.way(None).await {
                     Ok(_) | Err(OpenError::Lost) => return,
                     Err(_) => lost(),
                 },
@@ -240,14 +254,17 @@ impl Session {
         }
     }
 
-    /// The way for one request of the client.
+    /// The way for one request of the client, which came with these headers for an HTTP server.
     ///
     /// # Errors
     /// See [`OpenError`]; after [`OpenError::Lost`] the session is over.
-    pub(crate) async fn way(self: &Arc<Self>) -> Result<Way, OpenError> {
+    pub(crate) async fn way(self: &Arc<Self>, headers: Option<&HeaderMap>) -> Result<Way, OpenError> {
         let route = &self.route;
+        if let Some(headers) = headers {
+            route.remember(headers);
+        }
         if route.isolation() == Isolation::Request {
-            let leased = route.backend.lease(&route.handshake, route.owner, &route.headers).await;
+            let leased = route.backend.lease(&route.handshake, route.owner, &route.headers()).await;
             let mut lease = leased.map_err(|error| self.unless_refused(error))?;
             lease.reuse(reusable(&route.backend, route.owner, &route.handshake));
             if !lease.answer.as_ref().is_some_and(|answer| handshake::agree(answer, &route.answer)) {
@@ -287,7 +304,7 @@ impl Session {
         let route = &self.route;
         let opened = match route.isolation() {
             Isolation::Session | Isolation::Request => {
-                let lease = route.backend.lease(&route.handshake, route.owner, &route.headers).await;
+                let lease = route.backend.lease(&route.handshake, route.owner, &route.headers()).await;
                 lease.map(|lease| (lease.answer.clone(), Some(lease), None))
             }
             Isolation::Shared | Isolation::Principal => {
@@ -329,7 +346,7 @@ impl Session {
             let id = connection.next_id();
             let renamed = request.edit().id(&id.to_string()).finish();
             let notable = self.notes(&request);
-            let told = crate::backend::start::ask(connection, &renamed, id, deadline).await;
+            let told = crate::backend::start::ask(connection, &renamed, id, &self.route.headers(), deadline).await;
             if told.as_ref().is_ok_and(|answer| answer.kind() == Kind::Result) {
                 notable.iter().for_each(Notable::done);
             } else {

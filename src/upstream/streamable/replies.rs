@@ -358,6 +358,9 @@ impl HttpReplies {
 
     fn failed(&mut self, error: UpstreamError) -> UpstreamError {
         self.open = false;
+        if !error.sent() {
+            self.core.unanswered.fetch_sub(1, Ordering::Relaxed);
+        }
         self.state = State::Over;
         error
     }
