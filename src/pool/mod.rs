@@ -201,7 +201,7 @@ impl<C: Connect> Pool<C> {
         loop {
             let (held, start) = self.ask(key, asked, patience).await?;
             // One that comes back may die before it is looked at. Of a new one, its holder learns why it died.
-            if held.fresh || held.conn.is_usable() {
+            if held.fresh || held.conn.is_usable() || is_on(Mutant::DeadReused) {
                 shared.metrics.leased(start, asked.elapsed());
                 return Ok(Lease::new(Arc::clone(shared), held, start));
             }

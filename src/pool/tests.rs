@@ -6,6 +6,7 @@ mod chaos;
 mod contract;
 mod fake;
 mod faults;
+mod ledger;
 mod model;
 mod random;
 mod restarts;

@@ -253,7 +253,9 @@ impl Setup {
     }
 
     pub(super) async fn acquire(&self, key: K) -> Acquired {
-        self.pool.acquire(&key, PATIENCE).await
+        // Time is paused: this is no matter of speed.
+        let limit = 2 * (PATIENCE.wait + PATIENCE.create);
+        tokio::time::timeout(limit, self.pool.acquire(&key, PATIENCE)).await.expect("it ends within its patience")
     }
 
     pub(super) async fn lease(&self, key: K) -> Lease<World> {
@@ -263,7 +265,11 @@ impl Setup {
     /// One who asks in a task of its own, which has run as far as it can.
     pub(super) async fn waiter(&self, key: K) -> Waiting {
         let pool = self.pool.clone();
-        let mut future: Waiting = Box::pin(async move { pool.acquire(&key, PATIENCE).await });
+        let limit = 2 * (PATIENCE.wait + PATIENCE.create);
+        let mut future: Waiting = Box::pin(async move {
+            let asked = tokio::time::timeout(limit, pool.acquire(&key, PATIENCE));
+            asked.await.expect("it ends within its patience")
+        });
         assert!(peek(&mut future).await.is_none(), "it waits");
         future
     }

@@ -280,6 +280,7 @@ async fn nobody_is_passed_over_for_ever() {
         }
         lease = peek(&mut next).await.expect("it fits").unwrap();
         turns += 1;
+        assert!(turns < 20, "it starves");
     };
     assert_eq!((given.unwrap().key(), turns), (&OTHER, 8));
 }
