@@ -171,7 +171,10 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
                 orders.spent.extend(waker);
                 None
             }
-            Waiting::Done(Outcome::Given(_)) if is_on(Mutant::CancelLoses) => None,
+            Waiting::Done(Outcome::Given(held)) if is_on(Mutant::CancelLoses) => {
+                std::mem::forget(held);
+                None
+            }
             Waiting::Done(Outcome::Given(held)) => {
                 self.hand(held, now, orders);
                 None
