@@ -38,6 +38,12 @@ pub(super) enum Mutant {
     AgeWithoutJitter,
     /// What fails is tried again at once.
     NoRest,
+    /// A spare that cannot be made is tried again for ever, without a pause.
+    SparesHammer,
+    /// Nobody looks at those who wait when a rest is over.
+    RestUnnoticed,
+    /// Those whom the limit of creations held back are forgotten when one ends.
+    NextForgotten,
 }
 
 /// Whether it is switched on.

@@ -213,7 +213,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
             }
         }
         // There is room for another creation, and whom it was meant for may have nothing under way any more.
-        orders.plan |= self.wants_plan();
+        orders.plan |= self.wants_plan() && !is_on(Mutant::NextForgotten);
         works
     }
 

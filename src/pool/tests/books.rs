@@ -71,7 +71,7 @@ impl Books {
         Books {
             real: Ledger::new(bounds.clone(), Some(SPARE)),
             model: Model::new(bounds),
-            start: Instant::now(),
+            start: tokio::time::Instant::now().into_std(),
             conns: Vec::new(),
             held: Vec::new(),
             tickets: Vec::new(),

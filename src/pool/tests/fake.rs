@@ -44,7 +44,6 @@ struct State {
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) id: usize,
-    pub(super) key: K,
     state: Arc<State>,
 }
 
@@ -192,7 +191,7 @@ impl Connect for World {
         }
         let state = State { place: Mutex::new(Some(place)), ..State::default() };
         let mut told = self.told.lock().unwrap();
-        let peer = Peer { id: told.peers.len(), key: *key, state: Arc::new(state) };
+        let peer = Peer { id: told.peers.len(), state: Arc::new(state) };
         told.peers.push(peer.clone());
         drop(told);
         match make {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::ledger::Bounds;
 use super::books::Books;
+use super::fake::ms;
 use super::model::{K, Who};
 
 /// Numbers choose among what there is.
@@ -75,12 +76,11 @@ fn bounds() -> impl Strategy<Value = Bounds> {
     })
 }
 
-fn pick<T: Clone>(list: &[T], which: usize) -> Option<T> {
-    (!list.is_empty()).then(|| list[which % list.len()].clone())
-}
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
+/// Does it with one of these, if there is any.
+fn some<T: Copy, R>(list: &[T], which: usize, act: impl FnOnce(T) -> R) {
+    if !list.is_empty() {
+        let _ = act(list[which % list.len()]);
+    }
 }
 
 fn step(books: &mut Books, op: Op) {
@@ -90,23 +90,18 @@ fn step(books: &mut Books, op: Op) {
     let all: Vec<_> = books.model.things.iter().filter(|thing| !thing.gone).map(|thing| thing.place).collect();
     match op {
         Op::Ask(key) => drop(books.ask(K(key))),
-        Op::Look(which) => drop(pick(&tickets, which).map(|at| books.look(at))),
-        Op::Cancel(which) => drop(pick(&tickets, which).map(|at| books.cancel(at))),
+        Op::Look(which) => some(&tickets, which, |at| books.look(at)),
+        Op::Cancel(which) => some(&tickets, which, |at| books.cancel(at)),
         Op::Plan => drop(books.plan()),
-        Op::Created { which, dead, lives } => {
-            drop(pick(&creating, which).map(|place| books.created(place, dead, ms(lives))));
-        }
-        Op::Failed(which) => drop(pick(&creating, which).map(|place| books.failed(place))),
-        Op::Put { which, key } => drop(pick(&leases, which).map(|at| books.put(at, key.map(K)))),
-        Op::Discard(which) => drop(pick(&leases, which).map(|at| books.discard(at))),
-        Op::Quarantine { which, grace } => drop(pick(&leases, which).map(|at| books.quarantine(at, ms(grace)))),
-        Op::Gone(which) => drop(pick(&all, which).map(|place| books.gone(place))),
-        Op::Closed => {
-            let closing = books.places(|who| who == Who::Closing);
-            drop(closing.first().map(|place| books.gone(*place)));
-        }
-        Op::Die(which) => drop(pick(&all, which).map(|place| books.die(place))),
-        Op::Busy(which, busy) => drop(pick(&all, which).map(|place| books.busy(place, busy))),
+        Op::Created { which, dead, lives } => some(&creating, which, |place| books.created(place, dead, ms(lives))),
+        Op::Failed(which) => some(&creating, which, |place| books.failed(place)),
+        Op::Put { which, key } => some(&leases, which, |at| books.put(at, key.map(K))),
+        Op::Discard(which) => some(&leases, which, |at| books.discard(at)),
+        Op::Quarantine { which, grace } => some(&leases, which, |at| books.quarantine(at, ms(grace))),
+        Op::Gone(which) => some(&all, which, |place| books.gone(place)),
+        Op::Closed => some(&books.places(|who| who == Who::Closing), 0, |place| books.gone(place)),
+        Op::Die(which) => some(&all, which, |place| books.die(place)),
+        Op::Busy(which, busy) => some(&all, which, |place| books.busy(place, busy)),
         Op::Sweep => drop(books.sweep()),
         Op::Pass(time) => books.pass(ms(time)),
         Op::Rest(time) => books.rest(time.map(ms)),
@@ -116,7 +111,7 @@ fn step(books: &mut Books, op: Op) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
+    #![proptest_config(super::cases(250))]
 
     /// C-POOL-1, -2, -3, -4, -7, -10 and -11: see `Books`, which compares after every step.
     #[test]
