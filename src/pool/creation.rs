@@ -78,7 +78,7 @@ fn vacate<C: Connect>(shared: Weak<Shared<C>>) -> Box<dyn FnOnce(ledger::Place) 
             shared.metrics.closed("lost");
         }
         let young = shared.restarts().is_young(lost.born, Instant::now().into_std());
-        if young {
+        if young && !lost.blamed {
             shared.failed();
         }
     })

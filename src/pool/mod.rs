@@ -258,7 +258,8 @@ impl<C: Connect> Pool<C> {
         self.shared.restarts().rest(Instant::now().into_std())
     }
 
-    /// A connection turned out not to work after it was made.
+    /// A connection turned out not to work after it was made. [`Lease::failed`] is for those who still have it: here nobody
+    /// knows whether its end is counted, too.
     pub(crate) fn start_failed(&self) {
         self.shared.failed();
     }

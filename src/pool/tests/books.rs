@@ -168,6 +168,7 @@ impl Books {
         match answer {
             Ask::Given(held) => {
                 assert_eq!(Ok(Some(held.place)), expected, "C-POOL-4: the one used last that fits");
+                assert!(held.conn.is_usable(), "C-POOL-10");
                 self.take(held);
             }
             Ask::Refused(refusal) => assert_eq!(Err(refusal), expected),
@@ -180,7 +181,6 @@ impl Books {
     }
 
     fn take(&mut self, held: Held<K, Conn>) {
-        assert!(held.conn.is_usable() || held.fresh || self.model.thing(held.place).dead, "C-POOL-10");
         let thing = self.model.thing(held.place);
         assert_eq!((held.key, held.fresh), (thing.key, thing.fresh));
         thing.who = Who::Holder;
