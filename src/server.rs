@@ -195,6 +195,10 @@ impl Running {
 
         self.enter(Phase::Closing);
         proxy.sessions.end_all(EndReason::Shutdown);
+        tokio::select! {
+            () = proxy.close(started + timeouts.shutdown) => {}
+            () = proxy.tasks.stop().cancelled() => {}
+        }
         let survivors = proxy.tasks.close(started + timeouts.shutdown).await;
         self.enter(Phase::Done);
         ShutdownReport { requests_cut, survivors: survivors.into_iter().map(|task| task.name.to_owned()).collect() }

@@ -7,7 +7,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Uri};
+
+/// How many children of one server there may be if nothing is said: each is a process.
+const CHILDREN_MAX: usize = 64;
+/// How many sessions at one HTTP server there may be if nothing is said: as many as clients may have here.
+const UPSTREAM_SESSIONS_MAX: usize = 1_000;
 
 /// Everything the proxy needs to run.
 #[derive(Debug, Clone)]
@@ -66,6 +72,41 @@ pub struct UpstreamSettings {
     pub connections_max: usize,
     /// Client request headers that are passed on to an HTTP upstream. Empty by default: credentials stay here.
     pub forward_headers: Vec<HeaderName>,
+    /// Who has a connection in common.
+    pub isolation: Isolation,
+    /// What becomes of a connection when whoever had it is done with it.
+    pub reuse: Reuse,
+    /// How many children are kept started ahead for sessions to come. Each that is taken is replaced; they count in
+    /// `connections_max`.
+    pub warm_spares: usize,
+    /// The request header whose value says who the client is: its principal, for [`Isolation::Principal`] and
+    /// [`Reuse::SamePrincipal`]. The proxy does not verify it. With `authorization`, the default, whoever knows a
+    /// credential is its principal; any other header must be set by something trusted in front of the proxy, which must
+    /// also remove it from the requests that clients send.
+    pub principal_header: HeaderName,
+    /// What happens to a session whose connection is lost.
+    pub on_crash: OnCrash,
+}
+
+impl UpstreamSettings {
+    /// The defaults, for a server that is reached this way.
+    pub fn new(name: impl Into<String>, target: Target) -> Self {
+        UpstreamSettings {
+            name: name.into(),
+            era: EraChoice::Auto,
+            connections_max: match target {
+                Target::Stdio(_) => CHILDREN_MAX,
+                Target::Http(_) => UPSTREAM_SESSIONS_MAX,
+            },
+            target,
+            forward_headers: Vec::new(),
+            isolation: Isolation::Session,
+            reuse: Reuse::usual(Isolation::Session),
+            warm_spares: 0,
+            principal_header: AUTHORIZATION,
+            on_crash: OnCrash::Reinitialize,
+        }
+    }
 }
 
 /// How an upstream is reached.
@@ -176,6 +217,79 @@ impl EraChoice {
         [("auto", Self::Auto), ("legacy", Self::Legacy), ("modern", Self::Modern)];
 }
 
+/// Who has a connection to an upstream in common. Requests of 2026-07-28 have no session: under [`Isolation::Session`] and
+/// [`Isolation::Shared`] they share one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Nobody: each legacy session has a connection (a child process, where it is one) of its own.
+    Session,
+    /// All clients use one; ids and tokens are rewritten.
+    Shared,
+    /// All clients of one principal use one.
+    Principal,
+    /// Nobody at a time: each request leases a connection for itself, from initialised ones that are used again.
+    Request,
+}
+
+impl Isolation {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 4] = [
+        ("session", Self::Session),
+        ("shared", Self::Shared),
+        ("principal", Self::Principal),
+        ("request", Self::Request),
+    ];
+
+    /// The name that the configuration and the command line use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, one)| *one == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// What becomes of a connection when its session (under [`Isolation::Request`], its request) is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// It is closed.
+    Never,
+    /// It is kept for others of the same principal.
+    SamePrincipal,
+    /// It is kept for anybody.
+    Any,
+}
+
+impl Reuse {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 3] =
+        [("never", Self::Never), ("same-principal", Self::SamePrincipal), ("any", Self::Any)];
+
+    /// The choice if nothing is said: to use connections again is what isolation by request is about, and what the
+    /// others do only when told to.
+    #[must_use]
+    pub fn usual(isolation: Isolation) -> Self {
+        match isolation {
+            Isolation::Session | Isolation::Shared | Isolation::Principal => Reuse::Never,
+            Isolation::Request => Reuse::Any,
+        }
+    }
+}
+
+/// What happens to a session whose connection is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCrash {
+    /// The next request makes a new connection, which repeats the handshake, the log level and the subscriptions.
+    Reinitialize,
+    /// It ends, and its next request gets a 404: for servers that keep state which must not be lost without the
+    /// client knowing.
+    EndSession,
+}
+
+impl OnCrash {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 2] =
+        [("reinitialize", Self::Reinitialize), ("end-session", Self::EndSession)];
+}
+
 /// A text that must not be shown: its `Debug` is redacted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
@@ -267,6 +381,10 @@ numbers! {
         connections: 4_096, in 1..=1_000_000;
         /// Most requests waiting for a connection of one upstream.
         queue: 64, in 1..=100_000;
+        /// Most connections of one upstream that are being started at once.
+        starting: 4, in 1..=1_000;
+        /// How many starts or young connections of one upstream may fail within `crash_window` before it rests.
+        crashes: 5, in 2..=1_000;
         /// Most events kept per stream for resumption.
         backlog_events: 256, in 1..=1_000_000;
         /// Most bytes kept per stream for resumption.
@@ -317,6 +435,14 @@ numbers! {
         acquire: secs(5), in ms(10)..=hours(1);
         /// From starting a child or connection to its answer to the handshake.
         start: secs(60), in ms(10)..=hours(1);
+        /// Life of an unused pooled connection.
+        connection_idle: secs(5 * 60), in ms(10)..=hours(24);
+        /// Life of a pooled connection that is used again, less up to a tenth at random.
+        connection_max_age: hours(1), in ms(100)..=days(30);
+        /// Within which failures count together as a crash loop, and how long the upstream then rests.
+        crash_window: secs(60), in ms(100)..=hours(24);
+        /// Longest pause between two attempts to start an upstream that fails.
+        restart_max: secs(30), in ms(10)..=hours(1);
         /// Waiting for the answer to `server/discover` when the era is not known.
         probe: secs(5), in ms(10)..=hours(1);
         /// A child not reading its input.
@@ -329,6 +455,8 @@ numbers! {
         request_max: hours(1), in ms(10)..=days(7);
         /// A question to the client (sampling, elicitation, roots) without an answer.
         question: secs(10 * 60), in ms(10)..=hours(24);
+        /// How long a cancelled request may still be answered before its connection is not used again.
+        cancel_grace: secs(5), in ms(10)..=hours(1);
         /// Connecting to an HTTP upstream, TLS included.
         connect: secs(5), in ms(10)..=hours(1);
         /// Between two pieces of an upstream's JSON body.

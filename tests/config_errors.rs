@@ -48,6 +48,8 @@ command = "npx"
 args = ["-y", "--token=${TOKEN}"]
 env = { KEY = "${TOKEN}" }
 pass_env = ["SSH_AUTH_SOCK"]
+reuse = "same-principal"
+warm_spares = 2
 "#;
     let json = r#"{ "mcpServers": {
         "api": { "type": "sse", "url": "https://h/sse?key=${TOKEN}", "headers": { "Authorization": "Bearer ${TOKEN}" }, "timeout": 5 },
@@ -61,8 +63,8 @@ pass_env = ["SSH_AUTH_SOCK"]
         The configuration is valid.
         listen  127.0.0.1:9000, path /mcp, HTTP+SSE too
         admin   off
-        server  fs: starts npx with 2 arguments, env KEY, inherits SSH_AUTH_SOCK, era auto, at most 64 at once
-        server  api: connects to https://h/sse?[redacted], transport sse, headers authorization, era auto, at most 1000 at once
+        server  fs: starts npx with 2 arguments, env KEY, inherits SSH_AUTH_SOCK, era auto, at most 64 at once, isolation session, reuse same-principal, 2 warm spares
+        server  api: connects to https://h/sse?[redacted], transport sse, headers authorization, era auto, at most 1000 at once, isolation session
         "#);
     insta::assert_snapshot!(run.stderr, @r#"
         note: .mcp.json:2:16: mcpServers.api: not used here: timeout
@@ -102,6 +104,10 @@ fn the_exit_code_says_whose_fault_it_is() {
         (2, &["serve", "--check", "--path", "nowhere"]),
         (2, &["serve", "--check", "--request-timeout", "0s"]),
         (2, &["serve", "--check", "--max-connections", "0"]),
+        (0, &["serve", "--check", "--isolation", "request", "--reuse", "same-principal", "--warm-spares", "4"]),
+        (2, &["serve", "--check", "--isolation", "none"]),
+        (2, &["serve", "--check", "--warm-spares", "1001"]),
+        (2, &["serve", "--check", "--isolation", "shared", "--reuse", "any"]),
         (2, &["serve", "--check", "--upstream", "http://h", "--", "x"]),
         (2, &["serve", "--check", "--log", "shadowcat=loud"]),
         (3, &["serve", "--check", "--config", "empty.toml"]),

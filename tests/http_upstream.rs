@@ -24,11 +24,11 @@ mod streams;
 
 use serde_json::{Value, json};
 use shadowcat::server::Running;
-use shadowcat::settings::{EraChoice, HttpTarget, HttpTransport, Settings, Target, UpstreamSettings};
+use shadowcat::settings::{EraChoice, HttpTarget, HttpTransport, OnCrash, Settings, Target, UpstreamSettings};
 use shadowcat::testing::client::{LegacySession, Modern, Response};
 use shadowcat::testing::{AnswerForm, Do, HttpScript, MockSse, On, Recorded, Script};
 
-use common::{DEADLINE, InTime, LEGACY, assert_ours, code, everything, legacy, modern, text, until, within};
+use common::{DEADLINE, InTime, LEGACY, assert_ours, code, everything, legacy, modern, next, text, until, within};
 
 /// A proxy in front of a fake server on a port.
 struct Stage {
@@ -41,13 +41,7 @@ struct Stage {
 /// An upstream behind HTTP.
 fn upstream(url: &str) -> UpstreamSettings {
     let target = HttpTarget { url: url.parse().unwrap(), headers: vec![], transport: HttpTransport::Auto };
-    UpstreamSettings {
-        name: "fake".into(),
-        target: Target::Http(target),
-        era: EraChoice::Auto,
-        connections_max: 64,
-        forward_headers: vec![],
-    }
+    UpstreamSettings { connections_max: 64, ..UpstreamSettings::new("fake", Target::Http(target)) }
 }
 
 /// What is behind HTTP.

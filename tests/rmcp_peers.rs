@@ -18,9 +18,7 @@ mod server;
 use rmcp::ClientLifecycleMode;
 use rmcp::model::ProtocolVersion;
 use shadowcat::server::Running;
-use shadowcat::settings::{
-    EraChoice, HttpTarget, HttpTransport, Secret, Settings, StdioTarget, Target, UpstreamSettings,
-};
+use shadowcat::settings::{HttpTarget, HttpTransport, Secret, Settings, StdioTarget, Target, UpstreamSettings};
 
 use client::{Transport, User};
 use common::{PROGRAM, within};
@@ -126,7 +124,7 @@ fn upstream(transport: &Transport) -> UpstreamSettings {
             })
         }
     };
-    UpstreamSettings { name: "rmcp".into(), target, era: EraChoice::Auto, connections_max: 16, forward_headers: vec![] }
+    UpstreamSettings { connections_max: 16, ..UpstreamSettings::new("rmcp", target) }
 }
 
 /// Plays the scene directly and in `ways`, and compares.

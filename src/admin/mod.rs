@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 
 use crate::front::guard_layer;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Server};
 
 /// Everything that is served to the operator.
 pub(crate) fn router(proxy: &Arc<Proxy>) -> Router {
-    let router =
-        Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics));
+    let router = Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/ready/{server}", get(server_ready))
+        .route("/metrics", get(metrics));
     guard_layer(router, proxy).with_state(Arc::clone(proxy))
 }
 
@@ -23,16 +26,32 @@ async fn health() -> &'static str {
     "ok\n"
 }
 
-/// It takes requests, and which upstreams can be expected to answer them.
+/// It takes requests, and at least one upstream can be expected to answer them.
 async fn ready(State(proxy): State<Arc<Proxy>>) -> Response {
-    let servers: serde_json::Map<_, _> = proxy
-        .servers()
-        .map(|(name, server)| (name.to_owned(), if server.pool.is_ready() { "ready" } else { "failing" }.into()))
-        .collect();
+    let servers: serde_json::Map<_, _> =
+        proxy.servers().map(|(name, server)| (name.to_owned(), state(server).into())).collect();
+    let any = servers.values().any(|state| state == READY);
     let draining = proxy.is_draining();
-    let any = servers.values().any(|state| state == "ready");
-    let status = if any && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = serde_json::json!({ "ready": status == StatusCode::OK, "draining": draining, "servers": servers });
+    answer(any && !draining, serde_json::json!({ "draining": draining, "servers": servers }))
+}
+
+/// It takes requests for this upstream, which can be expected to answer them.
+async fn server_ready(State(proxy): State<Arc<Proxy>>, Path(name): Path<String>) -> Response {
+    let Some(server) = proxy.server(Some(&name)) else { return StatusCode::NOT_FOUND.into_response() };
+    let (state, draining) = (state(server), proxy.is_draining());
+    answer(state == READY && !draining, serde_json::json!({ "draining": draining, "server": name, "state": state }))
+}
+
+const READY: &str = "ready";
+
+/// Whether a server can be expected to answer, or why not.
+fn state(server: &Server) -> String {
+    server.backend.resting().map_or_else(|| READY.to_owned(), |why| format!("failing: {why}"))
+}
+
+fn answer(ready: bool, mut body: serde_json::Value) -> Response {
+    body["ready"] = ready.into();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
 

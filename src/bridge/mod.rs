@@ -1,6 +1,9 @@
 //! What a message becomes on its way between a client and an upstream. No I/O, no clock.
 //!
 //! Both relay cells (client and upstream of the same era) are [`relay::Relay`]: the identity, but for the fields that
-//! the proxy has to own. The cells that translate between the eras will stand beside it.
+//! the proxy has to own. [`handshake`] is what is repeated when a connection is replaced, [`sharing`] what a connection
+//! can be asked that is not one client's alone. The cells that translate between the eras will stand beside them.
 
+pub(crate) mod handshake;
 pub(crate) mod relay;
+pub(crate) mod sharing;

@@ -1,6 +1,7 @@
 //! The arguments as data. What they mean together is decided in `serve`.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValuePars
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, FaultKind};
-use crate::settings::{EraChoice, HttpTransport, Timeouts};
+use crate::probing::ToolCall;
+use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse, Timeouts};
 
 /// A reverse proxy for MCP: any server behind one endpoint, any client revision.
 #[derive(Debug, Parser)]
@@ -33,6 +35,11 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Be a stdio server for a client that can only spawn one, in front of a server that speaks HTTP
     Connect(ConnectArgs),
+    /// Find out, with processes of the server, whether clients can safely share one
+    ///
+    /// Tells what the server speaks, how it starts, what it takes, and what would go wrong or be lost if one process served several
+    /// sessions. Exits with 0 if it is safe to share, with 7 if it is not, with 5 if the server does not work.
+    Probe(Box<ProbeArgs>),
     /// Run a fake MCP server whose behaviour is scripted
     #[command(subcommand)]
     Fake(Fake),
@@ -100,6 +107,29 @@ pub struct ServeArgs {
     #[arg(long, env = "SHADOWCAT_MAX_CONNECTIONS", value_name = "N", value_parser = max_connections())]
     pub max_connections: Option<usize>,
 
+    /// Who has a connection in common: nobody but one session, all clients, all clients of one principal, or nobody but
+    /// one request at a time [default: session]
+    #[arg(long, env = "SHADOWCAT_ISOLATION", value_parser = isolation())]
+    pub isolation: Option<Isolation>,
+
+    /// Who may have a connection when its session is over (with `--isolation request`: its request)
+    /// [default: never; any with `--isolation request`]
+    #[arg(long, env = "SHADOWCAT_REUSE", value_parser = reuse())]
+    pub reuse: Option<Reuse>,
+
+    /// How many child processes are kept started ahead for sessions to come [default: 0]
+    #[arg(long, env = "SHADOWCAT_WARM_SPARES", value_name = "N", value_parser = warm_spares())]
+    pub warm_spares: Option<usize>,
+
+    /// Client header whose value says who the client is; it is not verified: any but the default must be set by something
+    /// trusted in front, which removes it from what clients send [default: authorization]
+    #[arg(long, env = "SHADOWCAT_PRINCIPAL_HEADER", value_name = "NAME")]
+    pub principal_header: Option<String>,
+
+    /// What happens to a session whose connection is lost [default: reinitialize]
+    #[arg(long, env = "SHADOWCAT_ON_CRASH", value_parser = on_crash())]
+    pub on_crash: Option<OnCrash>,
+
     /// Origin of web pages that may connect, besides loopback ones (repeatable, or separated by commas)
     #[arg(long = "allow-origin", env = "SHADOWCAT_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origins: Vec<String>,
@@ -155,6 +185,45 @@ pub struct ConnectArgs {
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// `probe`: find out whether a server can be shared.
+#[derive(Debug, Args)]
+// Its logs would stand between its words.
+#[command(mut_arg("log", |arg| arg.default_value("error")))]
+pub struct ProbeArgs {
+    /// Print one JSON object
+    #[arg(long, env = "SHADOWCAT_JSON", value_parser = BoolishValueParser::new())]
+    pub json: bool,
+
+    /// Call a tool, with these arguments (repeatable; each call is made some ten times, so it had better do no harm). Without it,
+    /// only those tools are called that say they are read-only and need no arguments
+    #[arg(long, env = "SHADOWCAT_CALL", value_name = "NAME[={…}]", hide_env_values = true, value_parser = tool_call)]
+    pub(crate) call: Vec<ToolCall>,
+
+    /// How long the server may take to start, and to answer a call
+    #[arg(long, env = "SHADOWCAT_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = start_timeout)]
+    pub timeout: Duration,
+
+    /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
+    #[arg(long, env = "SHADOWCAT_ENV", value_name = "K=V", hide_env_values = true)]
+    pub env: Vec<String>,
+
+    /// Let COMMAND inherit a variable besides PATH, HOME and the like (repeatable, or separated by commas)
+    #[arg(long, env = "SHADOWCAT_PASS_ENV", value_name = "NAME", value_delimiter = ',')]
+    pub pass_env: Vec<String>,
+
+    /// Working directory of COMMAND
+    #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
+    pub cwd: Option<String>,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// The server: a program that speaks MCP on standard input and output. It is started several times
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 /// Headers for an HTTP upstream.
@@ -257,8 +326,22 @@ fn era() -> impl TypedValueParser<Value = EraChoice> {
     named(EraChoice::NAMED)
 }
 
+fn isolation() -> impl TypedValueParser<Value = Isolation> {
+    named(Isolation::NAMED)
+}
+
+fn reuse() -> impl TypedValueParser<Value = Reuse> {
+    named(Reuse::NAMED)
+}
+
+fn on_crash() -> impl TypedValueParser<Value = OnCrash> {
+    named(OnCrash::NAMED)
+}
+
 /// Takes the names of the choices, and nothing else.
-fn named<V: Copy + Send + Sync + 'static>(choices: [(&'static str, V); 3]) -> impl TypedValueParser<Value = V> {
+fn named<V: Copy + Send + Sync + 'static, const N: usize>(
+    choices: [(&'static str, V); N],
+) -> impl TypedValueParser<Value = V> {
     PossibleValuesParser::new(choices.map(|(name, _)| name)).try_map(move |text| {
         let choice = choices.iter().find(|(name, _)| *name == text);
         choice.map(|(_, value)| *value).ok_or(FaultKind::Malformed { expected: "one of the choices" })
@@ -266,15 +349,42 @@ fn named<V: Copy + Send + Sync + 'static>(choices: [(&'static str, V); 3]) -> im
 }
 
 fn max_connections() -> RangedU64ValueParser<usize> {
-    let range = config::MAX_CONNECTIONS;
+    count(&config::MAX_CONNECTIONS)
+}
+
+fn warm_spares() -> RangedU64ValueParser<usize> {
+    count(&config::WARM_SPARES)
+}
+
+fn count(range: &RangeInclusive<usize>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(*range.start() as u64..=*range.end() as u64)
 }
 
 fn request_timeout(text: &str) -> Result<Duration, FaultKind> {
+    wait("request", text)
+}
+
+fn start_timeout(text: &str) -> Result<Duration, FaultKind> {
+    wait("start", text)
+}
+
+/// A wait within the bounds that the configuration has for it.
+fn wait(name: &str, text: &str) -> Result<Duration, FaultKind> {
     let value = config::parse_duration(text)?;
-    match Timeouts::NUMBERS.iter().find(|number| number.name == "request") {
+    match Timeouts::NUMBERS.iter().find(|number| number.name == name) {
         Some(number) => number.check(value),
         None => Ok(value),
+    }
+}
+
+/// Reads `NAME` or `NAME={…}`.
+fn tool_call(text: &str) -> Result<ToolCall, FaultKind> {
+    let malformed = FaultKind::Malformed { expected: "`NAME`, or `NAME={…}` with the arguments as a JSON object" };
+    let (name, arguments) = text.split_once('=').unwrap_or((text, "{}"));
+    let arguments = serde_json::from_str::<serde_json::Map<_, _>>(arguments);
+    match (name, arguments) {
+        ("", _) | (_, Err(_)) => Err(malformed),
+        (name, Ok(arguments)) => Ok(ToolCall { name: name.to_owned(), arguments: arguments.into() }),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::args::{Admin, ConnectArgs, ServeArgs};
 use crate::config::{Config, FaultKind, Faults, Loaded, Loader, Place, Placed, ServerConfig, Template};
-use crate::settings::{EraChoice, HttpTransport, Settings, Target, UpstreamSettings};
+use crate::settings::{EraChoice, HttpTransport, Isolation, Reuse, Settings, Target, UpstreamSettings};
 
 /// Where health and metrics are served if nothing is said: the port that Prometheus exporters of this kind use.
 const ADMIN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9464);
@@ -77,6 +77,11 @@ impl ServeArgs {
         server.era = self.era.map(|value| placed("--era", value));
         server.max_connections = self.max_connections.map(|n| placed("--max-connections", n));
         server.forward_headers = all("--forward-header", &self.forward_headers);
+        server.isolation = self.isolation.map(|value| placed("--isolation", value));
+        server.reuse = self.reuse.map(|value| placed("--reuse", value));
+        server.warm_spares = self.warm_spares.map(|n| placed("--warm-spares", n));
+        server.principal_header = self.principal_header.as_ref().map(|it| placed("--principal-header", it.clone()));
+        server.on_crash = self.on_crash.map(|value| placed("--on-crash", value));
         server
     }
 
@@ -92,6 +97,11 @@ impl ServeArgs {
             ("--era", self.era.is_some()),
             ("--max-connections", self.max_connections.is_some()),
             ("--forward-header", !self.forward_headers.is_empty()),
+            ("--isolation", self.isolation.is_some()),
+            ("--reuse", self.reuse.is_some()),
+            ("--warm-spares", self.warm_spares.is_some()),
+            ("--principal-header", self.principal_header.is_some()),
+            ("--on-crash", self.on_crash.is_some()),
         ];
         for (argument, _) in given.into_iter().filter(|(_, given)| *given) {
             let why = "it is about the server that COMMAND or --upstream gives; for others, set it in the file";
@@ -148,15 +158,15 @@ impl ConnectArgs {
     }
 }
 
-fn placed<T>(argument: &'static str, value: T) -> Placed<T> {
+pub(super) fn placed<T>(argument: &'static str, value: T) -> Placed<T> {
     Placed { value, place: Place::Argument(argument) }
 }
 
-fn named(name: &str) -> ServerConfig {
+pub(super) fn named(name: &str) -> ServerConfig {
     ServerConfig::named(placed("--name", name.to_owned()))
 }
 
-fn all(argument: &'static str, values: &[String]) -> Vec<Placed<String>> {
+pub(super) fn all(argument: &'static str, values: &[String]) -> Vec<Placed<String>> {
     values.iter().map(|value| placed(argument, value.clone())).collect()
 }
 
@@ -170,7 +180,7 @@ fn headers(given: &[String], loader: &mut Loader) -> Vec<(Placed<String>, Templa
 }
 
 /// Splits what is written as `NAME=VALUE` or the like.
-fn pairs(
+pub(super) fn pairs(
     argument: &'static str,
     given: &[String],
     separator: char,
@@ -227,16 +237,28 @@ fn server(f: &mut fmt::Formatter<'_>, upstream: &UpstreamSettings) -> fmt::Resul
             list(f, "inherits", target.pass_env.iter().map(String::as_str))?;
         }
         Target::Http(target) => {
-            let transport = HttpTransport::NAMED.iter().find(|(_, transport)| *transport == target.transport);
-            let transport = transport.map_or("", |(name, _)| name);
+            let transport = name_of(&HttpTransport::NAMED, target.transport);
             write!(f, "connects to {}, transport {transport}", target.shown_url())?;
             list(f, "headers", target.headers.iter().map(|(name, _)| name.as_str()))?;
         }
     }
     list(f, "forwards", upstream.forward_headers.iter().map(|name| name.as_str()))?;
-    let era = EraChoice::NAMED.iter().find(|(_, era)| *era == upstream.era);
-    let era = era.map_or("", |(name, _)| name);
-    writeln!(f, ", era {era}, at most {} at once", upstream.connections_max)
+    let era = name_of(&EraChoice::NAMED, upstream.era);
+    let isolation = name_of(&Isolation::NAMED, upstream.isolation);
+    write!(f, ", era {era}, at most {} at once, isolation {isolation}", upstream.connections_max)?;
+    if upstream.reuse != Reuse::usual(upstream.isolation) {
+        write!(f, ", reuse {}", name_of(&Reuse::NAMED, upstream.reuse))?;
+    }
+    match upstream.warm_spares {
+        0 => writeln!(f),
+        1 => writeln!(f, ", 1 warm spare"),
+        n => writeln!(f, ", {n} warm spares"),
+    }
+}
+
+/// What a choice is called.
+fn name_of<V: PartialEq>(choices: &[(&'static str, V)], value: V) -> &'static str {
+    choices.iter().find(|(_, choice)| *choice == value).map_or("", |(name, _)| name)
 }
 
 fn list<'a>(f: &mut fmt::Formatter<'_>, what: &str, names: impl Iterator<Item = &'a str>) -> fmt::Result {

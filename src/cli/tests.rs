@@ -6,7 +6,7 @@ use clap::Parser as _;
 use crate::settings::Settings;
 
 use super::*;
-use crate::settings::{HttpTransport, Target};
+use crate::settings::{HttpTransport, Isolation, OnCrash, Reuse, Target};
 
 fn parse(line: &[&str]) -> Command {
     let args = std::iter::once("shadowcat").chain(line.iter().copied()).map(OsString::from);
@@ -56,9 +56,11 @@ fn every_option_has_a_variable() {
 /// Whoever asks for help with secrets in the environment does not want to read them.
 #[test]
 fn help_shows_no_secret_variable() {
-    for option in Cli::command().find_subcommand("serve").unwrap().get_opts() {
-        if matches!(option.get_long(), Some("header" | "env" | "upstream")) {
-            assert!(option.is_hide_env_values_set(), "{option}");
+    for command in ["serve", "probe"] {
+        for option in Cli::command().find_subcommand(command).unwrap().get_opts() {
+            if matches!(option.get_long(), Some("header" | "env" | "upstream" | "call")) {
+                assert!(option.is_hide_env_values_set(), "{option}");
+            }
         }
     }
 }
@@ -107,6 +109,16 @@ fn the_options_of_a_program_arrive() {
         "legacy",
         "--max-connections",
         "2",
+        "--isolation",
+        "request",
+        "--reuse",
+        "same-principal",
+        "--warm-spares",
+        "2",
+        "--principal-header",
+        "X-User",
+        "--on-crash",
+        "end-session",
         "--",
         "fs",
     ]);
@@ -114,6 +126,9 @@ fn the_options_of_a_program_arrive() {
     let upstream = &settings.upstreams[0];
     let Target::Stdio(target) = &upstream.target else { panic!("not a program") };
     assert_eq!((upstream.name.as_str(), upstream.connections_max), ("fs", 2));
+    assert_eq!((upstream.isolation, upstream.reuse), (Isolation::Request, Reuse::SamePrincipal));
+    assert_eq!((upstream.warm_spares, upstream.on_crash), (2, OnCrash::EndSession));
+    assert_eq!(upstream.principal_header, "x-user");
     assert_eq!(target.env[0].1.0, "hunter2=x");
     assert_eq!(target.env[1].1.0, "");
     assert_eq!(target.pass_env, ["A", "B", "C"]);
@@ -189,8 +204,62 @@ fn options_about_no_server_are_refused() {
     let faults = load(&["serve", "--config", path, "--era", "modern", "--env", "A=B"]).unwrap_err();
     assert_eq!(faults.lines().count(), 2, "{faults}");
     assert!(faults.starts_with("--env: does not apply: it is about the server that COMMAND"), "{faults}");
+    let sharing = [
+        ("--isolation", "session"),
+        ("--reuse", "never"),
+        ("--warm-spares", "0"),
+        ("--principal-header", "x-user"),
+        ("--on-crash", "reinitialize"),
+    ];
+    for (option, value) in sharing {
+        let fault = load(&["serve", "--config", path, option, value]).unwrap_err();
+        assert!(
+            fault.starts_with(&format!("{option}: does not apply: it is about the server that COMMAND")),
+            "{fault}"
+        );
+    }
     let faults = load(&["serve", "--header", "A: B", "--", "x"]).unwrap_err();
     assert!(faults.starts_with("--header: does not apply: it is for a server with a `url`"), "{faults}");
+}
+
+#[test]
+fn options_about_sharing_that_contradict_each_other_are_refused() {
+    let faults = load(&[
+        "serve",
+        "--upstream",
+        "http://h",
+        "--forward-header",
+        "authorization",
+        "--isolation",
+        "principal",
+        "--reuse",
+        "any",
+        "--warm-spares",
+        "1",
+        "--principal-header",
+        "x user",
+    ]);
+    let faults = faults.unwrap_err();
+    let places: Vec<&str> = faults.lines().filter_map(|line| line.split_once(": ").map(|(place, _)| place)).collect();
+    assert_eq!(places, ["--isolation", "--principal-header", "--reuse", "--reuse", "--warm-spares"], "{faults}");
+    let fault = load(&["serve", "--max-connections", "1", "--warm-spares", "2", "--", "x"]).unwrap_err();
+    assert!(fault.starts_with("--warm-spares: is 2, more than `max_connections`, which is 1: "), "{fault}");
+}
+
+/// What is said of sharing is what the operator asked for, or the default of it; what is as usual is left out.
+#[test]
+fn the_summary_tells_who_shares_a_connection() {
+    for (options, end) in [
+        (&[][..], "at most 64 at once, isolation session"),
+        (&["--reuse", "any"], "isolation session, reuse any"),
+        (&["--isolation", "request"], "isolation request"),
+        (&["--isolation", "request", "--reuse", "never", "--warm-spares", "1"], "request, reuse never, 1 warm spare"),
+        (&["--isolation", "shared", "--warm-spares", "3"], "isolation shared, 3 warm spares"),
+    ] {
+        let line = [&["serve"], options, &["--", "x"]].concat();
+        let summary = serve::Summary(&load(&line).unwrap()).to_string();
+        assert!(summary.trim_end().ends_with(end), "{summary}");
+    }
 }
 
 #[test]
@@ -235,4 +304,36 @@ fn filters_and_levels_are_taken() {
         assert_eq!(crate::telemetry::filter(text).is_ok(), fine, "{text}");
     }
     assert_eq!(crate::telemetry::filter("debug").unwrap().to_string(), "shadowcat=debug,warn");
+}
+
+#[test]
+fn probe_knows_what_to_start_and_what_to_call() {
+    let probe = |line: &[&str]| match parse(line) {
+        Command::Probe(args) => args,
+        other => panic!("not probe: {other:?}"),
+    };
+    let args = probe(&["probe", "--", "fs"]);
+    assert_eq!((args.json, args.timeout.as_secs(), args.call.len()), (false, 60, 0));
+    assert_eq!(args.log.log, "error", "logs would stand between its words");
+
+    let calls = ["--call", "add={\"a\":\"x=y\"}", "--call", "get"];
+    let more = ["--json", "--timeout", "2s", "--env", "K=${TOKEN}", "--pass-env", "A,B", "--cwd", "/srv"];
+    let args = probe(&[&["probe"][..], &calls, &more, &["--", "fs", "--json", "${X}"]].concat());
+    assert_eq!((args.json, args.timeout.as_secs()), (true, 2));
+    let calls: Vec<(&str, String)> =
+        args.call.iter().map(|call| (call.name.as_str(), call.arguments.to_string())).collect();
+    assert_eq!(calls, [("add", "{\"a\":\"x=y\"}".to_owned()), ("get", "{}".to_owned())]);
+    let upstream = args.load(&|name| (name == "TOKEN").then(|| "hunter2".to_owned())).unwrap();
+    let Target::Stdio(target) = upstream.target else { panic!("not a program") };
+    assert_eq!((target.program.as_str(), target.args), ("fs", vec!["--json".to_owned(), "${X}".to_owned()]));
+    assert_eq!((target.env[0].1.0.as_str(), target.pass_env), ("hunter2", vec!["A".to_owned(), "B".to_owned()]));
+    assert_eq!(probe(&["probe", "--env", "K", "--", "x"]).load(&|_| None).unwrap_err().iter().count(), 1);
+
+    for wrong in
+        [&["--timeout", "0s"][..], &["--timeout", "2h"], &["--call", "=1"], &["--call", "x=1"], &["--call", "x={"]]
+    {
+        let line = [&["shadowcat", "probe"][..], wrong, &["--", "x"]].concat();
+        assert!(Cli::try_parse_from(line).is_err(), "{wrong:?}");
+    }
+    assert!(Cli::try_parse_from(["shadowcat", "probe"]).is_err(), "there is nothing to start");
 }

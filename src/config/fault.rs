@@ -128,6 +128,16 @@ pub enum FaultKind {
         /// The other number.
         limit: String,
     },
+    /// Two counts that contradict each other.
+    #[error("is {value}, more than `{other}`, which is {limit}: lower the one or raise the other")]
+    MoreThan {
+        /// This number.
+        value: usize,
+        /// The key of the other number.
+        other: &'static str,
+        /// The other number.
+        limit: usize,
+    },
     /// A variable that is not set and has no default.
     #[error(
         "variable `{name}` is not set; set it, or give a default: `${{{name}:-default}}` (`$${{` is a plain `${{`)"
@@ -154,6 +164,14 @@ pub enum FaultKind {
     #[error("does not apply: {why}")]
     DoesNotApply {
         /// Why not.
+        why: &'static str,
+    },
+    /// A value that contradicts what another key says.
+    #[error("does not go together with {other}: {why}")]
+    Contradicts {
+        /// The other key, and its value where that matters.
+        other: &'static str,
+        /// What would go wrong, and what to do.
         why: &'static str,
     },
     /// A header that the proxy itself writes.

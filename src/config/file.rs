@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::document::{Entry, Node, Source, Value, join};
 use super::fault::{Fault, FaultKind, Place, Placed};
-use super::keys::{Key, Kind, SERVER, TOP};
+use super::keys::{Key, Kind, Optional, SERVER, TOP};
 use super::suggest::suggest;
 use super::values;
 use super::{Config, ServerConfig, Template};
-use crate::settings::{EraChoice, HttpTransport, Limits, Number, Timeouts};
+use crate::settings::{EraChoice, HttpTransport, Isolation, Limits, Number, OnCrash, Reuse, Timeouts};
 
 /// Reads a configuration file. What is faulty is left out of the result.
 pub(crate) fn read(source: &Source<'_>, faults: &mut Vec<Fault>) -> Config {
@@ -87,16 +87,11 @@ impl Reader<'_> {
                 *slot(into) = self.texts(node, path).into_iter().map(template).collect();
             }
             Kind::Pairs(slot) => *slot(into) = self.pairs(node, path),
-            Kind::Transport(slot) => {
-                if let Some(value) = self.choice(node, path, &HttpTransport::NAMED) {
-                    *slot(into) = Some(Placed { value, place: place(self) });
-                }
-            }
-            Kind::Era(slot) => {
-                if let Some(value) = self.choice(node, path, &EraChoice::NAMED) {
-                    *slot(into) = Some(Placed { value, place: place(self) });
-                }
-            }
+            Kind::Transport(slot) => self.choice(node, path, &HttpTransport::NAMED, *slot, into),
+            Kind::Era(slot) => self.choice(node, path, &EraChoice::NAMED, *slot, into),
+            Kind::Isolation(slot) => self.choice(node, path, &Isolation::NAMED, *slot, into),
+            Kind::Reuse(slot) => self.choice(node, path, &Reuse::NAMED, *slot, into),
+            Kind::OnCrash(slot) => self.choice(node, path, &OnCrash::NAMED, *slot, into),
             Kind::Limits(slot) => {
                 *slot(into) = self.numbers(node, path, Limits::NUMBERS, |reader, node, path, number| {
                     reader.count(node, path, &number.range, number.is_size())
@@ -178,11 +173,21 @@ impl Reader<'_> {
         pairs
     }
 
-    fn choice<V: Copy>(&mut self, node: &Node, path: &str, choices: &[(&str, V)]) -> Option<V> {
-        self.parsed(node, path, "a string", |text| match choices.iter().find(|(name, _)| *name == text) {
+    fn choice<T, V: Copy>(
+        &mut self,
+        node: &Node,
+        path: &str,
+        choices: &[(&str, V)],
+        slot: Optional<T, V>,
+        into: &mut T,
+    ) {
+        let choice = self.parsed(node, path, "a string", |text| match choices.iter().find(|(name, _)| *name == text) {
             Some((_, value)) => Ok(*value),
             None => Err(no_choice(text, choices.iter().map(|(name, _)| *name))),
-        })
+        });
+        if let Some(value) = choice {
+            *slot(into) = Some(Placed { value, place: self.place(node, path) });
+        }
     }
 
     fn count(&mut self, node: &Node, path: &str, range: &RangeInclusive<usize>, size: bool) -> Option<usize> {

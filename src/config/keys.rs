@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Config, Placed, ServerConfig, Template};
-use crate::settings::{EraChoice, HttpTransport};
+use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse};
 
 /// A key of the table `T`.
 pub(crate) struct Key<T: 'static> {
@@ -31,16 +31,21 @@ pub(crate) enum Kind<T: 'static> {
     Pairs(fn(&mut T) -> &mut Pairs),
     Transport(Optional<T, HttpTransport>),
     Era(Optional<T, EraChoice>),
+    Isolation(Optional<T, Isolation>),
+    Reuse(Optional<T, Reuse>),
+    OnCrash(Optional<T, OnCrash>),
     Limits(fn(&mut T) -> &mut BTreeMap<&'static str, Placed<usize>>),
     Timeouts(fn(&mut T) -> &mut BTreeMap<&'static str, Placed<Duration>>),
     Servers(fn(&mut T) -> &mut Vec<ServerConfig>),
 }
 
 type Pairs = Vec<(Placed<String>, Template)>;
-type Optional<T, V> = fn(&mut T) -> &mut Option<Placed<V>>;
+pub(crate) type Optional<T, V> = fn(&mut T) -> &mut Option<Placed<V>>;
 
 /// How many connections to one server may be allowed.
 pub(crate) const MAX_CONNECTIONS: RangeInclusive<usize> = 1..=10_000;
+/// How many children of one server may be kept started ahead.
+pub(crate) const WARM_SPARES: RangeInclusive<usize> = 0..=1_000;
 
 /// The keys at the top of the file.
 pub(crate) const TOP: &[Key<Config>] = &[
@@ -133,5 +138,40 @@ pub(crate) const SERVER: &[Key<ServerConfig>] = &[
         name: "forward_headers",
         about: "Headers of client requests that are passed on to `url`. Default: none, credentials stay here.",
         kind: Kind::Texts(|server| &mut server.forward_headers),
+    },
+    Key {
+        name: "isolation",
+        about: "Who has a connection to the server in common. \"session\", the default: each session has one of its \
+                own. \"shared\": all clients use one. \"principal\": all clients of one principal use one. \
+                \"request\": each request has one for itself, from those that are used again.",
+        kind: Kind::Isolation(|server| &mut server.isolation),
+    },
+    Key {
+        name: "reuse",
+        about: "What becomes of a connection when its session (with isolation = \"request\", its request) is over. \
+                \"never\": it is closed. \"same-principal\": it is kept for the same principal. \"any\": it is kept \
+                for anybody. Default: \"never\"; \"any\" with isolation = \"request\".",
+        kind: Kind::Reuse(|server| &mut server.reuse),
+    },
+    Key {
+        name: "warm_spares",
+        about: "How many child processes are kept started ahead for sessions to come; they count in \
+                `max_connections`. Default: 0.",
+        kind: Kind::Count(WARM_SPARES, |server| &mut server.warm_spares),
+    },
+    Key {
+        name: "principal_header",
+        about: "Header of client requests whose value says who the client is, for isolation = \"principal\" and reuse \
+                = \"same-principal\". The proxy does not verify it: any other than the default must be set by \
+                something trusted in front of the proxy, which removes it from what clients send. Default: \
+                \"authorization\".",
+        kind: Kind::Text(|server| &mut server.principal_header),
+    },
+    Key {
+        name: "on_crash",
+        about: "What happens to a session whose connection is lost. \"reinitialize\", the default: its next request \
+                makes a new one, and repeats the handshake, the log level and the subscriptions. \"end-session\": it \
+                ends, for servers that keep state which must not be lost without the client knowing.",
+        kind: Kind::OnCrash(|server| &mut server.on_crash),
     },
 ];

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::settings::{EraChoice, HttpTransport, Settings, UpstreamSettings};
+use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse, Settings, UpstreamSettings};
 
 mod checks;
 mod document;
@@ -30,7 +30,7 @@ mod tests;
 mod values;
 
 pub use fault::{Fault, FaultKind, Faults, Note, NoteKind, Place, Placed};
-pub(crate) use keys::MAX_CONNECTIONS;
+pub(crate) use keys::{MAX_CONNECTIONS, WARM_SPARES};
 pub use schema::schema;
 pub(crate) use values::{parse_address, parse_duration};
 
@@ -86,6 +86,16 @@ pub struct ServerConfig {
     pub max_connections: Option<Placed<usize>>,
     /// Client headers that are passed on to the endpoint.
     pub forward_headers: Vec<Placed<String>>,
+    /// Who has a connection in common.
+    pub isolation: Option<Placed<Isolation>>,
+    /// What becomes of a connection afterwards.
+    pub reuse: Option<Placed<Reuse>>,
+    /// How many children are kept started ahead.
+    pub warm_spares: Option<Placed<usize>>,
+    /// The header that says who a client is.
+    pub principal_header: Option<Placed<String>>,
+    /// What happens to a session whose connection is lost.
+    pub on_crash: Option<Placed<OnCrash>>,
 }
 
 impl ServerConfig {
@@ -105,6 +115,11 @@ impl ServerConfig {
             era: None,
             max_connections: None,
             forward_headers: Vec::new(),
+            isolation: None,
+            reuse: None,
+            warm_spares: None,
+            principal_header: None,
+            on_crash: None,
         }
     }
 }

@@ -14,16 +14,12 @@ use super::expand::expand;
 use super::fault::{Fault, FaultKind, Place, Placed};
 use super::{Config, ServerConfig, Template, values};
 use crate::settings::{
-    EraChoice, HttpTarget, HttpTransport, Limits, Secret, Settings, StdioTarget, Target, Timeouts, UpstreamSettings,
+    HttpTarget, HttpTransport, Isolation, Limits, Reuse, Secret, Settings, StdioTarget, Target, Timeouts,
+    UpstreamSettings,
 };
 
 /// Where the proxy listens if nothing is said.
 const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
-
-/// How many children of one server there may be if nothing is said: each is a process.
-const CHILDREN_MAX: usize = 64;
-/// How many sessions at one HTTP server there may be if nothing is said: as many as clients may have here.
-const UPSTREAM_SESSIONS_MAX: usize = 1_000;
 
 /// Waits that end inside others: the first, if given, must not be longer than the second, which would cut it short.
 /// Nothing is wrong with a first that is only a default.
@@ -160,16 +156,67 @@ impl Resolver<'_> {
             }),
             None => Target::Stdio(self.stdio(server)),
         };
-        let connections_max = match &target {
-            Target::Stdio(_) => CHILDREN_MAX,
-            Target::Http(_) => UPSTREAM_SESSIONS_MAX,
-        };
-        UpstreamSettings {
-            name: server.name.value.clone(),
-            target,
-            era: server.era.as_ref().map_or(EraChoice::Auto, |era| era.value),
-            connections_max: server.max_connections.as_ref().map_or(connections_max, |n| n.value),
+        let defaults = UpstreamSettings::new(&server.name.value, target);
+        let isolation = server.isolation.as_ref().map_or(defaults.isolation, |it| it.value);
+        let principal_header = server.principal_header.as_ref().and_then(|name| self.header_name(name));
+        let upstream = UpstreamSettings {
+            era: server.era.as_ref().map_or(defaults.era, |era| era.value),
+            connections_max: server.max_connections.as_ref().map_or(defaults.connections_max, |n| n.value),
             forward_headers: self.forward_headers(server),
+            isolation,
+            reuse: server.reuse.as_ref().map_or(Reuse::usual(isolation), |it| it.value),
+            warm_spares: server.warm_spares.as_ref().map_or(defaults.warm_spares, |n| n.value),
+            principal_header: principal_header.unwrap_or(defaults.principal_header),
+            on_crash: server.on_crash.as_ref().map_or(defaults.on_crash, |it| it.value),
+            name: defaults.name,
+            target: defaults.target,
+        };
+        self.sharing(server, &upstream);
+        upstream
+    }
+
+    /// What is said about connections that several use, at once or one after the other, must make sense together.
+    fn sharing(&mut self, server: &ServerConfig, upstream: &UpstreamSettings) {
+        // Where they do not apply at all, they have had their fault.
+        let forwards = server.url.is_some() && !server.forward_headers.is_empty();
+        if let Some(isolation) = &server.isolation
+            && isolation.value != Isolation::Session
+            && forwards
+        {
+            let why = "what the headers of one client say must not depend on who else uses the connection; use \
+                       isolation \"session\", or forward no headers";
+            self.fault(&isolation.place, FaultKind::Contradicts { other: "`forward_headers`", why });
+        }
+        if let Some(reuse) = &server.reuse {
+            let shared = match upstream.isolation {
+                Isolation::Shared => Some("isolation \"shared\""),
+                Isolation::Principal => Some("isolation \"principal\""),
+                Isolation::Session | Isolation::Request => None,
+            };
+            if let Some(other) = shared {
+                let why = "no session gives its connection back, since others use it as well; leave `reuse` out, or \
+                           use isolation \"session\" or \"request\"";
+                self.fault(&reuse.place, FaultKind::Contradicts { other, why });
+            }
+            if reuse.value != Reuse::Never && forwards {
+                let why = "a connection that was opened with the headers of one session must not serve the next, \
+                           which may have others; leave `reuse` out, or forward no headers";
+                self.fault(&reuse.place, FaultKind::Contradicts { other: "`forward_headers`", why });
+            }
+        }
+        match &server.warm_spares {
+            Some(spares) if spares.value > 0 && server.url.is_some() => {
+                let why = "sessions with a server that has a `url` need no process to be started; leave it out";
+                self.fault(&spares.place, FaultKind::DoesNotApply { why });
+            }
+            Some(spares)
+                if spares.value > upstream.connections_max
+                    && !self.has_faulty(&server.name.place, &["max_connections"]) =>
+            {
+                let (value, limit) = (spares.value, upstream.connections_max);
+                self.fault(&spares.place, FaultKind::MoreThan { value, other: "max_connections", limit });
+            }
+            _ => {}
         }
     }
 
@@ -185,7 +232,7 @@ impl Resolver<'_> {
         let forward = server.forward_headers.first().map(|it| &it.place);
         let (places, why): (Vec<&Place>, _) = match (&server.command, &server.url) {
             (None, None) => {
-                if !self.has_faulty_target(&server.name.place) {
+                if !self.has_faulty(&server.name.place, &["command", "url"]) {
                     self.fault(&server.name.place, FaultKind::NoTarget);
                 }
                 return;
@@ -204,14 +251,14 @@ impl Resolver<'_> {
         }
     }
 
-    /// Whether the server at `place` has a `command` or `url` that could not be read, or was misspelt. It is not
-    /// missing, then.
-    fn has_faulty_target(&self, place: &Place) -> bool {
-        let is_target = |key: &str| matches!(key, "command" | "url");
+    /// Whether the server at `place` has one of the keys, and it could not be read, or was misspelt. It is not missing,
+    /// then.
+    fn has_faulty(&self, place: &Place, keys: &[&str]) -> bool {
+        let is_meant = |key: &str| keys.contains(&key);
         self.faults.iter().any(|fault| {
             fault.place.key_under(place).is_some_and(|key| match &fault.kind {
-                FaultKind::UnknownKey { suggestion } => suggestion.as_deref().is_some_and(is_target),
-                _ => is_target(key),
+                FaultKind::UnknownKey { suggestion } => suggestion.as_deref().is_some_and(is_meant),
+                _ => is_meant(key),
             })
         })
     }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{Key, Kind, SERVER, TOP};
 use super::values;
-use crate::settings::{EraChoice, HttpTransport, Limits, Timeouts};
+use crate::settings::{EraChoice, HttpTransport, Isolation, Limits, OnCrash, Reuse, Timeouts};
 
 /// The JSON schema of the configuration file.
 ///
@@ -29,8 +29,11 @@ fn of<T>(kind: &Kind<T>) -> Map<String, Value> {
         Kind::Address(_) | Kind::AddressOrOff(_) | Kind::Text(_) | Kind::Template(_) => text(),
         Kind::Texts(_) | Kind::Templates(_) => object(json!({"type": "array", "items": text()})),
         Kind::Pairs(_) => object(json!({"type": "object", "additionalProperties": text()})),
-        Kind::Transport(_) => choice(HttpTransport::NAMED.iter().map(|(name, _)| *name)),
-        Kind::Era(_) => choice(EraChoice::NAMED.iter().map(|(name, _)| *name)),
+        Kind::Transport(_) => choice(&HttpTransport::NAMED),
+        Kind::Era(_) => choice(&EraChoice::NAMED),
+        Kind::Isolation(_) => choice(&Isolation::NAMED),
+        Kind::Reuse(_) => choice(&Reuse::NAMED),
+        Kind::OnCrash(_) => choice(&OnCrash::NAMED),
         Kind::Limits(_) => limits(),
         Kind::Timeouts(_) => timeouts(),
         Kind::Servers(_) => {
@@ -84,8 +87,8 @@ fn with_about(about: &str, mut schema: Map<String, Value>) -> Map<String, Value>
     schema
 }
 
-fn choice(names: impl Iterator<Item = &'static str>) -> Map<String, Value> {
-    object(json!({"enum": names.collect::<Vec<_>>()}))
+fn choice<V>(choices: &[(&str, V)]) -> Map<String, Value> {
+    object(json!({"enum": choices.iter().map(|(name, _)| *name).collect::<Vec<_>>()}))
 }
 
 fn text() -> Map<String, Value> {

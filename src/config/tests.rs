@@ -65,11 +65,13 @@ const EVERYTHING: &str = r#"
     body_bytes = "8 MiB"
     message_bytes = 65536
     sessions = 10
+    crashes = 3
 
     [timeouts]
     request = "90s"
     drain = "1m 30s"
     shutdown = "2m"
+    crash_window = "10m"
 
     [servers.web]
     url = "https://example.com/mcp?key=${TOKEN}"
@@ -78,6 +80,7 @@ const EVERYTHING: &str = r#"
     era = "modern"
     max_connections = 3
     forward_headers = ["X-Request-Id"]
+    on_crash = "end-session"
 
     [servers.fs]
     command = "npx"
@@ -86,6 +89,11 @@ const EVERYTHING: &str = r#"
     pass_env = ["SSH_AUTH_SOCK"]
     cwd = "/srv"
     era = "legacy"
+    max_connections = 9
+    isolation = "session"
+    reuse = "same-principal"
+    warm_spares = 9
+    principal_header = "X-User"
 "#;
 
 #[test]
@@ -104,6 +112,7 @@ fn everything_that_can_be_said_arrives() {
     assert_eq!(settings.limits.queue, Limits::default().queue);
     assert_eq!(settings.timeouts.request, Duration::from_secs(90));
     assert_eq!(settings.timeouts.drain, Duration::from_secs(90));
+    assert_eq!((settings.limits.crashes, settings.timeouts.crash_window.as_secs()), (3, 600));
 
     // The order is the file's, not the alphabet's.
     let names: Vec<&str> = settings.upstreams.iter().map(|it| it.name.as_str()).collect();
@@ -117,6 +126,8 @@ fn everything_that_can_be_said_arrives() {
     assert_eq!(web.era, EraChoice::Modern);
     assert_eq!(web.connections_max, 3);
     assert_eq!(web.forward_headers, ["x-request-id"]);
+    assert_eq!((web.isolation, web.reuse, web.warm_spares), (Isolation::Session, Reuse::Never, 0));
+    assert_eq!((&web.principal_header, web.on_crash), (&http::header::AUTHORIZATION, OnCrash::EndSession));
 
     let Target::Stdio(fs) = &settings.upstreams[1].target else { panic!("not a program") };
     assert_eq!(fs.program, "npx");
@@ -125,7 +136,10 @@ fn everything_that_can_be_said_arrives() {
     assert_eq!(fs.env[0].1.0, "hunter2");
     assert_eq!(fs.pass_env, ["SSH_AUTH_SOCK"]);
     assert_eq!(fs.cwd.as_deref(), Some(Path::new("/srv")));
-    assert_eq!(settings.upstreams[1].connections_max, 64);
+    let fs = &settings.upstreams[1];
+    assert_eq!((fs.isolation, fs.reuse), (Isolation::Session, Reuse::SamePrincipal));
+    assert_eq!((fs.connections_max, fs.warm_spares), (9, 9));
+    assert_eq!((fs.principal_header.as_str(), fs.on_crash), ("x-user", OnCrash::Reinitialize));
 }
 
 #[test]
@@ -136,7 +150,110 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(settings.admin, None);
     assert!(settings.http_sse);
     assert_eq!(stdio(&settings).program, "fs");
-    assert_eq!(settings.upstreams[0].era, EraChoice::Auto);
+    let fs = &settings.upstreams[0];
+    assert_eq!((fs.era, fs.connections_max), (EraChoice::Auto, 64));
+    assert_eq!((fs.isolation, fs.reuse, fs.warm_spares), (Isolation::Session, Reuse::Never, 0));
+    assert_eq!((&fs.principal_header, fs.on_crash), (&http::header::AUTHORIZATION, OnCrash::Reinitialize));
+    let settings = load("servers.web.url = 'http://h'").unwrap();
+    assert_eq!(settings.upstreams[0].connections_max, 1_000);
+}
+
+/// To use connections again is what isolation by request is about.
+#[test]
+fn only_isolation_by_request_uses_connections_again_by_itself() {
+    for (keys, isolation, reuse) in [
+        ("", Isolation::Session, Reuse::Never),
+        ("reuse = 'any'", Isolation::Session, Reuse::Any),
+        ("isolation = 'shared'", Isolation::Shared, Reuse::Never),
+        ("isolation = 'principal'", Isolation::Principal, Reuse::Never),
+        ("isolation = 'request'", Isolation::Request, Reuse::Any),
+        ("isolation = 'request'\nreuse = 'same-principal'", Isolation::Request, Reuse::SamePrincipal),
+        ("isolation = 'request'\nreuse = 'never'", Isolation::Request, Reuse::Never),
+    ] {
+        let settings = load(&format!("{}\n{keys}", with_server(""))).unwrap();
+        assert_eq!((settings.upstreams[0].isolation, settings.upstreams[0].reuse), (isolation, reuse), "{keys}");
+    }
+}
+
+/// Each says what to do instead, and no fault hides another.
+#[test]
+fn sharing_that_makes_no_sense_is_refused() {
+    let text = r#"
+[servers.a]
+url = "http://h"
+forward_headers = ["authorization"]
+isolation = "shared"
+reuse = "any"
+warm_spares = 1
+
+[servers.b]
+url = "http://h"
+forward_headers = ["authorization"]
+reuse = "same-principal"
+
+[servers.c]
+url = "http://h"
+forward_headers = ["authorization"]
+isolation = "request"
+
+[servers.d]
+command = "x"
+isolation = "principal"
+reuse = "never"
+max_connections = 3
+warm_spares = 4
+principal_header = "Mcp-Session-Id"
+
+[servers.e]
+command = "x"
+forward_headers = ["authorization"]
+isolation = "share"
+reuse = "same-prinzipal"
+warm_spares = 1001
+principal_header = "a b"
+on_crash = "endsession"
+
+[servers.f]
+command = "x"
+warm_spares = 65
+"#;
+    insta::assert_snapshot!(faults(text), @r#"
+        shadowcat.toml:5:13: servers.a.isolation: does not go together with `forward_headers`: what the headers of one client say must not depend on who else uses the connection; use isolation "session", or forward no headers
+        shadowcat.toml:6:9: servers.a.reuse: does not go together with isolation "shared": no session gives its connection back, since others use it as well; leave `reuse` out, or use isolation "session" or "request"
+        shadowcat.toml:6:9: servers.a.reuse: does not go together with `forward_headers`: a connection that was opened with the headers of one session must not serve the next, which may have others; leave `reuse` out, or forward no headers
+        shadowcat.toml:7:15: servers.a.warm_spares: does not apply: sessions with a server that has a `url` need no process to be started; leave it out
+        shadowcat.toml:12:9: servers.b.reuse: does not go together with `forward_headers`: a connection that was opened with the headers of one session must not serve the next, which may have others; leave `reuse` out, or forward no headers
+        shadowcat.toml:17:13: servers.c.isolation: does not go together with `forward_headers`: what the headers of one client say must not depend on who else uses the connection; use isolation "session", or forward no headers
+        shadowcat.toml:22:9: servers.d.reuse: does not go together with isolation "principal": no session gives its connection back, since others use it as well; leave `reuse` out, or use isolation "session" or "request"
+        shadowcat.toml:24:15: servers.d.warm_spares: is 4, more than `max_connections`, which is 3: lower the one or raise the other
+        shadowcat.toml:25:20: servers.d.principal_header: the header `mcp-session-id` is the proxy's own
+        shadowcat.toml:29:20: servers.e.forward_headers[0]: does not apply: it is for a server with a `url`, and this one has a `command`
+        shadowcat.toml:30:13: servers.e.isolation: `share` is none of `session`, `shared`, `principal`, `request`; did you mean `shared`?
+        shadowcat.toml:31:9: servers.e.reuse: `same-prinzipal` is none of `never`, `same-principal`, `any`; did you mean `same-principal`?
+        shadowcat.toml:32:15: servers.e.warm_spares: must be from 0 to 1000, is 1001
+        shadowcat.toml:33:20: servers.e.principal_header: expected the name of a header
+        shadowcat.toml:34:12: servers.e.on_crash: `endsession` is none of `reinitialize`, `end-session`; did you mean `end-session`?
+        shadowcat.toml:38:15: servers.f.warm_spares: is 65, more than `max_connections`, which is 64: lower the one or raise the other
+        "#);
+}
+
+#[test]
+fn sharing_that_makes_sense_is_taken() {
+    for keys in [
+        "url = 'http://h', forward_headers = ['a'], isolation = 'session', reuse = 'never', warm_spares = 0",
+        "url = 'http://h', isolation = 'request', reuse = 'any'",
+        "url = 'http://h', isolation = 'shared'",
+        "url = 'http://h', isolation = 'principal', principal_header = 'x-user'",
+        "command = 'x', isolation = 'shared', warm_spares = 1",
+        "command = 'x', isolation = 'principal', warm_spares = 1",
+        "command = 'x', warm_spares = 64",
+        "command = 'x', warm_spares = 1000, max_connections = 1000",
+        "command = 'x', reuse = 'same-principal'",
+        "command = 'x', isolation = 'session', on_crash = 'reinitialize'",
+    ] {
+        let loaded = load(&format!("servers.x = {{ {keys} }}"));
+        assert!(loaded.is_ok(), "{keys}: {loaded:?}");
+    }
 }
 
 #[test]
@@ -236,6 +353,14 @@ fn a_misspelt_or_misread_command_is_not_missing_too() {
         assert_eq!(load(text).unwrap_err().iter().count(), 1, "{text}");
     }
     assert_eq!(load("servers.x.args = 1").unwrap_err().iter().count(), 2);
+}
+
+#[test]
+fn spares_are_not_measured_against_a_count_that_was_misread() {
+    for count in ["max_connections = '100'", "max_connections = 0", "max_conections = 100"] {
+        let text = format!("servers.x = {{ command = 'x', warm_spares = 100, {count} }}");
+        assert_eq!(load(&text).unwrap_err().iter().count(), 1, "{text}");
+    }
 }
 
 #[test]

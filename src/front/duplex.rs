@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,7 @@ use crate::protocol::method::Known;
 use crate::protocol::revision::Revision;
 use crate::proxy::error::ProxyError;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::{Proxy, Server};
+use crate::proxy::{Caller, Proxy, Server};
 use crate::rt::mailbox::{Bounds, PushError, Reader, Writer, mailbox};
 use crate::session::{EndReason, Session};
 
@@ -31,8 +30,8 @@ pub(crate) struct Duplex {
     proxy: Arc<Proxy>,
     server: Arc<Server>,
     outbox: Writer<Bytes>,
-    /// What an HTTP upstream gets of the headers that the connection came with.
-    headers: HeaderMap,
+    /// Who it is, and what an HTTP upstream gets of the headers that the connection came with.
+    caller: Caller,
     session: OnceLock<Arc<Session>>,
     /// A handshake is under way or done: there is one per connection.
     initializing: AtomicBool,
@@ -46,13 +45,13 @@ pub(crate) struct Duplex {
 
 impl Duplex {
     /// A client has connected; what is to be written to it comes out of the reader.
-    pub(crate) fn open(proxy: &Arc<Proxy>, server: &Arc<Server>, headers: HeaderMap) -> (Arc<Duplex>, Reader<Bytes>) {
+    pub(crate) fn open(proxy: &Arc<Proxy>, server: &Arc<Server>, caller: Caller) -> (Arc<Duplex>, Reader<Bytes>) {
         let (outbox, reader) = mailbox(Bounds { items: OUTBOX_ITEMS, bytes: OUTBOX_BYTES });
         let duplex = Duplex {
             proxy: Arc::clone(proxy),
             server: Arc::clone(server),
             outbox,
-            headers,
+            caller,
             session: OnceLock::new(),
             initializing: AtomicBool::new(false),
             modern: Mutex::default(),
@@ -165,7 +164,7 @@ impl Duplex {
         let duplex = Arc::clone(self);
         let working = Working::begin(self);
         self.adopt(async move {
-            match duplex.proxy.initialize(&duplex.server, &request, duplex.headers.clone()).await {
+            match duplex.proxy.initialize(&duplex.server, &request, duplex.caller.clone()).await {
                 Ok((session, answer)) => {
                     if let Some(session) = &session {
                         let _ = duplex.session.set(Arc::clone(session));
@@ -219,13 +218,13 @@ impl Duplex {
         if self.proxy.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        let exchange = self.proxy.begin(session, request, self.headers.clone()).await?;
+        let exchange = self.proxy.begin(session, request, self.caller.headers.clone()).await?;
         self.run(exchange, None);
         Ok(())
     }
 
     async fn modern(self: &Arc<Self>, request: &Message) -> Result<(), ProxyError> {
-        self.proxy.check_envelope(&self.server, request).await?;
+        self.proxy.check_envelope(&self.server, request, self.caller.principal).await?;
         let Some(id) = request.id() else { return Ok(()) };
         let cancelled = self.closed.child_token();
         {
@@ -239,7 +238,7 @@ impl Duplex {
             modern.insert(id.clone(), cancelled.clone());
         }
         let under_way = UnderWay { duplex: Arc::clone(self), id, cancelled };
-        let exchange = self.proxy.begin_modern(&self.server, request, None).await?;
+        let exchange = self.proxy.begin_modern(&self.server, request, self.caller.principal, None).await?;
         self.run(exchange, Some(under_way));
         Ok(())
     }

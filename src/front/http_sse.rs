@@ -44,7 +44,7 @@ pub(super) fn open(
         return Err(ProxyError::ShuttingDown);
     }
     let id = random_id()?;
-    let (duplex, outbox) = Duplex::open(proxy, server, server.forwarded(request.headers()));
+    let (duplex, outbox) = Duplex::open(proxy, server, server.caller(request.headers())?);
     {
         let mut table = clients.0.lock().unwrap_or_else(PoisonError::into_inner);
         if table.len() >= proxy.settings.limits.sessions {

@@ -19,7 +19,7 @@ use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
 use crate::protocol::sse::KEEP_ALIVE;
 use crate::proxy::error::ProxyError;
-use crate::proxy::{Proxy, Server};
+use crate::proxy::{Caller, Proxy, Server};
 use crate::session::backlog::EventId;
 use crate::session::{EndReason, Session, SessionError};
 
@@ -117,24 +117,25 @@ async fn modern(
         // That header and body disagree outranks what they disagree on.
         headers::check(headers, &message, version)?;
     }
-    proxy.check_envelope(server, &message).await?;
+    let caller = server.caller(headers)?;
+    proxy.check_envelope(server, &message, caller.principal).await?;
     let streams_only = message.known() == Some(Known::Listen);
     if !accepts.sse && (streams_only || !accepts.json) {
         return Err(ProxyError::NotAcceptable);
     }
-    let exchange = proxy.begin_modern(server, &message, Some(mirrored(server, headers))).await?;
+    let exchange = proxy.begin_modern(server, &message, caller.principal, Some(mirrored(headers, caller))).await?;
     Ok(answer(Running::new(proxy, exchange), accepts, false).await)
 }
 
 /// The headers that repeat the body of a modern request: they are still right, since the body keeps what they repeat.
 /// With them go those that the server is to have.
-fn mirrored(server: &Server, headers: &HeaderMap) -> HeaderMap {
+fn mirrored(headers: &HeaderMap, caller: Caller) -> HeaderMap {
     let of_mcp = |name: &http::HeaderName| {
         *name == headers::METHOD || *name == headers::NAME || name.as_str().starts_with(headers::PARAM_PREFIX)
     };
     let mirrored = headers.iter().filter(|(name, _)| of_mcp(name));
     let mut passed: HeaderMap = mirrored.map(|(name, value)| (name.clone(), value.clone())).collect();
-    passed.extend(server.forwarded(headers));
+    passed.extend(caller.headers);
     passed
 }
 
@@ -182,7 +183,7 @@ async fn initialize(
     if proxy.is_draining() {
         return Err(ProxyError::ShuttingDown);
     }
-    let (session, result) = proxy.initialize(server, message, server.forwarded(headers)).await?;
+    let (session, result) = proxy.initialize(server, message, server.caller(headers)?).await?;
     let mut response = if accepts.json {
         json(StatusCode::OK, result.text().clone())
     } else {
@@ -233,29 +234,25 @@ pub(super) fn pong(message: &Message) -> Option<Bytes> {
 
 /// A notification or an answer of the client goes where it belongs, or nowhere.
 pub(super) async fn deliver(session: &Session, message: &Message) -> Result<(), ProxyError> {
-    let upstream = match (message.kind(), message.known()) {
+    // There is no answer to put an error into: what is not taken is refused by a status.
+    match (message.kind(), message.known()) {
         (Kind::Notification, Some(Known::Cancelled)) => {
             session.cancel(message);
-            return Ok(());
+            Ok(())
         }
         (Kind::Notification, known) => {
             if known == Some(Known::Initialized) {
                 session.initialized();
             }
-            Some(message.clone())
+            Ok(session.notify(message).await?)
         }
-        _ => session.answer(message),
-    };
-    match upstream {
-        Some(message) => {
-            let sent = session.connection().send(&message).await;
-            // There is no answer to put the error into: what is not taken is refused by a status.
-            sent.map_err(ProxyError::from)
-        }
-        None => {
-            session.metrics().dropped("answer_to_nothing");
-            Ok(())
-        }
+        _ => match session.answer(message) {
+            Some((connection, answer)) => Ok(connection.send(&answer).await?),
+            None => {
+                session.metrics().dropped("answer_to_nothing");
+                Ok(())
+            }
+        },
     }
 }
 
@@ -266,7 +263,12 @@ fn session(proxy: &Proxy, server: &Server, headers: &HeaderMap) -> Result<Arc<Se
         (None, _) => return Err(ProxyError::SessionMissing),
         _ => return Err(SessionError::NotFound.into()),
     };
-    Ok(proxy.sessions.find(id, server.metrics.name())?)
+    let session = proxy.sessions.find(id, server.metrics.name())?;
+    // Whoever has learned another's session id has not become the other.
+    if server.backend.knows_principals() && server.caller(headers)?.principal != session.route().owner() {
+        return Err(SessionError::NotFound.into());
+    }
+    Ok(session)
 }
 
 /// An array of messages: each is answered for itself, on one stream (2025-03-26, Basic › Batching).

@@ -3,14 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::duplex::Duplex;
+use crate::backend::key::Principal;
 use crate::protocol::lines::Lines;
 use crate::protocol::message::Incoming;
-use crate::proxy::{Proxy, Server};
+use crate::proxy::{Caller, Proxy, Server};
 
 /// Serves one client over a pair of pipes until its end closes, or the session is over.
 ///
@@ -22,7 +22,8 @@ pub(crate) async fn serve(
     mut input: impl AsyncRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
-    let (duplex, mut outbox) = Duplex::open(proxy, server, HeaderMap::new());
+    let (duplex, mut outbox) =
+        Duplex::open(proxy, server, Caller { principal: Some(Principal::local()), ..Caller::default() });
     let _close = CloseOnDrop(Arc::clone(&duplex));
     let mut lines = Lines::new(proxy.settings.limits.message_bytes);
     let read = async {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use tokio::time::Instant;
 
 use super::mutant::{Mutant, is_on};
-use super::{After, Connect, Failure, Place, Shared, later, ledger};
+use super::{After, Connect, Failure, Place, Shared, Vacate, later, ledger};
 use ledger::Key;
 
 impl<C: Connect> Shared<C> {
@@ -17,7 +17,7 @@ impl<C: Connect> Shared<C> {
         for (number, key) in create {
             let spare = key.is_spare();
             let creation = Creation { shared: Arc::downgrade(self), number, spare, done: false };
-            let place = Place { number, vacate: Some(vacate(Arc::downgrade(self))) };
+            let place = Place { number, worked: false, vacate: Some(vacate(Arc::downgrade(self))) };
             let (connector, over, crew) = (Arc::clone(&self.connector), self.over.clone(), self.crew.token());
             self.tasks.spawn("pool-connect", async move {
                 let _crew = crew;
@@ -41,6 +41,8 @@ impl<C: Connect> Shared<C> {
             let rest = self.restarts().failed(now);
             if let Some(rest) = rest.filter(|_| !is_on(Mutant::NoRest)) {
                 ledger.rest_until(Some(rest.until), orders);
+                // A short pause is waited for.
+                ledger.refuse_while_resting(rest.looping);
             }
             rest
         });
@@ -68,8 +70,8 @@ impl<C: Connect> Shared<C> {
 }
 
 /// Gives a place back, if its pool is still there.
-fn vacate<C: Connect>(shared: Weak<Shared<C>>) -> Box<dyn FnOnce(ledger::Place) + Send> {
-    Box::new(move |number| {
+fn vacate<C: Connect>(shared: Weak<Shared<C>>) -> Vacate {
+    Box::new(move |number, worked| {
         let Some(shared) = shared.upgrade() else { return };
         let (lost, after) = shared.desk.visit(|ledger, orders| ledger.gone(number, orders));
         shared.after(after);
@@ -78,7 +80,7 @@ fn vacate<C: Connect>(shared: Weak<Shared<C>>) -> Box<dyn FnOnce(ledger::Place) 
             shared.metrics.closed("lost");
         }
         let young = shared.restarts().is_young(lost.born, Instant::now().into_std());
-        if young && !lost.blamed {
+        if young && !worked && !lost.blamed {
             shared.failed();
         }
     })

@@ -142,13 +142,24 @@ struct Shared<C: Connect> {
 /// What a connection takes from its pool. Given back when it is dropped, which may happen anywhere, at any time.
 pub(crate) struct Place {
     number: ledger::Place,
-    vacate: Option<Box<dyn FnOnce(ledger::Place) + Send>>,
+    worked: bool,
+    vacate: Option<Vacate>,
+}
+
+/// Is told which place is free, and whether its connection had worked.
+type Vacate = Box<dyn FnOnce(ledger::Place, bool) + Send>;
+
+impl Place {
+    /// The connection has been of use: that it ends does not mean that the next one would not work.
+    pub(crate) fn worked(&mut self) {
+        self.worked = true;
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(vacate) = self.vacate.take() {
-            vacate(self.number);
+            vacate(self.number, self.worked);
         }
     }
 }
@@ -248,7 +259,7 @@ impl<C: Connect> Pool<C> {
             Ok(Outcome::Failed(None)) => Err(PoolError::Panicked),
             Err(_) => {
                 shared.metrics.timed_out();
-                Err(PoolError::Timeout)
+                Err(self.rest().map_or(PoolError::Timeout, PoolError::Resting))
             }
         }
     }

@@ -15,6 +15,7 @@ pub(super) enum Mutant {
     /// The background task keeps the pool alive (C-POOL-6).
     WeakForever,
     /// A lock is held while a connection is created (C-POOL-8).
+    #[cfg(test)]
     LockOverAwait,
     /// What was given to one who goes away without looking is lost (C-POOL-2).
     CancelLoses,

@@ -22,6 +22,14 @@ pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 /// The member of a modern result that says what kind it is.
 pub const RESULT_TYPE: &str = "resultType";
+/// What client and server declare in a handshake.
+pub const CAPABILITIES: &str = "capabilities";
+/// Who the client is, in a handshake.
+pub const CLIENT_INFO_PARAM: &str = "clientInfo";
+/// In a capability: changes are told.
+pub const LIST_CHANGED: &str = "listChanged";
+/// The parameter that makes a call a task (2025-11-25).
+pub const TASK: &str = "task";
 /// A tool's arguments.
 pub const ARGUMENTS: &str = "arguments";
 

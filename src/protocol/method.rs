@@ -123,6 +123,21 @@ impl Known {
         matches!(self, Known::ToolsCall | Known::PromptsGet | Known::ResourcesRead)
     }
 
+    /// Whether it changes what the server keeps for a session.
+    pub fn is_remembered(self) -> bool {
+        matches!(
+            self,
+            Known::SetLevel
+                | Known::ResourcesSubscribe
+                | Known::ResourcesUnsubscribe
+                | Known::ToolsCall
+                | Known::TasksGet
+                | Known::TasksResult
+                | Known::TasksList
+                | Known::TasksCancel
+        )
+    }
+
     /// Whether it can be repeated when the outcome of the first try is unknown. A handshake can, with another connection.
     pub fn safe_to_repeat(self) -> bool {
         matches!(

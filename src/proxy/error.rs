@@ -5,7 +5,7 @@
 
 use http::StatusCode;
 
-use crate::backend::PoolError;
+use crate::backend::OpenError;
 use crate::protocol::error as code;
 use crate::protocol::error::RpcError;
 use crate::protocol::headers::Mismatch;
@@ -13,6 +13,7 @@ use crate::protocol::id::RequestId;
 use crate::protocol::message::ParseError;
 use crate::protocol::revision::Revision;
 use crate::session::{CallError, EndReason, SessionError};
+use crate::settings::Isolation;
 use crate::upstream::error::UpstreamError;
 
 /// Why a client does not get what it asked for.
@@ -44,7 +45,16 @@ pub(crate) enum ProxyError {
     Call(#[from] CallError),
     /// There is no connection to the server.
     #[error(transparent)]
-    Pool(#[from] PoolError),
+    Open(OpenError),
+    /// The request is not possible on a connection that others use, too.
+    #[error("not possible with isolation = \"{}\": {why}; the operator can set isolation = \"session\"", isolation.name())]
+    Isolated { isolation: Isolation, why: &'static str },
+    /// Who the client is has to be known.
+    #[error("this server keeps its clients apart by the header {0}, which has to be there, once")]
+    Principal(String),
+    /// A shared connection has no more room for subscriptions.
+    #[error("too many resources are subscribed to on this server")]
+    Subscriptions,
     /// The server failed, and whether the request may be repeated without harm.
     #[error("{error}")]
     Upstream { error: UpstreamError, repeatable: bool },
@@ -131,10 +141,11 @@ impl ProxyError {
     pub(crate) fn blame(&self) -> (&'static str, &'static str) {
         let reason = self.outward().error.reason;
         match self {
-            ProxyError::Upstream { error, .. } | ProxyError::Pool(PoolError::Create(error)) => {
+            ProxyError::Upstream { error, .. } | ProxyError::Open(OpenError::Start(error)) => {
                 ("upstream", error.kind())
             }
-            ProxyError::Pool(_)
+            ProxyError::Open(OpenError::Resting { .. }) => ("upstream", "resting"),
+            ProxyError::Open(_)
             | ProxyError::ShuttingDown
             | ProxyError::Session(SessionError::TooMany | SessionError::NoRandomness) => ("proxy", reason),
             _ => ("client", reason),
@@ -179,11 +190,25 @@ impl ProxyError {
                 retry_after: Some(1),
                 ..row(StatusCode::TOO_MANY_REQUESTS, code::OVERLOADED, "too_many_requests")
             },
-            ProxyError::Pool(PoolError::Timeout) => later(code::OVERLOADED, "no_connection_free", 1),
-            ProxyError::Pool(PoolError::QueueFull) => later(code::OVERLOADED, "queue_full", 1),
-            ProxyError::Pool(PoolError::Closed | PoolError::Create(UpstreamError::Closed { .. }))
+            ProxyError::Open(OpenError::Timeout) => later(code::OVERLOADED, "no_connection_free", 1),
+            ProxyError::Open(OpenError::QueueFull) => later(code::OVERLOADED, "queue_full", 1),
+            ProxyError::Open(OpenError::Closed | OpenError::Start(UpstreamError::Closed { .. }))
             | ProxyError::ShuttingDown => later(code::SHUTTING_DOWN, "shutting_down", 5),
-            ProxyError::Pool(PoolError::Create(error)) => later(code::UPSTREAM_UNAVAILABLE, error.kind(), 5),
+            ProxyError::Open(OpenError::Resting { seconds, looping, .. }) => {
+                let reason = if *looping { "crash_loop" } else { "resting" };
+                later(code::UPSTREAM_UNAVAILABLE, reason, *seconds)
+            }
+            ProxyError::Open(OpenError::Start(error) | OpenError::Unanswered(error)) => {
+                later(code::UPSTREAM_UNAVAILABLE, error.kind(), 5)
+            }
+            // These two are told in other ways; here they stand for completeness.
+            ProxyError::Open(OpenError::Refused(_)) => bad(code::INVALID_REQUEST, "handshake_refused"),
+            ProxyError::Open(OpenError::Lost) => {
+                row(StatusCode::NOT_FOUND, code::SESSION_NOT_FOUND, "session_not_found")
+            }
+            ProxyError::Isolated { .. } => row(StatusCode::OK, code::METHOD_NOT_FOUND, "isolation"),
+            ProxyError::Principal(_) => row(StatusCode::FORBIDDEN, code::REFUSED, "principal"),
+            ProxyError::Subscriptions => row(StatusCode::OK, code::OVERLOADED, "too_many_subscriptions"),
             ProxyError::Upstream { error, repeatable } => upstream(error, *repeatable),
             ProxyError::Mismatch(_) => bad(code::HEADER_MISMATCH, "header_mismatch"),
             ProxyError::Envelope(_) => bad(code::INVALID_PARAMS, "envelope"),

@@ -1,22 +1,24 @@
 //! One client request and everything that answers it.
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use std::sync::Arc;
 
 use super::error::ProxyError;
+use crate::backend::{Leased, Way};
 use crate::bridge::relay::{Down, Relay};
 use crate::metrics::{GaugeGuard, ServerMetrics};
 use crate::protocol::error as code;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
+use crate::session::route::Notable;
 use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
-use crate::upstream::Replies;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::{Call, Connection, Replies};
 
 /// One message on its way to the client.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(crate) struct Exchange {
     relay: Relay,
     replies: Option<Replies>,
     legacy: Option<Legacy>,
+    /// The connection of a modern request, where it is this request's alone.
+    lease: Option<Leased>,
     /// Cancelled when nobody wants the answer any more.
     cancelled: CancellationToken,
     /// Cancelled when the proxy has no more time for it.
@@ -44,15 +48,35 @@ pub(crate) struct Exchange {
     metrics: ServerMetrics,
     outcome: &'static str,
     screens_tools: bool,
+    /// Whether the request may be sent on another connection when nothing of it was done on the first: once.
+    repeat: Repeat,
     /// For a stream of notifications: cancelled when it has to end although its client still listens.
     until: Option<CancellationToken>,
     _in_flight: GaugeGuard,
+}
+
+/// A request that the server cannot have taken up may be sent to another one, once (docs/contracts.md, C-SSE-4).
+#[derive(Debug, Clone, PartialEq)]
+enum Repeat {
+    Possible,
+    /// It is to be done, because of this.
+    Due(UpstreamError),
+    /// It has been done, or something has been said to the client.
+    Over,
 }
 
 /// What an exchange of a legacy session has besides.
 pub(crate) struct Legacy {
     pub(crate) session: Arc<Session>,
     pub(crate) call: CallGuard,
+    pub(crate) connection: Connection,
+    /// Where the connection is this request's alone.
+    pub(crate) lease: Option<Leased>,
+    /// The client's words, and what goes with them over HTTP.
+    pub(crate) request: Message,
+    pub(crate) headers: HeaderMap,
+    /// What becomes of it, if that has to be known later.
+    pub(crate) notable: Option<Notable>,
     pub(crate) pending: Pending,
 }
 
@@ -119,6 +143,7 @@ impl Exchange {
             relay,
             replies: Some(replies),
             legacy,
+            lease: None,
             cancelled,
             cut,
             known: request.known(),
@@ -129,6 +154,7 @@ impl Exchange {
             metrics,
             outcome: "abandoned",
             screens_tools: false,
+            repeat: Repeat::Possible,
             until: None,
         }
     }
@@ -136,6 +162,11 @@ impl Exchange {
     /// Its answer is a list from which some tools have to be left out.
     pub(super) fn screen_tools(&mut self) {
         self.screens_tools = true;
+    }
+
+    /// Its connection is its own until it ends.
+    pub(super) fn holds(&mut self, lease: Option<Leased>) {
+        self.lease = lease;
     }
 
     /// It is a stream of notifications, which ends when `drain` is cancelled.
@@ -155,10 +186,28 @@ impl Exchange {
     /// Dropped before it is done, nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Output> {
         loop {
+            if let Repeat::Due(error) = self.repeat.clone() {
+                let cancelled = self.cancelled.clone();
+                let repeated = tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => Ok(()),
+                    repeated = self.again(error) => repeated,
+                };
+                self.repeat = Repeat::Over;
+                if let Err(error) = repeated {
+                    return Some(self.refuse(&error));
+                }
+                if cancelled.is_cancelled() {
+                    // Nobody has told the new server: dropping the call does.
+                    self.replies = None;
+                    return self.stopped(self.session().and_then(|session| session.end_reason()));
+                }
+            }
             // When the server is gone, the connection says what that means for this request: what was said before, and
             // whether it may have been executed.
             let gone = self.session().is_some_and(|session| session.end_reason() == Some(EndReason::UpstreamGone));
             let replies = self.replies.as_mut()?;
+            let own = self.legacy.as_mut().and_then(|legacy| legacy.lease.as_mut());
             let reply = tokio::select! {
                 biased;
                 () = self.cancelled.cancelled(), if !gone => {
@@ -168,6 +217,12 @@ impl Exchange {
                     }
                 }
                 reply = replies.next() => reply,
+                Some(message) = said(own) => {
+                    if let Some(legacy) = &self.legacy {
+                        legacy.session.say(&legacy.connection, message).await;
+                    }
+                    continue;
+                }
                 () = until(self.until.as_ref()) => return Some(self.end_listening()),
                 () = self.cut.cancelled() => Some(Err(UpstreamError::Closed { sent: true })),
                 () = sleep_until(self.clock.deadline()) => {
@@ -184,29 +239,77 @@ impl Exchange {
                         return Some(output);
                     }
                 }
+                Some(Err(error)) if self.may_go_elsewhere(&error) => self.repeat = Repeat::Due(error),
                 Some(Err(error)) => return Some(self.fail(error)),
                 None => return Some(self.fail(UpstreamError::Lost { sent: true })),
             }
         }
     }
 
+    /// Whether the request was not taken up, and there may be a server that takes it.
+    fn may_go_elsewhere(&self, error: &UpstreamError) -> bool {
+        let connection_is_gone = matches!(
+            error,
+            UpstreamError::SessionGone
+                | UpstreamError::Exited { sent: false, .. }
+                | UpstreamError::Lost { sent: false }
+        );
+        let live = self.session().is_some_and(|session| session.end_reason().is_none());
+        connection_is_gone && live && self.repeat == Repeat::Possible && !self.cut.is_cancelled()
+    }
+
+    /// Sends the request on the connection that the session has now.
+    async fn again(&mut self, error: UpstreamError) -> Result<(), ProxyError> {
+        let known = self.known;
+        let Some(legacy) = &mut self.legacy else { return Ok(()) };
+        tracing::debug!(upstream = self.metrics.name(), %error, "Request goes to another connection");
+        self.metrics.repeated(error.kind());
+        let Way { connection, lease } = legacy.session.way().await?;
+        let (relay, upstream) = super::translate(Era::Legacy, &legacy.request, &connection)?;
+        let call = Call {
+            id: relay.upstream_id(),
+            message: &upstream,
+            facts: super::legacy_facts(known),
+            headers: legacy.headers.clone(),
+        };
+        let repeatable = known.is_some_and(Known::safe_to_repeat);
+        let sent = connection.call(call).await;
+        self.replies = Some(sent.map_err(|error| ProxyError::Upstream { error, repeatable })?);
+        legacy.call.moved(relay.upstream_id(), &connection);
+        legacy.notable = legacy.session.notes(&legacy.request);
+        (legacy.connection, legacy.lease) = (connection, lease);
+        self.relay = relay;
+        Ok(())
+    }
+
+    /// What failed before it reached the server, as the end of the request.
+    fn refuse(&mut self, error: &ProxyError) -> Output {
+        let (side, kind) = error.blame();
+        self.metrics.error(side, kind);
+        self.outcome = kind;
+        self.end();
+        // It was dispatched once: from then on trouble is no HTTP status.
+        Output { status: StatusCode::OK, ..self.proxy_error(error) }
+    }
+
     async fn down(&mut self, message: Message) -> Option<Output> {
         if message.known() == Some(Known::Progress) {
             self.clock.progress();
         }
+        self.repeat = Repeat::Over;
         let pass = |message| Some(Output { message, last: false, status: StatusCode::OK });
         match (self.relay.down(message), &self.legacy) {
             (Down::Final(message), _) => Some(self.finish(message)),
             (Down::Pass(message), _) => pass(message),
             (Down::Ask(question, server_id), Some(legacy)) => {
-                match legacy.session.ask(&question, server_id.clone(), Some(&legacy.pending)) {
+                match legacy.session.ask(&legacy.connection, &question, server_id.clone(), Some(&legacy.pending)) {
                     Some(question) => {
                         self.clock.asked_at = Some(Instant::now());
                         pass(question)
                     }
                     None => {
-                        legacy.session.refuse(&server_id).await;
-                        self.metrics.dropped("too_many_questions");
+                        legacy.session.refuse(&legacy.connection, &server_id).await;
+                        self.metrics.dropped("question_refused");
                         None
                     }
                 }
@@ -231,6 +334,12 @@ impl Exchange {
             message = super::tools::screen(message, self.metrics.name());
         }
         let error = (message.kind() == Kind::Error).then(|| error_code(&message)).flatten();
+        if let Some(legacy) = &self.legacy
+            && let Some(notable) = &legacy.notable
+            && error.is_none()
+        {
+            notable.done();
+        }
         self.outcome = if error.is_some() { "error" } else { "ok" };
         self.end();
         let status = match (self.era, error) {
@@ -285,6 +394,7 @@ impl Exchange {
 
     fn end(&mut self) {
         self.replies = None;
+        self.lease = None;
         // From here on its id may be used again.
         if let Some(legacy) = self.legacy.take() {
             legacy.session.forget(&legacy.pending);
@@ -299,6 +409,14 @@ impl Drop for Exchange {
         let (upstream, outcome) = (self.metrics.name(), self.outcome);
         tracing::debug!(upstream, method, outcome, took_ms = took.as_millis(), "Exchange ended");
         self.metrics.exchange_ended(self.era.as_str(), method, outcome, took);
+    }
+}
+
+/// What the server says by itself on a connection that is one request's alone.
+async fn said(lease: Option<&mut Leased>) -> Option<Message> {
+    match lease {
+        Some(lease) => lease.standing.next().await,
+        None => None,
     }
 }
 

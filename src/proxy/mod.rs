@@ -10,22 +10,26 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 
-use crate::backend::{Lease, Modern, Pool, PoolError};
+use crate::backend::key::Principal;
+use crate::backend::{Backend, Modern, OpenError, Way};
+use crate::bridge::handshake::negotiated;
 use crate::bridge::relay::Relay;
+use crate::bridge::sharing;
 use crate::metrics::{Metrics, ServerMetrics};
-use crate::protocol::message::{Kind, Message, json_str};
+use crate::protocol::message::{Message, json_str};
 use crate::protocol::meta::{self, Envelope};
 use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
-use crate::session::{EndReason, Pending, Session, Sessions};
+use crate::session::route::Route;
+use crate::session::{Pending, Session, SessionError, Sessions};
 use crate::settings::{Settings, Target};
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::{Call, Connection};
+use crate::upstream::{Call, Connection, Replies};
 use error::ProxyError;
-use exchange::{Exchange, Legacy, Output};
+use exchange::{Exchange, Legacy};
 use tools::ToolHeaders;
 
 /// Everything that a running proxy is. Made once, by [`Proxy::build`].
@@ -40,7 +44,7 @@ pub(crate) struct Proxy {
 
 /// One upstream and the way to it.
 pub(crate) struct Server {
-    pub(crate) pool: Pool,
+    pub(crate) backend: Arc<Backend>,
     pub(crate) metrics: ServerMetrics,
     tools: ToolHeaders,
     /// It is a child: it never sees a header.
@@ -49,6 +53,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Who sends a request with these headers.
+    ///
+    /// # Errors
+    /// It has to be known, and is not.
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, ProxyError> {
+        let principal = self.backend.principal(headers).map_err(|name| ProxyError::Principal(name.to_owned()))?;
+        Ok(Caller { principal, headers: self.forwarded(headers) })
+    }
+
     /// Those of a client's headers that the server is to have: only what was configured, so that credentials stay here.
     pub(crate) fn forwarded(&self, headers: &HeaderMap) -> HeaderMap {
         let names = self.forward_headers.iter();
@@ -60,18 +73,19 @@ impl Proxy {
     /// The only constructor of state: whoever serves, serves what this made (C-LIFE-1).
     pub(crate) fn build(settings: Settings, tasks: Tasks) -> Arc<Proxy> {
         let metrics = Arc::new(Metrics::new());
+        let adopter = Adopter::default();
         let servers = settings.upstreams.iter().map(|upstream| {
             let metrics = metrics.server(&upstream.name);
             let is_child = matches!(upstream.target, Target::Stdio(_));
-            let pool = Pool::new(upstream.clone(), &settings.limits, &settings.timeouts, &tasks, metrics.clone());
+            let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
             let forward_headers = upstream.forward_headers.clone();
-            let server = Server { pool, metrics, tools: ToolHeaders::default(), is_child, forward_headers };
+            let server = Server { backend, metrics, tools: ToolHeaders::default(), is_child, forward_headers };
             (upstream.name.clone(), Arc::new(server))
         });
         let proxy = Arc::new(Proxy {
             servers: servers.collect(),
             sessions: Arc::new(Sessions::new(settings.limits.sessions)),
-            adopter: Adopter::default(),
+            adopter,
             metrics,
             settings,
             tasks,
@@ -100,8 +114,8 @@ impl Proxy {
         self.tasks.drain().is_cancelled()
     }
 
-    /// Opens a session: the client's handshake is the server's. `None` in place of a session means that the server
-    /// refused; the message is its answer either way.
+    /// Opens a session: where the connection is the session's alone, the client's handshake is the server's. `None` in place
+    /// of a session means that the server refused; the message is its answer either way.
     ///
     /// # Cancel safety
     /// Dropped before it is done, no session is left.
@@ -109,64 +123,23 @@ impl Proxy {
         &self,
         server: &Server,
         request: &Message,
-        headers: HeaderMap,
+        caller: Caller,
     ) -> Result<(Option<Arc<Session>>, Message), ProxyError> {
         self.sessions.check_room()?;
-        let since = Instant::now();
-        let Lease { connection, mut standing } = server.pool.lease().await?;
-        let (limits, timeouts) = (&self.settings.limits, &self.settings.timeouts);
-        let session = self.sessions.open(connection, limits, timeouts, server.metrics.clone())?;
-        let mut unless_opened = EndUnlessOpened { sessions: &self.sessions, session: &session, armed: true };
-
-        let mut exchange = self.begin(&session, request, headers).await.inspect_err(|_| server.pool.start_failed())?;
-        let deadline = since + timeouts.start;
-        let answer = loop {
-            let output = tokio::select! {
-                output = exchange.next() => output,
-                // Until the handshake is done nothing but its answer goes to the client.
-                Some(message) = standing.next() => {
-                    session.say(message).await;
-                    continue;
-                }
-                () = tokio::time::sleep_until(deadline) => {
-                    server.pool.start_failed();
-                    let error = UpstreamError::Timeout { sent: true };
-                    return Err(ProxyError::Upstream { error, repeatable: true });
-                }
-            };
-            match output {
-                Some(Output { message, last: true, .. }) => break message,
-                Some(Output { message, .. }) => session.say(message).await,
-                None => return Err(ProxyError::SessionEnded(EndReason::Refused)),
-            }
+        let Some(id) = request.id() else { return Err(ProxyError::Initialize) };
+        let opened = match Route::open(&server.backend, request, caller.principal, caller.headers).await {
+            Ok(opened) => opened,
+            Err(OpenError::Refused(answer)) => return Ok((None, answer.edit().id(id.as_json()).finish())),
+            Err(error) => return Err(error.into()),
         };
-        if answer.kind() == Kind::Error {
-            if session.connection().gone().is_cancelled() {
-                server.pool.start_failed();
-            }
-            return Ok((None, answer));
-        }
-        server.pool.start_succeeded();
+        let answer = opened.answer();
+        let (limits, timeouts) = (&self.settings.limits, &self.settings.timeouts);
+        let session = self.sessions.open(opened, limits, timeouts, server.metrics.clone())?;
         // A version that we do not know is older than all that we know: newer ones are not negotiated with a handshake.
         let revision = negotiated(&answer).unwrap_or(Revision::V2024_11_05);
         session.negotiated(revision);
-        unless_opened.armed = false;
-        drop(unless_opened);
         tracing::debug!(upstream = server.metrics.name(), %revision, "Session opened");
-
-        let (sessions, listener) = (Arc::clone(&self.sessions), Arc::clone(&session));
-        self.adopter.adopt(async move {
-            loop {
-                tokio::select! {
-                    message = standing.next() => match message {
-                        Some(message) => listener.say(message).await,
-                        None => break sessions.end(&listener, EndReason::UpstreamGone),
-                    },
-                    () = listener.ended().cancelled() => break,
-                }
-            }
-        });
-        Ok((Some(session), answer))
+        Ok((Some(session), answer.edit().id(id.as_json()).finish()))
     }
 
     /// Begins a request of a legacy session; `headers` are what an HTTP upstream gets of the client's.
@@ -179,20 +152,39 @@ impl Proxy {
         request: &Message,
         headers: HeaderMap,
     ) -> Result<Exchange, ProxyError> {
-        let connection = session.connection();
-        let (relay, upstream) = translate(Era::Legacy, request, connection)?;
-        let cancellable = request.known() != Some(Known::Initialize);
-        if cancellable {
-            // A client that asks for something is there, whether or not it cared to say so.
-            session.initialized();
+        let isolation = session.route().isolation();
+        if let Some(why) = sharing::refuses(isolation, request) {
+            return Err(ProxyError::Isolated { isolation, why });
         }
-        let call = session.begin_call(relay.client_id(), relay.upstream_id(), cancellable)?;
-        let facts = CallFacts { may_ask: request.known().is_none_or(Known::may_ask), wants_log: true, cancellable };
-        let call_up = Call { id: relay.upstream_id(), message: &upstream, facts, headers };
-        let repeatable = request.known().is_some_and(Known::safe_to_repeat);
-        let replies = connection.call(call_up).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
-        let legacy = Legacy { session: Arc::clone(session), call, pending: Pending::default() };
-        let metrics = session.metrics().clone();
+        // A client that asks for something is there, whether or not it cared to say so.
+        session.initialized();
+        let known = request.known();
+        if known == Some(Known::ResourcesSubscribe) && !session.may_subscribe() {
+            return Err(ProxyError::Subscriptions);
+        }
+        let repeatable = known.is_some_and(Known::safe_to_repeat);
+        let mut tries = 0;
+        let (relay, call, Way { connection, lease }, notable, replies) = loop {
+            let way = session.way().await?;
+            let (relay, upstream) = translate(Era::Legacy, request, &way.connection)?;
+            let id = relay.upstream_id();
+            let guard = session.begin_call(relay.client_id(), id, &way.connection, true)?;
+            let notable = session.notes(request);
+            if known == Some(Known::ResourcesUnsubscribe) && session.gives_up(request) {
+                break (relay, guard, way, notable, Replies::Ready(sharing::done(id).map(Box::new)));
+            }
+            let call = Call { id, message: &upstream, facts: legacy_facts(known), headers: headers.clone() };
+            match way.connection.call(call).await {
+                Ok(replies) => break (relay, guard, way, notable, replies),
+                // It was lost before it could take the request: there may be another.
+                Err(_) if way.connection.gone().is_cancelled() && tries == 0 => tries += 1,
+                Err(error) => return Err(ProxyError::Upstream { error, repeatable }),
+            }
+        };
+        let (session, pending) = (Arc::clone(session), Pending::default());
+        let request_again = request.clone();
+        let legacy = Legacy { session, call, connection, lease, request: request_again, headers, notable, pending };
+        let metrics = legacy.session.metrics().clone();
         let cut = self.tasks.cut().clone();
         Ok(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), &self.settings.timeouts, cut, metrics))
     }
@@ -206,12 +198,14 @@ impl Proxy {
         &self,
         server: &Server,
         request: &Message,
+        caller: Option<Principal>,
         mirrored: Option<HeaderMap>,
     ) -> Result<Exchange, ProxyError> {
         if self.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        let Modern::Shared(connection, _) = server.pool.modern().await? else {
+        let modern = server.backend.modern(caller).await?;
+        let Some(Way { connection, lease }) = server.backend.way(&modern, caller).await? else {
             if request.known() == Some(Known::Discover) {
                 // What the server itself would say. An SDK that speaks both eras reads a list of versions without its own as
                 // the end, and this as the news that there is a handshake (2026-07-28, Versioning).
@@ -243,6 +237,7 @@ impl Proxy {
         let cut = self.tasks.cut().clone();
         let mut exchange =
             Exchange::new(relay, replies, Era::Modern, request, None, &self.settings.timeouts, cut, metrics);
+        exchange.holds(lease);
         if !server.is_child && request.known() == Some(Known::ToolsList) {
             exchange.screen_tools();
         }
@@ -256,7 +251,12 @@ impl Proxy {
     ///
     /// # Errors
     /// The first rule that is broken (2026-07-28, Basic › `_meta`; Versioning).
-    pub(crate) async fn check_envelope(&self, server: &Server, request: &Message) -> Result<String, ProxyError> {
+    pub(crate) async fn check_envelope(
+        &self,
+        server: &Server,
+        request: &Message,
+        caller: Option<Principal>,
+    ) -> Result<String, ProxyError> {
         let version = match Envelope::of(request) {
             Envelope::Complete(version) => version,
             Envelope::Broken(what) => return Err(ProxyError::Envelope(what)),
@@ -265,9 +265,9 @@ impl Proxy {
             }
         };
         if Revision::parse(&version).map(Revision::era) != Some(Era::Modern) {
-            let supported = match server.pool.modern().await {
+            let supported = match server.backend.modern(caller).await {
                 // Nothing is promised that `server/discover` does not list.
-                Ok(Modern::Shared(_, versions)) => versions.to_vec(),
+                Ok(Modern::Shared(_, versions) | Modern::Each(versions)) => versions.to_vec(),
                 Ok(Modern::LegacyOnly) => legacy_versions(),
                 Err(_) => vec![Revision::V2026_07_28.as_str().to_owned()],
             };
@@ -314,10 +314,18 @@ impl Proxy {
         });
     }
 
+    /// Closes all connections to all servers, and waits until nothing is left of them, at most until `deadline`.
+    pub(crate) async fn close(&self, deadline: Instant) {
+        let closing = self.servers.values().map(|server| server.backend.close(deadline));
+        futures_util::future::join_all(closing).await;
+    }
+
     fn start_sweeper(&self) {
         let (sessions, timeouts) = (Arc::clone(&self.sessions), self.settings.timeouts.clone());
+        let backends: Vec<_> = self.servers.values().map(|server| Arc::clone(&server.backend)).collect();
         let stop = self.tasks.stop().clone();
-        let period = timeouts.session_idle.min(timeouts.session_init).min(Duration::from_secs(20)) / 4;
+        let shortest = timeouts.session_idle.min(timeouts.session_init).min(timeouts.connection_idle);
+        let period = shortest.min(Duration::from_secs(20)) / 4;
         self.tasks.spawn("session-sweeper", async move {
             let period = period.max(Duration::from_millis(10));
             let mut ticks = interval_at(Instant::now() + period, period);
@@ -325,26 +333,21 @@ impl Proxy {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    _ = ticks.tick() => sessions.sweep(&timeouts),
+                    _ = ticks.tick() => {
+                        sessions.sweep(&timeouts);
+                        for backend in &backends {
+                            backend.sweep();
+                        }
+                    }
                 }
             }
         });
     }
 }
 
-/// Ends a session that did not come to be.
-struct EndUnlessOpened<'a> {
-    sessions: &'a Sessions,
-    session: &'a Session,
-    armed: bool,
-}
-
-impl Drop for EndUnlessOpened<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.sessions.end(self.session, EndReason::Refused);
-        }
-    }
+/// What is to be known of a client's call in a session.
+fn legacy_facts(known: Option<Known>) -> CallFacts {
+    CallFacts { may_ask: known.is_none_or(Known::may_ask), wants_log: true, cancellable: true }
 }
 
 fn translate(era: Era, request: &Message, connection: &Connection) -> Result<(Relay, Message), ProxyError> {
@@ -360,16 +363,26 @@ fn legacy_versions() -> Vec<String> {
         .collect()
 }
 
-/// The version in the result of a handshake.
-fn negotiated(result: &Message) -> Option<Revision> {
-    let (members, _) = result.result_members()?;
-    let member = members.find(result.text(), meta::PROTOCOL_VERSION_PARAM)?;
-    let json = std::str::from_utf8(member.value.of(result.text())).ok()?;
-    Revision::parse(&json_str(json)?).filter(|revision| revision.era() == Era::Legacy)
+impl From<OpenError> for ProxyError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            // It was reached: what is left of the answer is an error of the request.
+            OpenError::Unanswered(error) => ProxyError::Upstream { error, repeatable: true },
+            OpenError::Lost => ProxyError::Session(SessionError::NotFound),
+            error => ProxyError::Open(error),
+        }
+    }
 }
 
 impl From<UpstreamError> for ProxyError {
     fn from(error: UpstreamError) -> Self {
-        ProxyError::Pool(PoolError::Create(error))
+        ProxyError::Open(OpenError::Start(error))
     }
+}
+
+/// Who sends a request, and what goes with it to an HTTP server.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Caller {
+    pub(crate) principal: Option<Principal>,
+    pub(crate) headers: HeaderMap,
 }

@@ -1,16 +1,18 @@
 //! Legacy sessions at the client edge: who they are, what they have under way, which connection is theirs.
 
 pub(crate) mod backlog;
+pub(crate) mod route;
 pub(crate) mod stream;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::bridge::sharing;
 use crate::metrics::{GaugeGuard, ServerMetrics};
 use crate::protocol::error::{METHOD_NOT_FOUND, RpcError};
 use crate::protocol::id::RequestId;
@@ -21,6 +23,7 @@ use crate::protocol::revision::Revision;
 use crate::settings::{Limits, Timeouts};
 use crate::upstream::Connection;
 use backlog::Bounds;
+use route::{Opened, Route};
 use stream::Stream;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -61,8 +64,6 @@ pub(crate) enum EndReason {
     Idle,
     /// The client did not complete the handshake.
     NotInitialized,
-    /// The server refused the handshake.
-    Refused,
     /// The connection to the server is gone.
     UpstreamGone,
     /// The proxy stops.
@@ -76,17 +77,17 @@ impl EndReason {
             EndReason::Disconnected => "disconnected",
             EndReason::Idle => "idle",
             EndReason::NotInitialized => "not_initialized",
-            EndReason::Refused => "refused",
             EndReason::UpstreamGone => "upstream_gone",
             EndReason::Shutdown => "shutdown",
         }
     }
 }
 
-/// One legacy session: a client, and the connection that is its alone.
+/// One legacy session: a client, and its way to the server.
 pub(crate) struct Session {
     id: String,
-    connection: Connection,
+    route: Route,
+    sessions: Weak<Sessions>,
     revision: OnceLock<Revision>,
     /// Requests of the client that have not ended, by the client's names.
     calls: Mutex<HashMap<RequestId, OpenCall>>,
@@ -110,6 +111,7 @@ pub(crate) struct Session {
 #[derive(Clone)]
 struct OpenCall {
     upstream_id: i64,
+    connection: Connection,
     cancellable: bool,
     cancelled: CancellationToken,
 }
@@ -123,6 +125,8 @@ struct Questions {
 
 struct Question {
     server_id: RequestId,
+    /// Where the answer has to go.
+    connection: Connection,
     /// How many questions its call waits for: falls when the question is answered, refused or withdrawn.
     pending: Option<PendingGuard>,
 }
@@ -162,13 +166,13 @@ impl Sessions {
         Sessions { table: Mutex::default(), max, epoch: Instant::now() }
     }
 
-    /// Opens a session on a connection that is the session's alone.
+    /// Opens a session.
     ///
     /// # Errors
     /// The table is full.
     pub(crate) fn open(
-        &self,
-        connection: Connection,
+        self: &Arc<Self>,
+        opened: Opened,
         limits: &Limits,
         timeouts: &Timeouts,
         metrics: ServerMetrics,
@@ -185,7 +189,8 @@ impl Sessions {
         }
         let session = Arc::new(Session {
             id: id.clone(),
-            connection,
+            route: opened.route,
+            sessions: Arc::downgrade(self),
             revision: OnceLock::new(),
             calls: Mutex::default(),
             questions: Mutex::default(),
@@ -205,6 +210,8 @@ impl Sessions {
         });
         session.touch();
         table.insert(id, Arc::clone(&session));
+        drop(table);
+        session.travel(opened.lease, opened.hub);
         Ok(session)
     }
 
@@ -234,6 +241,7 @@ impl Sessions {
         }
         let _ = session.reason.set(reason);
         session.ended.cancel();
+        session.leave();
         session.standing.finish();
         lock(&session.questions).open.clear();
         lock(&session.streams).clear();
@@ -265,11 +273,6 @@ impl Session {
     /// Its name, as the client sends it.
     pub(crate) fn id(&self) -> &str {
         &self.id
-    }
-
-    /// The connection that is its alone.
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.connection
     }
 
     /// What was negotiated; the newest revision with a handshake until then.
@@ -322,6 +325,18 @@ impl Session {
         (old || last_seen.elapsed() > timeouts.session_idle).then_some(EndReason::Idle)
     }
 
+    /// Its way to the server.
+    pub(crate) fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Ends the session, if it is one of those that can be found.
+    fn end(&self, reason: EndReason) {
+        if let Some(sessions) = self.sessions.upgrade() {
+            sessions.end(self, reason);
+        }
+    }
+
     /// Notes a request of the client under way.
     ///
     /// # Errors
@@ -330,6 +345,7 @@ impl Session {
         self: &Arc<Self>,
         id: &RequestId,
         upstream_id: i64,
+        connection: &Connection,
         cancellable: bool,
     ) -> Result<CallGuard, CallError> {
         let mut calls = lock(&self.calls);
@@ -340,7 +356,8 @@ impl Session {
         match calls.entry(id.clone()) {
             Entry::Occupied(_) => Err(CallError::Duplicate),
             Entry::Vacant(vacant) => {
-                vacant.insert(OpenCall { upstream_id, cancellable, cancelled: cancelled.clone() });
+                let connection = connection.clone();
+                vacant.insert(OpenCall { upstream_id, connection, cancellable, cancelled: cancelled.clone() });
                 Ok(CallGuard { session: Arc::clone(self), id: id.clone(), cancelled })
             }
         }
@@ -355,20 +372,28 @@ impl Session {
             return false;
         };
         let upstream = notification.edit().param(meta::REQUEST_ID, &call.upstream_id.to_string()).finish();
-        self.connection.cancel(call.upstream_id, upstream.line());
+        call.connection.cancel(call.upstream_id, upstream.line());
         call.cancelled.cancel();
         true
     }
 
-    /// Names a question of the server for the client. `None` if there are too many.
-    pub(crate) fn ask(&self, question: &Message, server_id: RequestId, pending: Option<&Pending>) -> Option<Message> {
+    /// Names a question of the server for the client. `None` if there are too many, or if it is not certain that the
+    /// question is for this client.
+    pub(crate) fn ask(
+        &self,
+        connection: &Connection,
+        question: &Message,
+        server_id: RequestId,
+        pending: Option<&Pending>,
+    ) -> Option<Message> {
         let mut questions = lock(&self.questions);
-        if questions.open.len() >= QUESTIONS_MAX {
+        if questions.open.len() >= QUESTIONS_MAX || !sharing::may_ask(self.route.isolation()) {
             return None;
         }
         questions.asked += 1;
         let name = questions.asked;
-        questions.open.insert(name, Question { server_id, pending: pending.map(Pending::guard) });
+        let (connection, pending) = (connection.clone(), pending.map(Pending::guard));
+        questions.open.insert(name, Question { server_id, connection, pending });
         Some(question.edit().id(&name.to_string()).finish())
     }
 
@@ -390,11 +415,12 @@ impl Session {
         }
     }
 
-    /// The client's answer as the server has to read it. `None` if nobody asked, or it was answered before.
-    pub(crate) fn answer(&self, answer: &Message) -> Option<Message> {
+    /// The client's answer as the server has to read it, and where it goes. `None` if nobody asked, or it was answered
+    /// before.
+    pub(crate) fn answer(&self, answer: &Message) -> Option<(Connection, Message)> {
         let name = answer.id().and_then(|id| id.as_integer())?;
         let question = lock(&self.questions).open.remove(&name)?;
-        Some(answer.edit().id(question.server_id.as_json()).finish())
+        Some((question.connection, answer.edit().id(question.server_id.as_json()).finish()))
     }
 
     /// A stream for one request. Of those whose requests are over, the oldest are forgotten beyond a number, and beyond
@@ -435,12 +461,12 @@ impl Session {
     }
 
     /// Something that the server says by itself goes to the standing stream, under names that the client knows.
-    pub(crate) async fn say(&self, message: Message) {
+    pub(crate) async fn say(&self, connection: &Connection, message: Message) {
         let text = match (message.kind(), message.id()) {
-            (Kind::Request, Some(id)) => match self.ask(&message, id.clone(), None) {
+            (Kind::Request, Some(id)) => match self.ask(connection, &message, id.clone(), None) {
                 Some(question) => Some(question),
                 None => {
-                    self.refuse(&id).await;
+                    self.refuse(connection, &id).await;
                     None
                 }
             },
@@ -461,11 +487,11 @@ impl Session {
     }
 
     /// Tells the server that its question will not be answered.
-    pub(crate) async fn refuse(&self, server_id: &RequestId) {
+    pub(crate) async fn refuse(&self, connection: &Connection, server_id: &RequestId) {
         let error = RpcError::new(METHOD_NOT_FOUND, "no_recipient", "The client cannot be asked now");
         if let Ok(message) = Message::parse(error.to_json(Some(server_id)).into(), 16) {
             // If the connection is gone, nobody waits for this.
-            let _ = self.connection.send(&message).await;
+            let _ = connection.send(&message).await;
         }
     }
 
@@ -494,6 +520,13 @@ pub(crate) struct CallGuard {
 }
 
 impl CallGuard {
+    /// The request is under way on another connection.
+    pub(crate) fn moved(&self, upstream_id: i64, connection: &Connection) {
+        if let Some(call) = lock(&self.session.calls).get_mut(&self.id) {
+            (call.upstream_id, call.connection) = (upstream_id, connection.clone());
+        }
+    }
+
     /// Cancelled when the client does not want the answer any more, or the session is over.
     pub(crate) fn cancelled(&self) -> &CancellationToken {
         &self.cancelled

@@ -104,6 +104,11 @@ pub enum Do {
         /// How long.
         ms: u64,
     },
+    /// Waits between what is done and the answer to it.
+    Late {
+        /// How long.
+        ms: u64,
+    },
     /// Writes text that is not part of the protocol (a banner, log lines, any bytes) before the answer.
     Print {
         /// The text.
@@ -144,6 +149,14 @@ pub enum Do {
     ResultAndError,
     /// Progress for the message follows its answer (if it had a token).
     LateProgress,
+    /// A message of any kind follows the answer: what a server says when nobody asks.
+    Aside {
+        /// The message.
+        text: String,
+        /// How often.
+        #[serde(default = "one")]
+        times: u64,
+    },
     /// What becomes of the message when it is cancelled.
     Cancel(OnCancel),
     /// Log notifications before the answer, whether wanted or not.
@@ -322,6 +335,7 @@ impl Do {
         match self {
             Do::Exit { .. } => "exit",
             Do::Delay { .. } => "delay",
+            Do::Late { .. } => "late",
             Do::Print { .. } => "print",
             Do::Stderr { .. } => "stderr",
             Do::IgnoreEof => "ignore_eof",
@@ -333,6 +347,7 @@ impl Do {
             Do::Duplicate => "duplicate",
             Do::ResultAndError => "result_and_error",
             Do::LateProgress => "late_progress",
+            Do::Aside { .. } => "aside",
             Do::Cancel(_) => "cancel",
             Do::Flood { .. } => "flood",
             Do::Stall(_) => "stall",

@@ -29,7 +29,7 @@
 //! | `roots` | | asks for the roots; answers `roots: {uri} {uri}` |
 //! | `count` | `key` | adds one to a counter of the process, answers with it |
 //! | `pid` | | JSON: pid, ppid, pgid, argv, cwd, names of variables, open files (Linux) |
-//! | `stats` | | JSON: requests and calls seen, cancellations, notifications, last ids … |
+//! | `stats` | | JSON: requests and calls seen, cancellations, notifications, last ids; what this client set … |
 //! | `notify` | `method`, `params` | sends that notification within the call |
 //! | `touch` | `uri` | tells the resource's subscribers that it changed |
 //! | `change` | `kind` | tells clients that the list of `tools`, `prompts` or `resources` changed |
@@ -57,6 +57,7 @@ mod questions;
 mod raw;
 mod server;
 mod state;
+mod tasks;
 mod tools;
 mod wire;
 

@@ -229,7 +229,15 @@ impl Exchange {
             return Err(Stop::Exit(code));
         }
         match self.message.kind {
-            Kind::Request => self.handle().await,
+            Kind::Request => {
+                let result = self.handle().await;
+                for fault in &self.faults {
+                    if let Do::Late { ms } = fault {
+                        tokio::time::sleep(Duration::from_millis(*ms)).await;
+                    }
+                }
+                result
+            }
             Kind::Notification | Kind::Answer(_) => Err(Stop::Silent),
         }
     }
@@ -272,6 +280,13 @@ impl Exchange {
         self.outlet.say(Say::Answer(text)).await;
         if self.has(&Do::LateProgress) {
             self.progress(1_000_000, None, "too late").await;
+        }
+        for fault in &self.faults {
+            if let Do::Aside { text, times } = fault {
+                for _ in 0..*times {
+                    self.outlet.say(Say::Message(text.clone())).await;
+                }
+            }
         }
     }
 

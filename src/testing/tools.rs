@@ -21,6 +21,10 @@ impl Exchange {
         let Some(tool) = self.message.params["name"].as_str() else {
             return Err(Failure::new(-32602, "Missing tool name").into());
         };
+        let revealed = self.server.state().revealed;
+        if !self.server.script.has_tool(tool, revealed) {
+            return Err(Failure::new(-32602, format!("Unknown tool: {tool}")).into());
+        }
         let answer = match tool {
             "echo" => self.text("text"),
             "payload" => self.number("bytes", None).map(|bytes| payload(bytes.min(PAYLOAD_MAX))),
@@ -32,7 +36,7 @@ impl Exchange {
             "ask" | "sample" | "roots" => return self.ask(spoken, tool).await,
             "count" => return Ok(self.count(spoken)),
             "pid" => Ok(process::report().to_string()),
-            "stats" => Ok(serde_json::to_string(&self.server.state().stats()).unwrap_or_default()),
+            "stats" => Ok(self.stats()),
             "notify" => self.notify().await,
             "touch" => self.text("uri").map(|uri| self.told(Topic::Resource(&uri))),
             "change" => self.changed(),
@@ -168,6 +172,19 @@ impl Exchange {
         result
     }
 
+    /// What was seen of all clients, and what is known of this one.
+    fn stats(&self) -> String {
+        let mut stats = serde_json::to_value(self.server.state().stats()).unwrap_or_default();
+        let client = self.peer.state();
+        stats["client"] = json!({
+            "revision": client.revision,
+            "capabilities": client.capabilities,
+            "level": catalog::LEVELS.get(client.log_level),
+            "subscriptions": client.subscriptions,
+        });
+        stats.to_string()
+    }
+
     async fn notify(&self) -> Result<String, String> {
         let method = self.text("method")?;
         let arguments = raw::member(&self.message.params_text, "arguments").unwrap_or_default();
@@ -182,7 +199,10 @@ impl Exchange {
 
     fn changed(&self) -> Result<String, String> {
         match self.text("kind")?.as_str() {
-            kind @ ("tools" | "prompts" | "resources") => Ok(self.told(Topic::List(kind))),
+            kind @ ("tools" | "prompts" | "resources") => {
+                self.server.state().revealed |= kind == "tools";
+                Ok(self.told(Topic::List(kind)))
+            }
             other => Err(format!("no such list: {other}")),
         }
     }

@@ -6,7 +6,7 @@
 //! goes to the one place that [`Sharing`] allows, or to nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -50,11 +50,16 @@ pub(crate) enum Event {
 
 /// Who uses a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Sharing {
     /// One legacy session: what the server says by itself is for its client.
     Exclusive,
+    /// Many legacy sessions: what the server says by itself goes to whoever keeps them apart, and nobody can be asked.
+    Sessions,
     /// Many unrelated modern requests: what cannot be attributed is for nobody.
     Shared,
+    /// Nobody until somebody else has it: what the server says by itself is lost, and it is told that nobody can be asked.
+    Nobody,
 }
 
 /// What the driver has to know about a call.
@@ -100,7 +105,10 @@ pub(crate) struct Handle {
 
 struct Shared {
     next_id: AtomicI64,
-    is_shared: AtomicBool,
+    /// A [`Sharing`].
+    sharing: AtomicU8,
+    /// Calls that were begun and not answered, the cancelled ones included.
+    outstanding: AtomicUsize,
     /// Held for a push or a take. A queue that could be full would be no place for what `Drop` leaves behind;
     /// its length is bounded by the number of open calls.
     cancels: Mutex<Cancels>,
@@ -133,10 +141,12 @@ impl Handle {
     /// Dropped before it is done, nothing is sent.
     pub(crate) async fn call(&self, id: i64, line: Bytes, facts: CallFacts) -> Result<Replies, UpstreamError> {
         // One message larger than the bound fits into an empty mailbox, so nothing is too large for it.
-        let shared = self.shared.is_shared.load(Ordering::Relaxed);
-        let (replies, reader) = mailbox(if shared { SHARED_QUEUE } else { EXCLUSIVE_QUEUE });
+        let exclusive = self.shared.sharing() == Sharing::Exclusive;
+        let (replies, reader) = mailbox(if exclusive { EXCLUSIVE_QUEUE } else { SHARED_QUEUE });
         let command = Command::Call { id, line, facts, replies };
-        self.commands.send(command).await.map_err(|_| self.why_gone().with_sent(false))?;
+        let permit = self.commands.reserve().await.map_err(|_| self.why_gone().with_sent(false))?;
+        self.shared.outstanding.fetch_add(1, Ordering::Relaxed);
+        permit.send(command);
         Ok(Replies { id, reader, shared: Arc::clone(&self.shared), open: true })
     }
 
@@ -154,9 +164,14 @@ impl Handle {
         self.shared.cancel(id, notification);
     }
 
-    /// From now on unrelated requests use the connection.
-    pub(crate) fn share(&self) {
-        self.shared.is_shared.store(true, Ordering::Relaxed);
+    /// From now on these use the connection.
+    pub(crate) fn share(&self, sharing: Sharing) {
+        self.shared.sharing.store(sharing as u8, Ordering::Relaxed);
+    }
+
+    /// Whether everything that was asked has been answered, what was cancelled included.
+    pub(crate) fn is_quiescent(&self) -> bool {
+        self.shared.outstanding.load(Ordering::Relaxed) == 0
     }
 
     /// Closes the connection, whoever else holds it.
@@ -175,6 +190,20 @@ impl Handle {
 }
 
 impl Shared {
+    fn sharing(&self) -> Sharing {
+        match self.sharing.load(Ordering::Relaxed) {
+            0 => Sharing::Exclusive,
+            1 => Sharing::Sessions,
+            2 => Sharing::Shared,
+            _ => Sharing::Nobody,
+        }
+    }
+
+    /// A call has ended, with the server too.
+    fn ended(&self) {
+        self.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn cancel(&self, id: i64, notification: Option<Bytes>) {
         self.cancels.lock().unwrap_or_else(PoisonError::into_inner).push((id, notification));
         self.wake.notify_one();
@@ -235,6 +264,8 @@ struct Driver<P> {
     limits: DriverLimits,
     metrics: ServerMetrics,
     junk: u32,
+    /// A call of a client has been answered.
+    worked: bool,
 }
 
 /// Where a message that found no room is to go once there is some.
@@ -243,19 +274,21 @@ enum Destination {
     Standing,
 }
 
-/// Makes a connection out of a pipe: a handle, what the server says by itself, and the task that somebody has to run.
+/// Makes a connection out of a pipe: a handle, what the server says by itself, and the task that somebody has to run. It
+/// tells at its end whether a client's call was ever answered.
 pub(crate) fn drive<P: Pipe>(
     pipe: P,
     sharing: Sharing,
     limits: DriverLimits,
     metrics: ServerMetrics,
     stop: CancellationToken,
-) -> (Handle, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
+) -> (Handle, Reader<Message>, impl Future<Output = bool> + Send + 'static) {
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (standing, standing_reader) = mailbox(EXCLUSIVE_QUEUE);
     let shared = Arc::new(Shared {
         next_id: AtomicI64::new(1),
-        is_shared: AtomicBool::new(sharing == Sharing::Shared),
+        sharing: AtomicU8::new(sharing as u8),
+        outstanding: AtomicUsize::new(0),
         cancels: Mutex::default(),
         wake: Notify::new(),
         closing: stop.child_token(),
@@ -272,18 +305,19 @@ pub(crate) fn drive<P: Pipe>(
         limits,
         metrics,
         junk: 0,
+        worked: false,
     };
     // The gone token fires even if the task is dropped without having been run to its end.
     let guard = shared.gone.clone().drop_guard();
     let task = async move {
         let _guard = guard;
-        driver.run().await;
+        driver.run().await
     };
     (Handle { commands: commands_tx, shared }, standing_reader, task)
 }
 
 impl<P: Pipe> Driver<P> {
-    async fn run(mut self) {
+    async fn run(mut self) -> bool {
         let why = self.serve().await;
         if !matches!(why, UpstreamError::Closed { .. }) {
             self.metrics.error("upstream", why.kind());
@@ -302,6 +336,7 @@ impl<P: Pipe> Driver<P> {
         }
         drop(self.standing);
         self.pipe.close(why).await;
+        self.worked
     }
 
     async fn serve(&mut self) -> UpstreamError {
@@ -340,6 +375,7 @@ impl<P: Pipe> Driver<P> {
                     }
                     Event::Failed(id, error) => {
                         if let Some(call) = self.calls.remove(&id) {
+                            self.shared.ended();
                             call.replies.finish(Err(error), 0);
                         }
                     }
@@ -351,7 +387,7 @@ impl<P: Pipe> Driver<P> {
     }
 
     fn sharing(&self) -> Sharing {
-        if self.shared.is_shared.load(Ordering::Relaxed) { Sharing::Shared } else { Sharing::Exclusive }
+        self.shared.sharing()
     }
 
     fn accept(&mut self, command: Command) {
@@ -374,6 +410,7 @@ impl<P: Pipe> Driver<P> {
         for (id, notification) in cancels {
             let Some(call) = self.calls.remove(&id) else { continue };
             if self.pipe.unwrite(id) {
+                self.shared.ended();
                 continue;
             }
             self.tombstones.insert(id);
@@ -443,8 +480,8 @@ impl<P: Pipe> Driver<P> {
                 None
             }
             Kind::Request => match (self.sharing(), self.newest(|call| call.facts.may_ask)) {
-                (Sharing::Shared, _) => {
-                    // A modern server has no requests to make (2026-07-28, Patterns), and to a modern child never goes an answer.
+                (Sharing::Shared | Sharing::Sessions | Sharing::Nobody, _) => {
+                    // Which of its clients is to be asked, the server does not say. A modern server has no requests to make (2026-07-28, Patterns), and to a modern child never goes an answer.
                     self.lose(&message);
                     None
                 }
@@ -471,8 +508,13 @@ impl<P: Pipe> Driver<P> {
         };
         if let Some(call) = self.calls.remove(&id) {
             let bytes = message.text().len();
+            // The proxy's own questions are those that must not be cancelled.
+            self.worked |= call.facts.cancellable;
+            // Before whoever waits for the answer can give the connection back.
+            self.shared.ended();
             call.replies.finish(Ok(message), bytes);
         } else if self.tombstones.remove(&id) {
+            self.shared.ended();
             self.metrics.dropped("late_answer");
         } else {
             self.metrics.dropped("unknown_answer");
@@ -495,7 +537,8 @@ impl<P: Pipe> Driver<P> {
             (Sharing::Exclusive, Some(Known::LogMessage | Known::Cancelled)) => {
                 Some(self.newest(|_| true).map_or(Destination::Standing, Destination::Call))
             }
-            (Sharing::Exclusive, _) => Some(Destination::Standing),
+            (Sharing::Exclusive | Sharing::Sessions, _) => Some(Destination::Standing),
+            (Sharing::Nobody, _) => None,
             // A log message belongs to a request that asked for some; which one is only certain if there is one.
             (Sharing::Shared, Some(Known::LogMessage)) => self.only(|call| call.facts.wants_log).map(Destination::Call),
             (Sharing::Shared, _) => self.only(|_| true).map(Destination::Call),
@@ -553,7 +596,7 @@ impl<P: Pipe> Driver<P> {
     /// Nobody gets this message. A request is refused, so that the server does not wait.
     fn lose(&mut self, message: &Message) {
         self.metrics.dropped("no_recipient");
-        if self.sharing() == Sharing::Exclusive
+        if self.sharing() != Sharing::Shared
             && let (Kind::Request, Some(id)) = (message.kind(), message.id())
         {
             self.pipe.write(None, Bytes::from(refusal(&id)));

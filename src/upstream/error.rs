@@ -11,9 +11,6 @@ pub(crate) enum UpstreamError {
     /// The server cannot be reached.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
-    /// It failed a moment ago and is not tried again yet.
-    #[error("the server failed and is being given a pause")]
-    Resting,
     /// The child has ended.
     #[error("the server has exited ({status})")]
     Exited { status: String, sent: bool },
@@ -66,7 +63,6 @@ impl UpstreamError {
             UpstreamError::Status(status) => status.is_server_error(),
             UpstreamError::Start(_)
             | UpstreamError::Unreachable(_)
-            | UpstreamError::Resting
             | UpstreamError::Credentials(_)
             | UpstreamError::Busy { .. }
             | UpstreamError::SessionGone => false,
@@ -90,7 +86,6 @@ impl UpstreamError {
         match self {
             UpstreamError::Start(_) => "start",
             UpstreamError::Unreachable(_) => "unreachable",
-            UpstreamError::Resting => "resting",
             UpstreamError::Exited { .. } => "exited",
             UpstreamError::Stalled { .. } => "stalled",
             UpstreamError::Lost { .. } => "lost",

@@ -79,6 +79,30 @@ impl Connection {
         }
     }
 
+    /// From now on these use the connection. HTTP tells by itself which call a message belongs to.
+    pub(crate) fn share(&self, sharing: driver::Sharing) {
+        match self {
+            Connection::Driven(handle) => handle.share(sharing),
+            Connection::Http(_) => {}
+        }
+    }
+
+    /// Whether everything that was asked has been answered, what was cancelled included.
+    pub(crate) fn is_quiescent(&self) -> bool {
+        match self {
+            Connection::Driven(handle) => handle.is_quiescent(),
+            Connection::Http(http) => http.is_quiescent(),
+        }
+    }
+
+    /// Closes the connection, whoever else holds it.
+    pub(crate) fn close(&self) {
+        match self {
+            Connection::Driven(handle) => handle.close(),
+            Connection::Http(http) => http.close(),
+        }
+    }
+
     /// Cancelled when the connection is gone.
     pub(crate) fn gone(&self) -> &CancellationToken {
         match self {
@@ -92,6 +116,8 @@ impl Connection {
 pub(crate) enum Replies {
     Driven(driver::Replies),
     Http(Box<streamable::HttpReplies>),
+    /// The proxy knows the answer.
+    Ready(Option<Box<Message>>),
 }
 
 impl Replies {
@@ -100,6 +126,7 @@ impl Replies {
         match self {
             Replies::Driven(replies) => replies.next().await,
             Replies::Http(replies) => replies.next().await,
+            Replies::Ready(answer) => answer.take().map(|answer| Ok(*answer)),
         }
     }
 
@@ -108,6 +135,7 @@ impl Replies {
         match self {
             Replies::Driven(replies) => replies.cancelled(),
             Replies::Http(replies) => replies.cancelled(),
+            Replies::Ready(_) => {}
         }
     }
 }

@@ -1,6 +1,10 @@
 //! A proxy on a real port in front of real processes, and what tests need to talk to it and to wait.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod processes;
+
+pub(crate) use processes::*;
+
 use std::fmt::Debug;
 use std::io;
 use std::panic::Location;
@@ -11,7 +15,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shadowcat::server::Running;
-use shadowcat::settings::{EraChoice, Settings, StdioTarget, Target, UpstreamSettings};
+use shadowcat::settings::{Settings, StdioTarget, Target, UpstreamSettings};
 use shadowcat::testing::client::{self, Event, Headers, LegacySession, Modern, Response, SseSession};
 use shadowcat::testing::{Discover, Script, Served};
 use tokio::process::{Child, Command};
@@ -93,7 +97,7 @@ pub(crate) struct Proxy {
     pub(crate) running: Running,
     /// The Streamable HTTP endpoint.
     pub(crate) url: String,
-    _script: tempfile::NamedTempFile,
+    script: tempfile::NamedTempFile,
 }
 
 /// The command that plays a script: arguments of [`PROGRAM`].
@@ -111,13 +115,7 @@ pub(crate) fn script_file(script: &Script) -> tempfile::NamedTempFile {
 /// An upstream that is a command.
 pub(crate) fn command(program: &str, args: Vec<String>) -> UpstreamSettings {
     let target = StdioTarget { program: program.into(), args, env: vec![], pass_env: vec![], cwd: None };
-    UpstreamSettings {
-        name: "fake".into(),
-        target: Target::Stdio(target),
-        era: EraChoice::Auto,
-        connections_max: 64,
-        forward_headers: vec![],
-    }
+    UpstreamSettings::new("fake", Target::Stdio(target))
 }
 
 impl Proxy {
@@ -135,7 +133,13 @@ impl Proxy {
         let path = settings.path.clone();
         let running = within("start", Running::start(settings)).await.unwrap();
         let url = format!("http://{}{path}", running.address());
-        Proxy { running, url, _script: file }
+        Proxy { running, url, script: file }
+    }
+
+    /// From now on, processes that start play this script.
+    pub(crate) fn play(&self, script: &Script) {
+        let next = script_file(script).into_temp_path();
+        next.persist(self.script.path()).unwrap();
     }
 
     /// Another path of the same listener.
@@ -409,41 +413,4 @@ pub(crate) async fn messages(mut response: Response) -> Vec<Value> {
         return vec![response.json().ok().await];
     }
     rest(&mut response).await.iter().map(Event::json).collect()
-}
-
-// === Processes ===
-
-/// Whether a process is there (and not merely waiting to be reaped by a parent that is not ours).
-pub(crate) fn alive(pid: i32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
-}
-
-/// The processes in the process group of `pgid`, those that only wait to be reaped left out.
-pub(crate) fn group(pgid: i32) -> Vec<i32> {
-    processes(|fields| fields.get(2) == Some(&pgid.to_string().as_str()))
-}
-
-/// The children of a process, zombies too.
-pub(crate) fn children(parent: i32) -> Vec<i32> {
-    let of_parent = |fields: &[&str]| fields.get(1) == Some(&parent.to_string().as_str());
-    all_processes(of_parent).into_iter().map(|(pid, _)| pid).collect()
-}
-
-fn processes(wanted: impl Fn(&[&str]) -> bool) -> Vec<i32> {
-    let all = all_processes(wanted).into_iter();
-    all.filter(|(_, state)| !matches!(state.as_str(), "Z" | "X")).map(|(pid, _)| pid).collect()
-}
-
-/// Process ids and states; the fields are those of `/proc/…/stat` behind the name: state, parent, group …
-fn all_processes(wanted: impl Fn(&[&str]) -> bool) -> Vec<(i32, String)> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let stat = |pid: i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, rest) = stat.rsplit_once(')')?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        wanted(&fields).then(|| (pid, fields[0].to_owned()))
-    };
-    pids.filter_map(stat).collect()
 }

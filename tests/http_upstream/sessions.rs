@@ -251,38 +251,42 @@ async fn a_lost_client_cancels_nothing() {
     assert_eq!(stage.posts("notifications/cancelled").len(), 0);
 }
 
-/// Session Management: a server that forgets a session ends it. The call that found out is answered with an error, which
-/// says that nothing was done; after that the client's session is gone as well.
+/// Session Management: a server that forgets a session ends it, and a new one has to be begun. The call that found out was
+/// not taken up, so it is sent to the new one; the client's session goes on, and is told that everything may have changed.
 #[tokio::test]
-async fn a_forgotten_session_ends() {
-    let stage =
-        Stage::new(Script { http: HttpScript { get_stream: false, ..HttpScript::default() }, ..legacy() }).await;
+async fn a_forgotten_session_is_begun_again() {
+    let stage = Stage::new(legacy()).await;
     let client = stage.session().await;
+    client.request("logging/setLevel", json!({ "level": "debug" })).ok().await.answer().ok().await;
+    client.request("resources/subscribe", json!({ "uri": "fake://resource/1" })).ok().await.answer().ok().await;
+    let mut stream = client.stream(None).ok().await;
+    stage.arrival(is_get).await;
     stage.mock.forget_sessions();
     let answer = client.call("count", json!({})).ok().await.answer().ok().await;
-    assert_ours(&answer, -31002);
-    assert_eq!(answer["error"]["data"]["retryable"], true, "{answer}");
-    assert_eq!(answer["id"], 1);
-    let ended =
-        until("it ends", async || client.request("tools/list", json!({})).ok().await.status, |status| *status != 200);
-    assert_eq!(ended.await, 404);
-    assert_eq!(client.stream(None).ok().await.status, 404);
-    assert_eq!(stage.posts("tools/call").len(), 1);
+    assert_eq!((text(&answer), &answer["id"]), ("1", &json!(3)));
+    assert_eq!(stage.posts("tools/call").len(), 2, "the one that was refused, and the one that was executed");
+    let changed = next(&mut stream).await.unwrap().json();
+    assert_eq!(changed["method"], "notifications/tools/list_changed", "{changed}");
+    for (method, times) in
+        [("initialize", 2), ("notifications/initialized", 2), ("logging/setLevel", 2), ("resources/subscribe", 2)]
+    {
+        assert_eq!(stage.posts(method).len(), times, "{method}");
+    }
     assert_eq!(stage.arrived(|request| request.method == "DELETE").len(), 0, "there is nothing to end");
-    let again = stage.session().await;
-    assert_eq!(text(&again.call("count", json!({})).ok().await.answer().ok().await), "1");
 }
 
-/// The same, when it is the standing stream that finds out: the client's ends.
+/// The same for a server whose sessions must not be replaced without the client: its session ends, and so does its stream.
 #[tokio::test]
-async fn a_forgotten_session_ends_the_clients_stream() {
-    let stage = Stage::new(legacy()).await;
+async fn a_forgotten_session_ends_where_it_must_not_be_replaced() {
+    let end = |settings: &mut Settings| settings.upstreams[0].on_crash = OnCrash::EndSession;
+    let stage = Stage::with(legacy(), end).await;
     let client = stage.session().await;
     let mut stream = client.stream(None).ok().await;
     stage.arrival(is_get).await;
     stage.mock.forget_sessions();
     while stream.event().ok().await.is_some() {}
     assert_eq!(client.request("tools/list", json!({})).ok().await.status, 404);
+    assert_eq!(stage.posts("initialize").len(), 1);
 }
 
 /// Session Management: who ends a session here ends it there.

@@ -193,21 +193,6 @@ fn a_hundred_starts_and_stops_leave_nothing_behind() {
     });
 }
 
-/// Runs `body` in a process of its own, where open files and children can be counted: this test again, alone.
-fn alone(name: &str, body: impl FnOnce()) {
-    const ALONE: &str = "SHADOWCAT_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return body();
-    }
-    let me = std::env::current_exe().unwrap();
-    #[expect(clippy::disallowed_methods, reason = "a test of processes")]
-    let output =
-        std::process::Command::new(me).args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("1 passed"), "{said}");
-}
-
 // === The program ===
 
 /// C-LIFE-5: the first signal drains, and the exit code says that all went well; no process is left.

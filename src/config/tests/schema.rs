@@ -46,6 +46,8 @@ fn document(path: &[&str], value: &Value) -> Value {
         ["servers", _, "url" | "headers" | "transport" | "forward_headers"] => {
             json!({"url": "http://h"})
         }
+        // There are no more spares than connections, which a schema cannot say.
+        ["servers", _, "warm_spares"] => json!({"command": "x", "max_connections": 1_000}),
         _ => json!({"command": "x"}),
     };
     let mut document = json!({"servers": {"s": server}});
@@ -99,6 +101,9 @@ fn samples() -> Vec<Value> {
         json!("sse"),
         json!("legacy"),
         json!("modern"),
+        json!("session"),
+        json!("never"),
+        json!("end-session"),
         json!("http://h"),
         json!("x"),
         json!("no such choice"),

@@ -86,6 +86,7 @@ pub(crate) struct Ledger<K, T, E> {
     counts: Counts,
     next: u64,
     rests_until: Option<Instant>,
+    refuses: bool,
     closed: bool,
     on_empty: Vec<Waker>,
 }
@@ -104,6 +105,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
             counts: Counts::default(),
             next: 1,
             rests_until: None,
+            refuses: true,
             closed: false,
             on_empty: Vec::new(),
         }

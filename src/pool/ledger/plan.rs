@@ -19,9 +19,9 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
             if self.rows.len() >= self.bounds.max {
                 break;
             }
-            if resting {
+            if resting && self.refuses {
                 self.finish(at, Outcome::Refused(Refusal::Resting), orders);
-            } else if self.counts.creating < self.bounds.creating {
+            } else if !resting && self.counts.creating < self.bounds.creating {
                 let key = self.waiters[at].key.clone();
                 create.push((self.begin(key.clone()), key));
             } else {
@@ -47,6 +47,12 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
     pub(crate) fn keep_spares(&mut self, spares: usize, orders: &mut Orders<T>) {
         self.bounds.spares = spares;
         orders.plan |= self.wants_plan();
+    }
+
+    /// Whether those who need a connection to be created are refused while creation rests, or wait. They are refused unless
+    /// this says otherwise.
+    pub(crate) fn refuse_while_resting(&mut self, refuse: bool) {
+        self.refuses = refuse;
     }
 
     /// No connection is created before this.

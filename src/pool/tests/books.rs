@@ -359,6 +359,12 @@ impl Books {
         self.both(|real, _, orders| real.rest_until(at, orders), |model, _| model.rests = until);
     }
 
+    pub(super) fn refuse(&mut self, refuse: bool) {
+        // The shell says it together with the rest, of which the keeper is told.
+        self.due = true;
+        self.both(|real, _, _| real.refuse_while_resting(refuse), |model, _| model.refuses = refuse);
+    }
+
     pub(super) fn spares(&mut self, spares: usize) {
         self.both(|real, _, orders| real.keep_spares(spares, orders), |model, _| model.bounds.spares = spares);
     }

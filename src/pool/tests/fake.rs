@@ -65,6 +65,13 @@ impl Peer {
         drop(place);
     }
 
+    /// It has been of use.
+    pub(super) fn worked(&self) {
+        if let Some(place) = self.state.place.lock().unwrap().as_mut() {
+            place.worked();
+        }
+    }
+
     pub(super) fn busy(&self, busy: bool) {
         self.state.busy.store(busy, Ordering::SeqCst);
     }

@@ -28,6 +28,7 @@ enum Op {
     Sweep,
     Pass(u64),
     Rest(Option<u64>),
+    Refuse(bool),
     Spares(usize),
     Close,
 }
@@ -52,6 +53,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Sweep),
         4 => (1..15u64).prop_map(Op::Pass),
         1 => prop::option::weighted(0.7, 0..30u64).prop_map(Op::Rest),
+        1 => any::<bool>().prop_map(Op::Refuse),
         1 => (0..3usize).prop_map(Op::Spares),
     ]
 }
@@ -105,6 +107,7 @@ fn step(books: &mut Books, op: Op) {
         Op::Sweep => drop(books.sweep()),
         Op::Pass(time) => books.pass(ms(time)),
         Op::Rest(time) => books.rest(time.map(ms)),
+        Op::Refuse(refuse) => books.refuse(refuse),
         Op::Spares(spares) => books.spares(spares),
         Op::Close => drop(books.close()),
     }

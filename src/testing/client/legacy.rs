@@ -17,6 +17,8 @@ pub struct LegacySession {
     pub id: Option<String>,
     /// What `initialize` resulted in.
     pub initialized: Value,
+    /// Headers that every request has besides.
+    pub extra: Vec<(String, String)>,
     last_id: AtomicU64,
 }
 
@@ -26,11 +28,25 @@ impl LegacySession {
     /// # Errors
     /// When there is no connection, or no result.
     pub async fn open(url: &str, revision: &str, capabilities: Value) -> io::Result<LegacySession> {
-        let response = post(url, &initialize(revision, &capabilities), &[]).await?;
+        LegacySession::open_with(url, revision, capabilities, &[]).await
+    }
+
+    /// The same for a client that has these headers in every request.
+    ///
+    /// # Errors
+    /// As [`open`](LegacySession::open).
+    pub async fn open_with(
+        url: &str,
+        revision: &str,
+        capabilities: Value,
+        extra: &[(&str, &str)],
+    ) -> io::Result<LegacySession> {
+        let response = post(url, &initialize(revision, &capabilities), extra).await?;
         let id = response.headers.get("mcp-session-id").map(str::to_owned);
         let answer = response.answer().await?;
         let initialized = answer.get("result").cloned().ok_or_else(|| io::Error::other(answer.to_string()))?;
-        let session = LegacySession { url: url.into(), id, initialized, last_id: AtomicU64::new(0) };
+        let extra = extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let session = LegacySession { url: url.into(), id, initialized, extra, last_id: AtomicU64::new(0) };
         session.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await?;
         Ok(session)
     }
@@ -40,7 +56,8 @@ impl LegacySession {
     pub fn headers(&self) -> Vec<(&str, &str)> {
         let revision = self.initialized["protocolVersion"].as_str().filter(|revision| *revision >= "2025-06-18");
         let id = self.id.as_deref().map(|id| ("Mcp-Session-Id", id));
-        id.into_iter().chain(revision.map(|revision| ("MCP-Protocol-Version", revision))).collect()
+        let extra = self.extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        id.into_iter().chain(revision.map(|revision| ("MCP-Protocol-Version", revision))).chain(extra).collect()
     }
 
     /// POSTs a message as it is.

@@ -95,7 +95,7 @@ fn converse(sharing: Sharing, calls: i64, says: Vec<String>) -> Outcome {
             }
             all
         };
-        let (replies, standing, ()) = tokio::join!(conversation, listening, task);
+        let (replies, standing, _) = tokio::join!(conversation, listening, task);
         (replies, standing)
     });
     let heard = std::mem::take(&mut *heard.lock().unwrap());

@@ -10,7 +10,7 @@ mod replies;
 mod session;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -108,8 +108,8 @@ impl HttpUpstream {
         self: &Arc<Self>,
     ) -> (HttpConnection, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
         let (core, standing) = Core::new(self, Era::Legacy);
-        let open = CancellationToken::new();
-        let task = self.sessions.track_future(Arc::clone(&core).look_after(open.clone()));
+        let open = core.open.clone();
+        let task = self.sessions.track_future(Arc::clone(&core).look_after());
         (HttpConnection { core, _open: Some(Arc::new(open.drop_guard())) }, standing, task)
     }
 
@@ -172,6 +172,10 @@ struct Core {
     /// Held for a push or a take, never over an await.
     leftovers: Mutex<VecDeque<Bytes>>,
     wake: Notify,
+    /// Calls whose answer has not been seen: those that were given up may still be under way.
+    unanswered: AtomicUsize,
+    /// Cancelled when nobody wants the connection any more.
+    open: CancellationToken,
     /// Cancelled when the client has completed the handshake: the standing stream may be opened.
     initialized: CancellationToken,
     /// The session is over; or, without one, the server may not be what it was.
@@ -185,6 +189,19 @@ impl HttpConnection {
 
     pub(crate) fn gone(&self) -> &CancellationToken {
         &self.core.gone
+    }
+
+    /// Whether everything that was asked has been answered.
+    pub(crate) fn is_quiescent(&self) -> bool {
+        match self.core.driven.get() {
+            Some(handle) => handle.is_quiescent(),
+            None => self.core.unanswered.load(Ordering::Relaxed) == 0,
+        }
+    }
+
+    /// Ends the session, whoever else holds the connection.
+    pub(crate) fn close(&self) {
+        self.core.open.cancel();
     }
 
     /// Prepares a request; it is sent when the replies are asked for.
@@ -245,6 +262,8 @@ impl Core {
             standing,
             leftovers: Mutex::default(),
             wake: Notify::new(),
+            unanswered: AtomicUsize::new(0),
+            open: CancellationToken::new(),
             initialized: CancellationToken::new(),
             gone: CancellationToken::new(),
         };

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -69,6 +70,7 @@ impl HttpReplies {
         handshake: Option<Bytes>,
         post: Sending,
     ) -> HttpReplies {
+        core.unanswered.fetch_add(1, Ordering::Relaxed);
         HttpReplies {
             core: Arc::clone(core),
             id,
@@ -343,6 +345,7 @@ impl HttpReplies {
 
     fn over(&mut self, answer: Message) -> Message {
         self.open = false;
+        self.core.unanswered.fetch_sub(1, Ordering::Relaxed);
         self.state = State::Over;
         if self.handshake.take().is_some()
             && let Some(version) = negotiated(&answer)

@@ -8,7 +8,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use tokio::time::{Duration, Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use super::failure::{jitter, loss, loss_of};
 use super::{BOTH, Core};
@@ -69,7 +68,7 @@ impl Core {
     }
 
     /// The life of a legacy session.
-    pub(super) async fn look_after(self: Arc<Self>, open: CancellationToken) {
+    pub(super) async fn look_after(self: Arc<Self>) {
         let stop = self.upstream.tasks.stop().clone();
         let listening = self.listen();
         let sending = async {
@@ -89,7 +88,7 @@ impl Core {
         };
         tokio::select! {
             biased;
-            () = open.cancelled() => {}
+            () = self.open.cancelled() => {}
             () = stop.cancelled() => {}
             () = self.gone.cancelled() => {}
             () = async { tokio::join!(listening, sending); } => {}

@@ -1,0 +1,323 @@
+//! One legacy connection that several sessions share: what the server says by itself is told to those whom it concerns.
+//!
+//! A server with a handshake has one session per connection, so here all of its clients are one client to it: without
+//! capabilities, so that it asks nobody anything. Answers and progress belong to calls, whose names are ours. List changes
+//! go to everybody, updates of a resource to those who subscribed to it, log messages to nobody (docs/isolation.md).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::key::Principal;
+use super::start::ask;
+use super::{Backend, Leased, OpenError, lock};
+use crate::bridge::handshake::Handshake;
+use crate::bridge::sharing;
+use crate::metrics::ServerMetrics;
+use crate::protocol::message::{Kind, Message};
+use crate::protocol::method::Known;
+use crate::rt::adopter::Adopter;
+use crate::settings::Isolation;
+use crate::upstream::Connection;
+use crate::upstream::driver::Sharing;
+
+/// Most resources that are subscribed to on one connection.
+const SUBSCRIPTIONS_MAX: usize = 10_000;
+/// How long the end of a subscription may take.
+const UNSUBSCRIBE: Duration = Duration::from_secs(5);
+
+type Cell = Arc<OnceCell<Arc<Hub>>>;
+/// What those have in common who use one hub.
+type HubKey = (Arc<Handshake>, Option<Principal>);
+
+/// The hubs of one upstream: one for each version that clients want to speak, and for each principal if they are kept apart.
+#[derive(Default)]
+pub(super) struct Hubs {
+    open: Mutex<Vec<(HubKey, Cell)>>,
+}
+
+impl Hubs {
+    fn cell(&self, handshake: &Arc<Handshake>, owner: Option<Principal>) -> Cell {
+        let mut open = lock(&self.open);
+        // One that was lost, or that nobody could open, makes room for its successor.
+        open.retain(|(_, cell)| cell.get().is_none_or(|hub| !hub.connection.gone().is_cancelled()));
+        if let Some((_, cell)) = open.iter().find(|((shaken, of), _)| shaken == handshake && *of == owner) {
+            return Arc::clone(cell);
+        }
+        let cell = Cell::default();
+        open.push(((Arc::clone(handshake), owner), Arc::clone(&cell)));
+        cell
+    }
+
+    /// Closes those that nobody has used for so long.
+    pub(super) fn sweep(&self, idle: Duration) {
+        lock(&self.open).retain(|(_, cell)| {
+            let unused = cell.get().is_some_and(|hub| hub.is_idle(idle));
+            if let (true, Some(hub)) = (unused, cell.get()) {
+                hub.over.cancel();
+            }
+            !unused
+        });
+    }
+
+    pub(super) fn close(&self) {
+        for (_, cell) in lock(&self.open).drain(..) {
+            if let Some(hub) = cell.get() {
+                hub.over.cancel();
+            }
+        }
+    }
+
+    fn forget(&self, cell: &Cell) {
+        lock(&self.open).retain(|(_, other)| !Arc::ptr_eq(cell, other));
+    }
+}
+
+/// See the module.
+pub(crate) struct Hub {
+    connection: Connection,
+    answer: Message,
+    state: Mutex<State>,
+    over: CancellationToken,
+    metrics: ServerMetrics,
+    adopter: Adopter,
+}
+
+struct State {
+    members: HashMap<u64, Hear>,
+    next: u64,
+    /// Who subscribed to what.
+    holders: BTreeMap<String, BTreeSet<u64>>,
+    /// How many requests to subscribe to what have not been answered yet.
+    awaited: HashMap<String, usize>,
+    left: Instant,
+}
+
+impl State {
+    /// Whether the server has to go on telling of this.
+    fn wants(&self, uri: &str) -> bool {
+        self.holders.contains_key(uri) || self.awaited.contains_key(uri)
+    }
+}
+
+/// Tells a member something that the server said by itself.
+type Hear = Arc<dyn Fn(&Message) + Send + Sync>;
+
+impl Backend {
+    /// The connection that this client shares with others.
+    ///
+    /// Takes no longer than one connection may take, however many ask at once: when the server does not answer, those who
+    /// waited for the one who asked would otherwise ask again one after the other.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(crate) async fn hub(
+        &self,
+        handshake: &Arc<Handshake>,
+        owner: Option<Principal>,
+    ) -> Result<Arc<Hub>, OpenError> {
+        let patience = self.timeouts.acquire + self.timeouts.start;
+        timeout(patience, self.find_hub(handshake, owner)).await.unwrap_or(Err(OpenError::Timeout))
+    }
+
+    async fn find_hub(&self, handshake: &Arc<Handshake>, owner: Option<Principal>) -> Result<Arc<Hub>, OpenError> {
+        let owner = owner.filter(|_| self.settings.isolation == Isolation::Principal);
+        loop {
+            let cell = self.hubs.cell(handshake, owner);
+            let opened = cell.get_or_try_init(|| self.open_hub(handshake, owner)).await;
+            let hub = opened.inspect_err(|_| self.hubs.forget(&cell))?;
+            if !hub.over.is_cancelled() && !hub.connection.gone().is_cancelled() {
+                return Ok(Arc::clone(hub));
+            }
+            self.hubs.forget(&cell);
+        }
+    }
+
+    async fn open_hub(&self, handshake: &Arc<Handshake>, owner: Option<Principal>) -> Result<Arc<Hub>, OpenError> {
+        let lease = self.lease(handshake, owner, &Arc::default()).await?;
+        lease.connection.share(Sharing::Sessions);
+        let Some(answer) = lease.answer.clone() else { return Err(OpenError::Lost) };
+        let hub = Arc::new(Hub {
+            connection: lease.connection.clone(),
+            answer,
+            state: Mutex::new(State {
+                members: HashMap::new(),
+                next: 0,
+                holders: BTreeMap::new(),
+                awaited: HashMap::new(),
+                left: Instant::now(),
+            }),
+            over: CancellationToken::new(),
+            metrics: self.metrics.clone(),
+            adopter: self.adopter.clone(),
+        });
+        self.adopter.adopt(listen(Arc::clone(&hub), lease));
+        Ok(hub)
+    }
+}
+
+/// Passes on what the server says, for as long as the connection is there and wanted.
+async fn listen(hub: Arc<Hub>, mut lease: Leased) {
+    loop {
+        tokio::select! {
+            biased;
+            () = hub.over.cancelled() => return,
+            message = lease.standing.next() => match message {
+                Some(message) => hub.route(&message),
+                None => return,
+            },
+        }
+    }
+}
+
+impl Hub {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The result of the handshake.
+    pub(crate) fn answer(&self) -> &Message {
+        &self.answer
+    }
+
+    /// Joins: from now on `hear` is called with what concerns this member. It must not block.
+    pub(crate) fn join(self: &Arc<Self>, hear: impl Fn(&Message) + Send + Sync + 'static) -> Membership {
+        let mut state = lock(&self.state);
+        state.next += 1;
+        let number = state.next;
+        state.members.insert(number, Arc::new(hear));
+        Membership { hub: Arc::clone(self), number }
+    }
+
+    fn is_idle(&self, idle: Duration) -> bool {
+        let state = lock(&self.state);
+        // What its last member cancelled may never be answered, so that there is nothing else to wait for.
+        state.members.is_empty() && state.left.elapsed() >= idle
+    }
+
+    fn route(&self, message: &Message) {
+        let concerned = match (message.kind(), message.known()) {
+            (Kind::Notification, Some(Known::ResourceUpdated)) => self.holders(message),
+            (Kind::Notification, Some(Known::ToolsChanged | Known::PromptsChanged | Known::ResourcesChanged)) => {
+                lock(&self.state).members.values().cloned().collect()
+            }
+            // A log message may say what another client did.
+            _ => Vec::new(),
+        };
+        if concerned.is_empty() {
+            self.metrics.dropped("shared");
+        }
+        for hear in concerned {
+            hear(message);
+        }
+    }
+
+    /// Those who subscribed to the resource that has changed, or to what it is a part of.
+    fn holders(&self, message: &Message) -> Vec<Hear> {
+        let Some(uri) = sharing::uri(message) else { return Vec::new() };
+        let state = lock(&self.state);
+        let concerned: BTreeSet<u64> = match state.holders.get(&uri) {
+            Some(exact) => exact.clone(),
+            None => {
+                let near = state.holders.iter().filter(|(held, _)| sharing::concerns(&uri, held));
+                near.flat_map(|(_, holders)| holders.iter().copied()).collect()
+            }
+        };
+        concerned.iter().filter_map(|number| state.members.get(number).cloned()).collect()
+    }
+
+    async fn unsubscribe(self: Arc<Self>, abandoned: Vec<String>) {
+        for uri in abandoned {
+            if lock(&self.state).wants(&uri) {
+                continue;
+            }
+            let id = self.connection.next_id();
+            if let Some(request) = sharing::subscription(Known::ResourcesUnsubscribe, id, &uri) {
+                // A server that does not take it tells of changes that concern nobody.
+                let _ = ask(&self.connection, &request, id, Instant::now() + UNSUBSCRIBE).await;
+            }
+        }
+    }
+}
+
+/// One session at a hub. Dropping it leaves.
+pub(crate) struct Membership {
+    hub: Arc<Hub>,
+    number: u64,
+}
+
+impl Membership {
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Whether one more subscription is possible.
+    pub(crate) fn may_subscribe(&self) -> bool {
+        lock(&self.hub.state).holders.len() < SUBSCRIPTIONS_MAX
+    }
+
+    /// A request to subscribe is about to be sent: until it is answered, nobody ends that subscription for all.
+    pub(crate) fn awaits(&self, uri: String) -> Awaited {
+        *lock(&self.hub.state).awaited.entry(uri.clone()).or_default() += 1;
+        Awaited { hub: Arc::clone(&self.hub), uri }
+    }
+
+    /// The server has accepted a subscription.
+    pub(crate) fn subscribed(&self, uri: String) {
+        lock(&self.hub.state).holders.entry(uri).or_default().insert(self.number);
+    }
+
+    /// This member does not want to hear of it any more. Whether somebody else does, so that the server need not know.
+    pub(crate) fn gives_up(&self, uri: &str) -> bool {
+        let mut state = lock(&self.hub.state);
+        if let Some(holders) = state.holders.get_mut(uri) {
+            holders.remove(&self.number);
+            if holders.is_empty() {
+                state.holders.remove(uri);
+            }
+        }
+        state.wants(uri)
+    }
+}
+
+/// A subscription that is under way.
+pub(crate) struct Awaited {
+    hub: Arc<Hub>,
+    uri: String,
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        let mut state = lock(&self.hub.state);
+        if let Some(count) = state.awaited.get_mut(&self.uri) {
+            *count -= 1;
+            if *count == 0 {
+                state.awaited.remove(&self.uri);
+            }
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let mut state = lock(&self.hub.state);
+        let hear = state.members.remove(&self.number);
+        state.left = Instant::now();
+        let mut abandoned = Vec::new();
+        state.holders.retain(|uri, holders| {
+            if holders.remove(&self.number) && holders.is_empty() {
+                abandoned.push(uri.clone());
+            }
+            !holders.is_empty()
+        });
+        drop(state);
+        drop(hear);
+        if !abandoned.is_empty() {
+            self.hub.adopter.adopt(Arc::clone(&self.hub).unsubscribe(abandoned));
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The era of a server, and the connection that modern requests share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout};
+
+use super::key::{Key, Principal};
+use super::start::StartError;
+use super::{Backend, Leased, OpenError, Way, lock};
+use crate::pool::PoolError;
+use crate::protocol::revision::{Era, Revision};
+use crate::settings::{EraChoice, Isolation, Target};
+use crate::upstream::Connection;
+use crate::upstream::driver::Sharing;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::probe::Verdict;
+
+/// How long a verdict is relied on. A child's ends with the child.
+const VERDICT_FOR: Duration = Duration::from_secs(3600);
+
+/// How long a verdict without an answer is relied on.
+const GUESS_FOR: Duration = Duration::from_secs(60);
+
+/// What a modern request finds.
+#[derive(Clone)]
+pub(crate) enum Modern {
+    /// A connection that others use too, and the versions that the server says it speaks.
+    Shared(Connection, Arc<[String]>),
+    /// A connection has to be leased for each request; and the versions.
+    Each(Arc<[String]>),
+    /// The server has a handshake.
+    LegacyOnly,
+}
+
+/// What is known, for all clients or for each principal.
+#[derive(Default)]
+pub(super) struct Eras {
+    /// Found out by one request while the others wait. Replaced when out of date. Held for a clone or a replacement.
+    known: Mutex<HashMap<Option<Principal>, Arc<OnceCell<Known>>>>,
+}
+
+struct Known {
+    modern: Modern,
+    until: Option<Instant>,
+    used: Mutex<Instant>,
+    /// What is shared.
+    _lease: Option<Leased>,
+}
+
+impl Known {
+    fn new(modern: Modern, until: Option<Instant>, lease: Option<Leased>) -> Known {
+        Known { modern, until, used: Mutex::new(Instant::now()), _lease: lease }
+    }
+
+    fn is_current(&self) -> bool {
+        let alive = match &self.modern {
+            Modern::Shared(connection, _) => !connection.gone().is_cancelled(),
+            Modern::Each(_) | Modern::LegacyOnly => true,
+        };
+        alive && self.until.is_none_or(|until| Instant::now() < until)
+    }
+
+    /// Whether nobody has needed it for so long, and nobody is using it.
+    fn is_idle(&self, idle: Duration) -> bool {
+        let quiet = match &self.modern {
+            Modern::Shared(connection, _) => connection.is_quiescent(),
+            Modern::Each(_) | Modern::LegacyOnly => true,
+        };
+        quiet && lock(&self.used).elapsed() >= idle
+    }
+}
+
+impl Eras {
+    fn cell(&self, owner: Option<Principal>) -> Arc<OnceCell<Known>> {
+        Arc::clone(lock(&self.known).entry(owner).or_default())
+    }
+
+    /// Forgets what is out of date, unless somebody else has done so.
+    fn forget(&self, owner: Option<Principal>, cell: &Arc<OnceCell<Known>>) {
+        let mut known = lock(&self.known);
+        if known.get(&owner).is_some_and(|current| Arc::ptr_eq(current, cell)) {
+            let forgotten = known.remove(&owner);
+            drop(known);
+            drop(forgotten);
+        }
+    }
+
+    /// Gives back the connections of principals whom nobody has seen for so long. The one that is for all is kept.
+    pub(super) fn sweep(&self, idle: Duration) {
+        let unused: Vec<_> = lock(&self.known)
+            .extract_if(|owner, cell| owner.is_some() && cell.get().is_none_or(|known| known.is_idle(idle)))
+            .collect();
+        drop(unused);
+    }
+
+    pub(super) fn clear(&self) {
+        let all = std::mem::take(&mut *lock(&self.known));
+        drop(all);
+    }
+}
+
+impl Backend {
+    /// What there is for the modern requests of this client.
+    ///
+    /// Takes no longer than a connection and a question may take, however many ask at once: when the server does not
+    /// answer, those who waited for the one who asked would otherwise ask again one after the other.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: the server could not be asked.
+    pub(crate) async fn modern(&self, owner: Option<Principal>) -> Result<Modern, OpenError> {
+        let owner = owner.filter(|_| self.settings.isolation == Isolation::Principal);
+        let patience = self.timeouts.acquire + self.timeouts.probe;
+        timeout(patience, self.find_modern(owner)).await.unwrap_or(Err(OpenError::Timeout))
+    }
+
+    /// The connection for one modern request.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(crate) async fn way(&self, modern: &Modern, owner: Option<Principal>) -> Result<Option<Way>, OpenError> {
+        match modern {
+            Modern::LegacyOnly => Ok(None),
+            Modern::Shared(connection, _) => Ok(Some(connection.clone().into())),
+            Modern::Each(_) => {
+                let asked = Instant::now();
+                let owner = owner.filter(|_| self.knows_principals());
+                let mut lease = self.acquire(&Key::Modern { owner }).await?;
+                // Nothing of one request may depend on another (2026-07-28, Basic › Statelessness).
+                lease.reuse(self.keeps(owner));
+                lease.connection.share(Sharing::Shared);
+                self.metrics.ready(lease.start(), asked.elapsed());
+                Ok(Some(lease.into()))
+            }
+        }
+    }
+
+    async fn find_modern(&self, owner: Option<Principal>) -> Result<Modern, OpenError> {
+        loop {
+            let cell = self.eras.cell(owner);
+            let known = cell.get_or_try_init(|| self.ask(owner)).await?;
+            if known.is_current() {
+                *lock(&known.used) = Instant::now();
+                return Ok(known.modern.clone());
+            }
+            self.eras.forget(owner, &cell);
+        }
+    }
+
+    /// Finds out the era, on a child that may not survive the question.
+    async fn ask(&self, owner: Option<Principal>) -> Result<Known, OpenError> {
+        let legacy_for = |time| Known::new(Modern::LegacyOnly, Some(Instant::now() + time), None);
+        let name = self.metrics.name();
+        if self.settings.era == EraChoice::Legacy {
+            return Ok(Known::new(Modern::LegacyOnly, None, None));
+        }
+        if let Target::Http(_) = self.settings.target {
+            return self.ask_http().await;
+        }
+        let asked = Instant::now();
+        let mut lease = match self.acquire_probe().await? {
+            Ok(lease) => lease,
+            // It died of the question: old servers do. So does any server that cannot run, so this is not believed for long.
+            Err(UpstreamError::Exited { .. } | UpstreamError::Lost { .. }) => {
+                tracing::info!(upstream = name, "Server ended on server/discover: taken to have a handshake");
+                return Ok(legacy_for(GUESS_FOR));
+            }
+            // Silent: old servers are. But a modern one may have taken long to start, so this is not believed for long.
+            Err(UpstreamError::Timeout { .. }) => {
+                tracing::info!(upstream = name, "Server keeps silent on server/discover: taken to have a handshake");
+                return Ok(legacy_for(GUESS_FOR));
+            }
+            Err(error) => return Err(OpenError::Unanswered(error)),
+        };
+        let Some(Verdict::Modern(versions)) = lease.verdict.take() else {
+            tracing::info!(upstream = name, "Server has a handshake");
+            // It is ready for one.
+            lease.file_under(Key::Spare);
+            return Ok(legacy_for(VERDICT_FOR));
+        };
+        tracing::info!(upstream = name, "Server speaks 2026-07-28");
+        let versions: Arc<[String]> = versions.into();
+        let has_handshake = |version: &String| Revision::parse(version).is_some_and(|one| one.era() == Era::Legacy);
+        if !versions.iter().any(has_handshake) {
+            // There will be no sessions for which one would be kept.
+            self.pool.keep_spares(0);
+        }
+        if self.settings.isolation == Isolation::Request {
+            lease.file_under(Key::Modern { owner: None });
+            lease.reuse(self.keeps(None));
+            return Ok(Known::new(Modern::Each(versions), Some(Instant::now() + VERDICT_FOR), None));
+        }
+        self.metrics.ready(lease.start(), asked.elapsed());
+        lease.reuse(false);
+        lease.file_under(Key::Modern { owner });
+        lease.connection.share(Sharing::Shared);
+        Ok(Known::new(Modern::Shared(lease.connection.clone(), versions), None, Some(lease)))
+    }
+
+    /// A connection that has been asked; or what came instead of an answer, which is evidence, too.
+    async fn acquire_probe(&self) -> Result<Result<Leased, UpstreamError>, OpenError> {
+        match self.acquire(&Key::Probe).await {
+            Ok(lease) => Ok(Ok(lease)),
+            Err(OpenError::Unanswered(error)) => Ok(Err(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask_http(&self) -> Result<Known, OpenError> {
+        let http = self.http.as_ref().ok_or_else(|| {
+            OpenError::from(PoolError::Create(StartError::Start(UpstreamError::Unreachable(
+                "its URL or the system's certificates cannot be used".into(),
+            ))))
+        })?;
+        if self.settings.era == EraChoice::Modern {
+            let versions = [Revision::V2026_07_28.as_str().to_owned()].into();
+            return Ok(Known::new(Modern::Shared(Connection::Http(http.modern()), versions), None, None));
+        }
+        let until = Some(Instant::now() + VERDICT_FOR);
+        let modern = match http.probe().await.map_err(OpenError::Start)? {
+            Verdict::Modern(versions) => {
+                tracing::info!(upstream = self.metrics.name(), "Server speaks 2026-07-28");
+                Modern::Shared(Connection::Http(http.modern()), versions.into())
+            }
+            Verdict::Legacy => {
+                tracing::info!(upstream = self.metrics.name(), "Server has a handshake");
+                Modern::LegacyOnly
+            }
+        };
+        Ok(Known::new(modern, until, None))
+    }
+}

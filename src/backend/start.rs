@@ -1,0 +1,286 @@
+//! Making a connection: a process or an HTTP session, and the first words with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::time::{Instant, timeout_at};
+
+use super::key::Key;
+use crate::bridge::handshake::{Handshake, initialized};
+use crate::metrics::ServerMetrics;
+use crate::pool::ledger::Pooled;
+use crate::pool::{Connect, Failure, Place};
+use crate::protocol::message::{Kind, Message};
+use crate::rt::Tasks;
+use crate::rt::mailbox::Reader;
+use crate::settings::{Isolation, Limits, Target, Timeouts, UpstreamSettings};
+use crate::upstream::driver::{self, CallFacts, DriverLimits, Sharing};
+use crate::upstream::error::UpstreamError;
+use crate::upstream::probe::{self, Verdict};
+use crate::upstream::stdio::StdioPipe;
+use crate::upstream::streamable::HttpUpstream;
+use crate::upstream::{Call, Connection, Replies};
+
+/// Most messages that are kept which the server sends before it has answered the handshake.
+const EARLY_MAX: usize = 64;
+
+/// Our own questions: their answers are all that matters.
+const QUIET: CallFacts = CallFacts { may_ask: false, wants_log: false, cancellable: false };
+
+/// Why a connection cannot be made.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum StartError {
+    /// It cannot be started or reached.
+    Start(UpstreamError),
+    /// It did not answer the first question.
+    Unanswered(UpstreamError),
+    /// The server refuses the handshake: its answer.
+    Refused(Box<Message>),
+}
+
+/// A pooled connection. Dropping it closes the connection, whoever else holds a clone.
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    /// What the server says by itself.
+    pub(crate) standing: Reader<Message>,
+    /// What it said before it had answered the handshake.
+    pub(crate) early: Vec<Message>,
+    /// The result of the handshake.
+    pub(crate) answer: Option<Message>,
+    /// The answer to the question for its era.
+    pub(crate) verdict: Option<Verdict>,
+    completed: Arc<AtomicBool>,
+}
+
+impl Pooled for Link {
+    fn is_usable(&self) -> bool {
+        !self.connection.gone().is_cancelled()
+    }
+
+    fn is_quiescent(&self) -> bool {
+        self.connection.is_quiescent()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.connection.close();
+    }
+}
+
+/// Whether the server knows that the handshake is complete. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Completion {
+    connection: Connection,
+    completed: Arc<AtomicBool>,
+}
+
+impl Completion {
+    /// Tells the server, if it has not been told.
+    pub(crate) async fn complete(&self) -> Result<(), UpstreamError> {
+        self.complete_with(&initialized()).await
+    }
+
+    /// Tells the server in the client's own words, if it has not been told.
+    pub(crate) async fn complete_with(&self, notification: &Message) -> Result<(), UpstreamError> {
+        if self.completed.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.connection.send(notification).await
+    }
+
+    /// Whether it has been told, or is being told.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.completed.load(Ordering::Relaxed)
+    }
+}
+
+impl Link {
+    pub(super) fn new(connection: Connection, standing: Reader<Message>) -> Link {
+        Link { connection, standing, early: Vec::new(), answer: None, verdict: None, completed: Arc::default() }
+    }
+
+    /// The end of the handshake, which is the client's to say where the handshake is the client's.
+    pub(crate) fn completion(&self) -> Completion {
+        Completion { connection: self.connection.clone(), completed: Arc::clone(&self.completed) }
+    }
+
+    /// Makes the handshake (2025-11-25, Lifecycle › Initialization).
+    pub(super) async fn shake_hands(
+        &mut self,
+        handshake: &Handshake,
+        headers: &HeaderMap,
+        deadline: Instant,
+    ) -> Result<(), StartError> {
+        let id = self.connection.next_id();
+        let request = handshake.request(id);
+        let facts = CallFacts { wants_log: true, ..QUIET };
+        let answered = timeout_at(deadline, async {
+            let call = Call { id, message: &request, facts, headers: headers.clone() };
+            let mut replies = self.connection.call(call).await?;
+            loop {
+                // Until the handshake is done nothing but its answer goes to the client.
+                let message = tokio::select! {
+                    reply = replies.next() => reply.unwrap_or(Err(UpstreamError::Lost { sent: true }))?,
+                    Some(message) = self.standing.next() => message,
+                };
+                match message.kind() {
+                    Kind::Result | Kind::Error => break Ok(message),
+                    // More than this nobody says before it has been greeted.
+                    _ if self.early.len() < EARLY_MAX => self.early.push(message),
+                    _ => {}
+                }
+            }
+        });
+        let late = UpstreamError::Timeout { sent: true };
+        let answer = answered.await.unwrap_or(Err(late)).map_err(StartError::Unanswered)?;
+        if answer.kind() == Kind::Error {
+            return Err(StartError::Refused(Box::new(answer)));
+        }
+        self.answer = Some(answer);
+        Ok(())
+    }
+
+    /// Sends a request of the proxy's own, and waits for its answer.
+    pub(crate) async fn ask(&self, message: &Message, id: i64, deadline: Instant) -> Result<Message, UpstreamError> {
+        ask(&self.connection, message, id, deadline).await
+    }
+}
+
+/// Sends a request of the proxy's own, and waits for its answer.
+pub(crate) async fn ask(
+    connection: &Connection,
+    message: &Message,
+    id: i64,
+    deadline: Instant,
+) -> Result<Message, UpstreamError> {
+    let asked = async {
+        let call = Call { id, message, facts: QUIET, headers: HeaderMap::new() };
+        answer_of(connection.call(call).await?).await
+    };
+    timeout_at(deadline, asked).await.unwrap_or(Err(UpstreamError::Timeout { sent: true }))
+}
+
+async fn answer_of(mut replies: Replies) -> Result<Message, UpstreamError> {
+    while let Some(reply) = replies.next().await {
+        let message = reply?;
+        if matches!(message.kind(), Kind::Result | Kind::Error) {
+            return Ok(message);
+        }
+    }
+    Err(UpstreamError::Lost { sent: true })
+}
+
+/// Starts the connections of one upstream.
+pub(crate) struct Starter {
+    pub(super) settings: UpstreamSettings,
+    pub(super) limits: Limits,
+    pub(super) timeouts: Timeouts,
+    pub(super) tasks: Tasks,
+    pub(super) metrics: ServerMetrics,
+    pub(super) http: Option<Arc<HttpUpstream>>,
+}
+
+impl Starter {
+    fn open(&self, place: Place) -> Result<Link, UpstreamError> {
+        if self.tasks.drain().is_cancelled() {
+            return Err(UpstreamError::Closed { sent: false });
+        }
+        match &self.settings.target {
+            Target::Stdio(target) => {
+                let pipe = StdioPipe::spawn(target, &self.limits, &self.timeouts, &self.tasks, &self.metrics)?;
+                let limits = DriverLimits { depth: self.limits.depth, message_bytes: self.limits.message_bytes };
+                let stop = self.tasks.stop().clone();
+                let (handle, standing, task) =
+                    driver::drive(pipe, Sharing::Exclusive, limits, self.metrics.clone(), stop);
+                self.tasks.spawn("child-driver", async move {
+                    let mut place = place;
+                    // Only after this is the process gone: until then it counts (C-POOL-12).
+                    if task.await {
+                        place.worked();
+                    }
+                });
+                Ok(Link::new(Connection::Driven(handle), standing))
+            }
+            Target::Http(_) => {
+                let (connection, standing, task) = self.http()?.legacy();
+                self.tasks.spawn("upstream-session", async move {
+                    let mut place = place;
+                    task.await;
+                    // A session costs nothing to be opened again.
+                    place.worked();
+                });
+                Ok(Link::new(Connection::Http(connection), standing))
+            }
+        }
+    }
+
+    pub(super) fn http(&self) -> Result<&Arc<HttpUpstream>, UpstreamError> {
+        self.http
+            .as_ref()
+            .ok_or_else(|| UpstreamError::Unreachable("its URL or the system's certificates cannot be used".into()))
+    }
+
+    /// Asks for the era, on a process that may not survive the question.
+    async fn judge(&self, link: &Link, deadline: Instant) -> Result<Verdict, UpstreamError> {
+        let id = link.connection.next_id();
+        let question = Message::parse(Bytes::from(probe::question(id)), self.limits.depth)
+            .map_err(|_| UpstreamError::Violation("the question is no message"))?;
+        Ok(probe::judge(&link.ask(&question, id, deadline).await?))
+    }
+
+    async fn start(&self, key: &Key, place: Place) -> Result<Link, StartError> {
+        let begun = Instant::now();
+        let mut link = self.open(place).map_err(StartError::Start)?;
+        match key {
+            Key::Spare => {
+                // A ping is the one thing that may be said before the handshake (2025-11-25, Lifecycle). Whatever it answers,
+                // it is there; one that keeps silent is taken to be, after the time that a start may take.
+                let id = link.connection.next_id();
+                let ping = crate::bridge::handshake::ping(id);
+                match link.ask(&ping, id, begun + self.timeouts.start).await {
+                    Ok(_) | Err(UpstreamError::Timeout { .. }) => {}
+                    Err(error) => return Err(StartError::Unanswered(error)),
+                }
+            }
+            Key::Probe => {
+                let verdict = self.judge(&link, begun + self.timeouts.probe).await;
+                link.verdict = Some(verdict.map_err(StartError::Unanswered)?);
+            }
+            Key::Legacy { handshake, headers, .. } => {
+                link.shake_hands(handshake, headers, begun + self.timeouts.start).await?;
+                if self.settings.isolation != Isolation::Session {
+                    link.completion().complete().await.map_err(StartError::Unanswered)?;
+                }
+            }
+            Key::Modern { .. } => {}
+        }
+        Ok(link)
+    }
+}
+
+impl Connect for Starter {
+    type Key = Key;
+    type Conn = Link;
+    type Error = StartError;
+
+    async fn connect(&self, key: &Key, place: Place) -> Result<Link, Failure<StartError>> {
+        self.start(key, place).await.map_err(|error| Failure { counts: self.counts(key, &error), error })
+    }
+}
+
+impl Starter {
+    /// Whether a failed start says something about the next one. An old server may die of a question, and a server behind
+    /// HTTP costs nothing to be tried again.
+    pub(super) fn counts(&self, key: &Key, error: &StartError) -> bool {
+        let is_child = matches!(self.settings.target, Target::Stdio(_));
+        is_child
+            && match error {
+                StartError::Start(UpstreamError::Closed { .. }) | StartError::Refused(_) => false,
+                StartError::Start(_) => true,
+                StartError::Unanswered(_) => *key != Key::Probe,
+            }
+    }
+}

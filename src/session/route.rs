@@ -1,0 +1,406 @@
+//! The way from a session to its server: its own connection, a shared one, or one for each request; and how it is found
+//! again when the connection is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use http::HeaderMap;
+
+use super::{EndReason, Session, lock};
+use crate::backend::hub::{Awaited, Membership};
+use crate::backend::key::Principal;
+use crate::backend::start::Completion;
+use crate::backend::{Backend, Leased, OpenError, Way};
+use crate::bridge::handshake::{self, Handshake};
+use crate::bridge::sharing;
+use crate::protocol::message::{Kind, Message};
+use crate::protocol::method::Known;
+use crate::settings::Isolation;
+use crate::upstream::Connection;
+
+/// Most subscriptions that are repeated on a new connection.
+const SUBSCRIPTIONS_MAX: usize = 1024;
+
+/// See the module.
+pub(crate) struct Route {
+    pub(super) backend: Arc<Backend>,
+    handshake: Arc<Handshake>,
+    owner: Option<Principal>,
+    headers: Arc<HeaderMap>,
+    /// The result of the handshake, as the server gave it.
+    answer: Message,
+    /// Held for a look or a replacement.
+    state: Mutex<State>,
+    /// Held by the one request that finds the connection lost, while it makes another.
+    restoring: tokio::sync::Mutex<()>,
+    memory: Mutex<Memory>,
+}
+
+enum State {
+    /// There is none, or none any more.
+    None,
+    Own(Connection, Completion),
+    Shared(Membership),
+}
+
+/// What the client has told the server that a new connection has to be told again.
+#[derive(Default)]
+struct Memory {
+    level: Option<Message>,
+    subscriptions: BTreeMap<String, Message>,
+    /// What the client asked to subscribe to and did not give up: it may be subscribed to, whatever was answered.
+    asked: BTreeSet<String>,
+    /// The connection may know of something that cannot be taken back.
+    marked: bool,
+}
+
+/// A request that may change what the server keeps for a session.
+pub(crate) struct Notable {
+    session: Arc<Session>,
+    request: Message,
+    _awaited: Option<Awaited>,
+}
+
+impl Notable {
+    /// The server has done what it asked for.
+    pub(crate) fn done(&self) {
+        self.session.note(&self.request);
+    }
+}
+
+/// A way that is open, before there is a session that uses it.
+pub(crate) struct Opened {
+    pub(super) route: Route,
+    pub(super) lease: Option<Leased>,
+    /// It joins when there is somebody to hear.
+    pub(super) hub: Option<Arc<crate::backend::hub::Hub>>,
+}
+
+impl Opened {
+    /// The result of the handshake, as the client is to see it.
+    pub(crate) fn answer(&self) -> Message {
+        sharing::offer(self.route.backend.isolation(), &self.route.answer)
+    }
+}
+
+impl Route {
+    /// Makes the handshake that a client asks for, where it has to be made.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(crate) async fn open(
+        backend: &Arc<Backend>,
+        request: &Message,
+        owner: Option<Principal>,
+        headers: HeaderMap,
+    ) -> Result<Opened, OpenError> {
+        let (handshake, headers) = (Arc::new(backend.handshake(request)), Arc::new(headers));
+        let (mut lease, mut hub) = (None, None);
+        let answer = match backend.isolation() {
+            Isolation::Session | Isolation::Request => {
+                let mut leased = backend.lease(&handshake, owner, &headers).await?;
+                let answer = leased.answer.clone();
+                if backend.isolation() == Isolation::Session {
+                    lease = Some(leased);
+                } else {
+                    leased.reuse(reusable(backend, owner, &handshake));
+                }
+                answer
+            }
+            Isolation::Shared | Isolation::Principal => {
+                let shared = backend.hub(&handshake, owner).await?;
+                Some(hub.insert(shared).answer().clone())
+            }
+        };
+        let route = Route {
+            backend: Arc::clone(backend),
+            handshake,
+            owner,
+            headers,
+            answer: answer.ok_or(OpenError::Lost)?,
+            state: Mutex::new(State::None),
+            restoring: tokio::sync::Mutex::default(),
+            memory: Mutex::default(),
+        };
+        Ok(Opened { route, lease, hub })
+    }
+
+    /// The connection, if there is one that is for more than one request.
+    pub(crate) fn current(&self) -> Option<Connection> {
+        let connection = match &*lock(&self.state) {
+            State::None => return None,
+            State::Own(connection, _) => connection.clone(),
+            State::Shared(membership) => membership.hub().connection().clone(),
+        };
+        (!connection.gone().is_cancelled()).then_some(connection)
+    }
+
+    /// Who the client is, where that matters.
+    pub(crate) fn owner(&self) -> Option<Principal> {
+        self.owner
+    }
+
+    /// How the server is shared.
+    pub(crate) fn isolation(&self) -> Isolation {
+        self.backend.isolation()
+    }
+
+    /// Whether the connection may be used by others when the session is over.
+    fn leaves_no_trace(&self, completion: &Completion) -> bool {
+        let memory = lock(&self.memory);
+        self.backend.reuses(self.owner, &self.handshake)
+            && completion.is_complete()
+            && memory.asked.is_empty()
+            && !memory.marked
+    }
+}
+
+fn reusable(backend: &Backend, owner: Option<Principal>, handshake: &Handshake) -> bool {
+    backend.reuses(owner, handshake)
+}
+
+impl Session {
+    /// Gives the session its way, and has it told what the server says by itself.
+    pub(super) fn travel(self: &Arc<Self>, lease: Option<Leased>, hub: Option<Arc<crate::backend::hub::Hub>>) {
+        if let Some(lease) = lease {
+            self.own(lease);
+        }
+        if let Some(hub) = hub {
+            let session = Arc::downgrade(self);
+            let membership = hub.join(move |message| {
+                if let Some(session) = session.upgrade() {
+                    session.standing.push(&message.line());
+                }
+            });
+            *lock(&self.route.state) = State::Shared(membership);
+        }
+    }
+
+    fn own(self: &Arc<Self>, lease: Leased) {
+        *lock(&self.route.state) = State::Own(lease.connection.clone(), lease.completion());
+        let session = Arc::clone(self);
+        self.route.backend.adopter().adopt(session.listen(lease));
+    }
+
+    /// Passes on what the server says, for as long as the session and its connection live.
+    async fn listen(self: Arc<Self>, mut lease: Leased) {
+        for message in std::mem::take(&mut lease.early) {
+            self.say(&lease.connection, message).await;
+        }
+        loop {
+            tokio::select! {
+                message = lease.standing.next() => match message {
+                    Some(message) => self.say(&lease.connection, message).await,
+                    None => break self.lost(),
+                },
+                () = self.ended().cancelled() => break,
+            }
+        }
+        let reuse = self.route.leaves_no_trace(&lease.completion());
+        lease.reuse(reuse);
+    }
+
+    /// The connection is lost: requests under way are told by it, the next one finds another.
+    fn lost(&self) {
+        if self.route.backend.reinitializes() {
+            tracing::debug!(upstream = self.metrics.name(), "Connection lost: the next request makes another");
+        } else {
+            self.end(EndReason::UpstreamGone);
+        }
+    }
+
+    /// The way for one request of the client.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; after [`OpenError::Lost`] the session is over.
+    pub(crate) async fn way(self: &Arc<Self>) -> Result<Way, OpenError> {
+        let route = &self.route;
+        if route.isolation() == Isolation::Request {
+            let leased = route.backend.lease(&route.handshake, route.owner, &route.headers).await;
+            let mut lease = leased.map_err(|error| self.unless_refused(error))?;
+            lease.reuse(reusable(&route.backend, route.owner, &route.handshake));
+            if !lease.answer.as_ref().is_some_and(|answer| handshake::agree(answer, &route.answer)) {
+                return Err(self.is_lost());
+            }
+            return Ok(lease.into());
+        }
+        if let Some(connection) = route.current() {
+            return Ok(connection.into());
+        }
+        if !route.backend.reinitializes() || self.ended().is_cancelled() {
+            return Err(self.is_lost());
+        }
+        let _one = route.restoring.lock().await;
+        match route.current() {
+            Some(connection) => Ok(connection.into()),
+            None => self.restore().await.map(Way::from),
+        }
+    }
+
+    /// There is no way back: the client learns it from the end of its session.
+    fn is_lost(&self) -> OpenError {
+        self.end(EndReason::UpstreamGone);
+        OpenError::Lost
+    }
+
+    /// A server that refuses the handshake which it once accepted is another one.
+    fn unless_refused(&self, error: OpenError) -> OpenError {
+        match error {
+            OpenError::Refused(_) => self.is_lost(),
+            error => error,
+        }
+    }
+
+    /// Makes the handshake again, and tells the server what it has to know.
+    async fn restore(self: &Arc<Self>) -> Result<Connection, OpenError> {
+        let route = &self.route;
+        let opened = match route.isolation() {
+            Isolation::Session | Isolation::Request => {
+                let lease = route.backend.lease(&route.handshake, route.owner, &route.headers).await;
+                lease.map(|lease| (lease.answer.clone(), Some(lease), None))
+            }
+            Isolation::Shared | Isolation::Principal => {
+                let hub = route.backend.hub(&route.handshake, route.owner).await;
+                hub.map(|hub| (Some(hub.answer().clone()), None, Some(hub)))
+            }
+        };
+        let (answer, lease, hub) = opened.map_err(|error| {
+            self.metrics.session_restarted("failed");
+            self.unless_refused(error)
+        })?;
+        if !answer.is_some_and(|answer| handshake::agree(&answer, &route.answer)) {
+            // A client cannot be told that what was negotiated does not hold any more, except by the end of its session.
+            self.metrics.session_restarted("changed");
+            return Err(self.is_lost());
+        }
+        if let Some(lease) = &lease {
+            lease.completion().complete().await.map_err(OpenError::Unanswered)?;
+        }
+        self.travel(lease, hub);
+        let connection = route.current().ok_or(OpenError::Lost)?;
+        self.tell_again(&connection).await;
+        for change in handshake::everything_changed(&route.answer) {
+            self.standing.push(&change.line());
+        }
+        self.metrics.session_restarted("ok");
+        tracing::info!(upstream = self.metrics.name(), "Session goes on with a new connection");
+        Ok(connection)
+    }
+
+    /// Repeats log level and subscriptions. A server that does not take one would not have taken it before.
+    async fn tell_again(self: &Arc<Self>, connection: &Connection) {
+        let deadline = self.route.backend.restore_deadline();
+        let requests: Vec<Message> = {
+            let memory = lock(&self.route.memory);
+            memory.level.iter().chain(memory.subscriptions.values()).cloned().collect()
+        };
+        for request in requests {
+            let id = connection.next_id();
+            let renamed = request.edit().id(&id.to_string()).finish();
+            let notable = self.notes(&request);
+            let told = crate::backend::start::ask(connection, &renamed, id, deadline).await;
+            if told.as_ref().is_ok_and(|answer| answer.kind() == Kind::Result) {
+                notable.iter().for_each(Notable::done);
+            } else {
+                tracing::warn!(upstream = self.metrics.name(), method = request.method(), "Not restored");
+                self.metrics.error("upstream", "not_restored");
+            }
+        }
+    }
+
+    /// Takes note of a request that is about to be sent, if it may change what the server keeps: from then on the connection
+    /// is not what it was, even if there is never an answer.
+    pub(crate) fn notes(self: &Arc<Self>, request: &Message) -> Option<Notable> {
+        let known = request.known().filter(|known| known.is_remembered())?;
+        let mut memory = lock(&self.route.memory);
+        let mut awaited = None;
+        match known {
+            Known::SetLevel => memory.marked = true,
+            Known::ResourcesSubscribe => {
+                let uri = sharing::uri(request)?;
+                if let State::Shared(membership) = &*lock(&self.route.state) {
+                    awaited = Some(membership.awaits(uri.clone()));
+                }
+                if memory.asked.len() < SUBSCRIPTIONS_MAX {
+                    memory.asked.insert(uri);
+                } else {
+                    memory.marked = true;
+                }
+            }
+            Known::ResourcesUnsubscribe => {}
+            _ if handshake::is_of_task(request) => memory.marked = true,
+            _ => return None,
+        }
+        Some(Notable { session: Arc::clone(self), request: request.clone(), _awaited: awaited })
+    }
+
+    /// The server has done what this request asked for: some of it has to be known later.
+    fn note(&self, request: &Message) {
+        let mut memory = lock(&self.route.memory);
+        match request.known() {
+            Some(Known::SetLevel) => memory.level = Some(request.clone()),
+            Some(Known::ResourcesSubscribe) => {
+                let Some(uri) = sharing::uri(request) else { return };
+                if let State::Shared(membership) = &*lock(&self.route.state) {
+                    membership.subscribed(uri.clone());
+                }
+                if memory.subscriptions.len() < SUBSCRIPTIONS_MAX {
+                    memory.subscriptions.insert(uri, request.clone());
+                }
+            }
+            Some(Known::ResourcesUnsubscribe) => {
+                if let Some(uri) = sharing::uri(request) {
+                    memory.subscriptions.remove(&uri);
+                    memory.asked.remove(&uri);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the end of a subscription is none for the server, since others hold it.
+    pub(crate) fn gives_up(&self, request: &Message) -> bool {
+        match (&*lock(&self.route.state), sharing::uri(request)) {
+            (State::Shared(membership), Some(uri)) => membership.gives_up(&uri),
+            _ => false,
+        }
+    }
+
+    /// Whether one more subscription is possible.
+    pub(crate) fn may_subscribe(&self) -> bool {
+        match &*lock(&self.route.state) {
+            State::Shared(membership) => membership.may_subscribe(),
+            _ => true,
+        }
+    }
+
+    /// Passes on a notification of the client, where there is a server that it concerns.
+    ///
+    /// # Errors
+    /// It was not sent, or is not known to have arrived.
+    pub(crate) async fn notify(&self, message: &Message) -> Result<(), crate::upstream::error::UpstreamError> {
+        let own = match &*lock(&self.route.state) {
+            State::Own(connection, completion) => Some((connection.clone(), completion.clone())),
+            _ => None,
+        };
+        match own {
+            Some((_, completion)) if message.known() == Some(Known::Initialized) => {
+                completion.complete_with(message).await
+            }
+            Some((connection, _)) if !connection.gone().is_cancelled() => connection.send(message).await,
+            // It is about a connection that is not this client's, or is not there any more.
+            _ => {
+                if message.known() != Some(Known::Initialized) {
+                    self.metrics.dropped("no_connection");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives up the way: nobody needs it any more.
+    pub(super) fn leave(&self) {
+        let state = std::mem::replace(&mut *lock(&self.route.state), State::None);
+        drop(state);
+    }
+}
