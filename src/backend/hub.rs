@@ -104,8 +104,16 @@ impl State {
     }
 }
 
-/// Tells a member something that the server said by itself.
-type Hear = Arc<dyn Fn(&Message) + Send + Sync>;
+/// What a member hears.
+pub(crate) enum Said<'a> {
+    /// Something that the server said by itself.
+    Message(&'a Message),
+    /// The connection is lost.
+    Lost,
+}
+
+/// Tells a member.
+type Hear = Arc<dyn Fn(Said<'_>) + Send + Sync>;
 
 impl Backend {
     /// The connection that this client shares with others.
@@ -168,7 +176,7 @@ async fn listen(hub: Arc<Hub>, mut lease: Leased) {
             () = hub.over.cancelled() => return,
             message = lease.standing.next() => match message {
                 Some(message) => hub.route(&message),
-                None => return,
+                None => return hub.tell_lost(),
             },
         }
     }
@@ -185,7 +193,7 @@ impl Hub {
     }
 
     /// Joins: from now on `hear` is called with what concerns this member. It must not block.
-    pub(crate) fn join(self: &Arc<Self>, hear: impl Fn(&Message) + Send + Sync + 'static) -> Membership {
+    pub(crate) fn join(self: &Arc<Self>, hear: impl Fn(Said<'_>) + Send + Sync + 'static) -> Membership {
         let mut state = lock(&self.state);
         state.next += 1;
         let number = state.next;
@@ -197,6 +205,13 @@ impl Hub {
         let state = lock(&self.state);
         // What its last member cancelled may never be answered, so that there is nothing else to wait for.
         state.members.is_empty() && state.left.elapsed() >= idle
+    }
+
+    fn tell_lost(&self) {
+        let members: Vec<Hear> = lock(&self.state).members.values().cloned().collect();
+        for hear in members {
+            hear(Said::Lost);
+        }
     }
 
     fn route(&self, message: &Message) {
@@ -212,7 +227,7 @@ impl Hub {
             self.metrics.dropped("shared");
         }
         for hear in concerned {
-            hear(message);
+            hear(Said::Message(message));
         }
     }
 

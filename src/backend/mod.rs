@@ -25,6 +25,7 @@ use crate::rt::adopter::Adopter;
 use crate::settings::{Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings};
 use crate::upstream::Connection;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::reconnect;
 use crate::upstream::streamable::HttpUpstream;
 use hub::Hubs;
 use key::{Key, Principal};
@@ -165,6 +166,11 @@ impl Backend {
     /// Whether a session goes on when its connection is lost.
     pub(crate) fn reinitializes(&self) -> bool {
         self.settings.on_crash == OnCrash::Reinitialize
+    }
+
+    /// How patiently a lost connection is made again for a client that listens.
+    pub(crate) fn reconnect_policy(&self) -> reconnect::Policy {
+        reconnect::Policy::default()
     }
 
     /// Until when what a session needs to go on has to be restored.

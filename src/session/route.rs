@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
+use tokio::time::{Instant, sleep_until};
 
 use super::{EndReason, Session, lock};
-use crate::backend::hub::{Awaited, Membership};
+use crate::backend::hub::{Awaited, Membership, Said};
 use crate::backend::key::Principal;
 use crate::backend::start::Completion;
 use crate::backend::{Backend, Leased, OpenError, Way};
@@ -15,8 +16,10 @@ use crate::bridge::handshake::{self, Handshake};
 use crate::bridge::sharing;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
+use crate::rt::chance;
 use crate::settings::Isolation;
 use crate::upstream::Connection;
+use crate::upstream::reconnect::{Event, Heard, Loss, Origin, Reconnect, Step};
 
 /// Most subscriptions that are repeated on a new connection.
 const SUBSCRIPTIONS_MAX: usize = 1024;
@@ -167,10 +170,10 @@ impl Session {
         }
         if let Some(hub) = hub {
             let session = Arc::downgrade(self);
-            let membership = hub.join(move |message| {
-                if let Some(session) = session.upgrade() {
-                    session.standing.push(&message.line());
-                }
+            let membership = hub.join(move |said| match (session.upgrade(), said) {
+                (Some(session), Said::Message(message)) => drop(session.standing.push(&message.line())),
+                (Some(session), Said::Lost) => session.lost(),
+                (None, _) => {}
             });
             *lock(&self.route.state) = State::Shared(membership);
         }
@@ -200,12 +203,40 @@ impl Session {
         lease.reuse(reuse);
     }
 
-    /// The connection is lost: requests under way are told by it, the next one finds another.
-    fn lost(&self) {
-        if self.route.backend.reinitializes() {
-            tracing::debug!(upstream = self.metrics.name(), "Connection lost: the next request makes another");
-        } else {
+    /// The connection is lost: requests under way are told by it, the next one finds another. Where the client listens, it
+    /// is not waited for.
+    fn lost(self: &Arc<Self>) {
+        if !self.route.backend.reinitializes() {
             self.end(EndReason::UpstreamGone);
+        } else if self.standing.is_read() {
+            self.route.backend.adopter().adopt(Arc::clone(self).come_back());
+        } else {
+            tracing::debug!(upstream = self.metrics.name(), "Connection lost: the next request makes another");
+        }
+    }
+
+    /// Makes another connection, as often and as patiently as a broken stream is opened again (C-SSE-1).
+    async fn come_back(self: Arc<Self>) {
+        let now = || Instant::now().into_std();
+        let lost = || Event::Lost { loss: Loss::Broken, heard: Heard::default() };
+        let mut reconnect = Reconnect::new(Origin::Get, self.route.backend.reconnect_policy(), now());
+        let mut step = reconnect.on(lost(), now(), chance());
+        loop {
+            let event = match step {
+                Step::WaitUntil(until) => tokio::select! {
+                    () = sleep_until(Instant::from_std(until)) => Event::Due,
+                    () = self.ended().cancelled() => return,
+                },
+                Step::Connect { .. } => match self.way().await {
+                    Ok(_) | Err(OpenError::Lost) => return,
+                    Err(_) => lost(),
+                },
+                Step::Read | Step::GiveUp(_) => {
+                    tracing::warn!(upstream = self.metrics.name(), "Connection not made again: the next request tries");
+                    return;
+                }
+            };
+            step = reconnect.on(event, now(), chance());
         }
     }
 
