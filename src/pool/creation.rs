@@ -47,7 +47,7 @@ impl<C: Connect> Shared<C> {
             rest
         });
         // The keeper has to know when the rest is over.
-        self.after(After { plan: after.plan || rest.is_some(), ..after });
+        self.after(After { plan: after.plan || (rest.is_some() && !is_on(Mutant::RestUnnoticed)), ..after });
         if let Some(rest) = rest.filter(|rest| rest.looping) {
             tracing::error!(
                 upstream = self.metrics.name(),
@@ -80,7 +80,7 @@ fn vacate<C: Connect>(shared: Weak<Shared<C>>) -> Vacate {
             shared.metrics.closed("lost");
         }
         let young = shared.restarts().is_young(lost.born, Instant::now().into_std());
-        if young && !worked {
+        if young && !worked && !lost.blamed {
             shared.failed();
         }
     })
@@ -127,7 +127,7 @@ impl<C: Connect> Creation<C> {
     fn failed(&self, shared: &Shared<C>, error: Option<C::Error>, counts: bool) {
         shared.metrics.create_failed();
         // Nobody is told of a spare that cannot be made, and it would be tried again at once, for ever.
-        if counts || self.spare {
+        if counts || (self.spare && !is_on(Mutant::SparesHammer)) {
             shared.failed();
         }
         let (unheard, after) = shared.desk.visit(|ledger, orders| ledger.failed(self.number, error, orders));

@@ -21,7 +21,7 @@ pub(super) fn start<C: Connect>(shared: &Arc<Shared<C>>) {
     shared.tasks.spawn("pool-keeper", async move {
         let _held = (strong, crew);
         // The first look comes after a full period; a look that was missed is not made up for (C-POOL-9).
-        let first = if is_on(Mutant::SweepsAtOnce) { Duration::ZERO } else { period };
+        let first = if is_on(Mutant::SweepsEarly) { period / 2 } else { period };
         let mut ticks = interval_at(Instant::now() + first, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut soon = None;

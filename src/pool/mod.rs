@@ -212,7 +212,7 @@ impl<C: Connect> Pool<C> {
         loop {
             let (held, start) = self.ask(key, asked, patience).await?;
             // One that comes back may die before it is looked at. Of a new one, its holder learns why it died.
-            if held.fresh || held.conn.is_usable() {
+            if held.fresh || held.conn.is_usable() || is_on(Mutant::DeadReused) {
                 shared.metrics.leased(start, asked.elapsed());
                 return Ok(Lease::new(Arc::clone(shared), held, start));
             }
@@ -269,7 +269,8 @@ impl<C: Connect> Pool<C> {
         self.shared.restarts().rest(Instant::now().into_std())
     }
 
-    /// A connection turned out not to work after it was made.
+    /// A connection turned out not to work after it was made. [`Lease::failed`] is for those who still have it: here nobody
+    /// knows whether its end is counted, too.
     pub(crate) fn start_failed(&self) {
         self.shared.failed();
     }

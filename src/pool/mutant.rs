@@ -29,8 +29,8 @@ pub(super) enum Mutant {
     CloseForgets,
     /// A connection that is created while the pool closes is made all the same (C-POOL-7).
     CreatesAfterClose,
-    /// The first sweep comes at once (C-POOL-9).
-    SweepsAtOnce,
+    /// The first sweep comes before a full period is over (C-POOL-9).
+    SweepsEarly,
     /// A connection on which something is under way is used again (C-POOL-10).
     QuarantineIgnored,
     /// Age and idleness are looked at by the sweep only (C-POOL-11).
@@ -39,6 +39,12 @@ pub(super) enum Mutant {
     AgeWithoutJitter,
     /// What fails is tried again at once.
     NoRest,
+    /// A spare that cannot be made is tried again for ever, without a pause.
+    SparesHammer,
+    /// Nobody looks at those who wait when a rest is over.
+    RestUnnoticed,
+    /// Those whom the limit of creations held back are forgotten when one ends.
+    NextForgotten,
 }
 
 /// Whether it is switched on.

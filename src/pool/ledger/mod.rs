@@ -38,6 +38,8 @@ struct Row {
     born: Option<Instant>,
     /// It is closed because it broke while nobody had it.
     broke: bool,
+    /// Its end is counted as a failed start already.
+    blamed: bool,
 }
 
 struct Idle<K, T> {
@@ -173,7 +175,10 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
                 orders.spent.extend(waker);
                 None
             }
-            Waiting::Done(Outcome::Given(_)) if is_on(Mutant::CancelLoses) => None,
+            Waiting::Done(Outcome::Given(held)) if is_on(Mutant::CancelLoses) => {
+                std::mem::forget(held);
+                None
+            }
             Waiting::Done(Outcome::Given(held)) => {
                 self.hand(held, now, orders);
                 None
@@ -212,7 +217,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
             }
         }
         // There is room for another creation, and whom it was meant for may have nothing under way any more.
-        orders.plan |= self.wants_plan();
+        orders.plan |= self.wants_plan() && !is_on(Mutant::NextForgotten);
         works
     }
 
@@ -265,7 +270,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
     /// Nothing is left of what took this place.
     pub(crate) fn gone(&mut self, place: Place, orders: &mut Orders<T>) -> Option<Lost> {
         let row = self.rows.get_mut(&place)?;
-        let (born, state, broke) = (row.born, row.state, row.broke);
+        let (born, state, broke, blamed) = (row.born, row.state, row.broke, row.blamed);
         match state {
             State::Creating { .. } => {
                 row.state = State::Creating { vacant: true };
@@ -287,7 +292,13 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         self.remove(place, orders);
         orders.plan |= self.wants_plan();
         let unnoticed = state != State::Closing;
-        born.filter(|_| unnoticed || broke).map(|born| Lost { born, unnoticed })
+        born.filter(|_| unnoticed || broke).map(|born| Lost { born, unnoticed, blamed })
+    }
+
+    /// Its holder found that a connection does not work. Returns whether that is news: its end may have been noticed.
+    pub(crate) fn blame(&mut self, place: Place) -> bool {
+        let row = self.rows.get_mut(&place);
+        row.is_some_and(|row| !std::mem::replace(&mut row.blamed, true))
     }
 
     /// Closes the pool: those who wait are told, what is idle is closed, what comes back later is closed (C-POOL-7).

@@ -97,6 +97,8 @@ pub(crate) struct Lost {
     pub(crate) born: Instant,
     /// It ended before anybody noticed that it was broken, so that it was not closed for a [`Reason`].
     pub(crate) unnoticed: bool,
+    /// It was counted as a failed start before.
+    pub(crate) blamed: bool,
 }
 
 /// A connection that changes hands.

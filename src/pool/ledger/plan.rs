@@ -123,7 +123,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
     fn begin(&mut self, key: K) -> Place {
         let place = self.number();
         let state = State::Creating { vacant: false };
-        self.rows.insert(place, Row { state, expires: None, born: None, broke: false });
+        self.rows.insert(place, Row { state, expires: None, born: None, broke: false, blamed: false });
         self.creating.push((place, key));
         self.counts.creating += 1;
         place

@@ -71,7 +71,7 @@ impl Books {
         Books {
             real: Ledger::new(bounds.clone(), Some(SPARE)),
             model: Model::new(bounds),
-            start: Instant::now(),
+            start: tokio::time::Instant::now().into_std(),
             conns: Vec::new(),
             held: Vec::new(),
             tickets: Vec::new(),
@@ -168,6 +168,7 @@ impl Books {
         match answer {
             Ask::Given(held) => {
                 assert_eq!(Ok(Some(held.place)), expected, "C-POOL-4: the one used last that fits");
+                assert!(held.conn.is_usable(), "C-POOL-10");
                 self.take(held);
             }
             Ask::Refused(refusal) => assert_eq!(Err(refusal), expected),
@@ -180,7 +181,6 @@ impl Books {
     }
 
     fn take(&mut self, held: Held<K, Conn>) {
-        assert!(held.conn.is_usable() || held.fresh || self.model.thing(held.place).dead, "C-POOL-10");
         let thing = self.model.thing(held.place);
         assert_eq!((held.key, held.fresh), (thing.key, thing.fresh));
         thing.who = Who::Holder;
@@ -357,6 +357,12 @@ impl Books {
         let until = time.map(|time| self.model.now + time);
         let at = until.map(|until| self.start + until);
         self.both(|real, _, orders| real.rest_until(at, orders), |model, _| model.rests = until);
+    }
+
+    pub(super) fn refuse(&mut self, refuse: bool) {
+        // The shell says it together with the rest, of which the keeper is told.
+        self.due = true;
+        self.both(|real, _, _| real.refuse_while_resting(refuse), |model, _| model.refuses = refuse);
     }
 
     pub(super) fn spares(&mut self, spares: usize) {

@@ -254,7 +254,7 @@ async fn run(program: Program) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+    #![proptest_config(super::cases(120))]
 
     /// C-POOL-1, -2, -6, -7 and -10, and that nobody waits longer than it wants to, whatever happens.
     #[test]

@@ -44,7 +44,6 @@ struct State {
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) id: usize,
-    pub(super) key: K,
     state: Arc<State>,
 }
 
@@ -64,6 +63,13 @@ impl Peer {
     pub(super) fn vanish(&self) {
         let place = self.state.place.lock().unwrap().take();
         drop(place);
+    }
+
+    /// It has been of use.
+    pub(super) fn worked(&self) {
+        if let Some(place) = self.state.place.lock().unwrap().as_mut() {
+            place.worked();
+        }
     }
 
     pub(super) fn busy(&self, busy: bool) {
@@ -192,7 +198,7 @@ impl Connect for World {
         }
         let state = State { place: Mutex::new(Some(place)), ..State::default() };
         let mut told = self.told.lock().unwrap();
-        let peer = Peer { id: told.peers.len(), key: *key, state: Arc::new(state) };
+        let peer = Peer { id: told.peers.len(), state: Arc::new(state) };
         told.peers.push(peer.clone());
         drop(told);
         match make {
@@ -253,7 +259,9 @@ impl Setup {
     }
 
     pub(super) async fn acquire(&self, key: K) -> Acquired {
-        self.pool.acquire(&key, PATIENCE).await
+        // Time is paused: this is no matter of speed.
+        let limit = 2 * (PATIENCE.wait + PATIENCE.create);
+        tokio::time::timeout(limit, self.pool.acquire(&key, PATIENCE)).await.expect("it ends within its patience")
     }
 
     pub(super) async fn lease(&self, key: K) -> Lease<World> {
@@ -263,7 +271,11 @@ impl Setup {
     /// One who asks in a task of its own, which has run as far as it can.
     pub(super) async fn waiter(&self, key: K) -> Waiting {
         let pool = self.pool.clone();
-        let mut future: Waiting = Box::pin(async move { pool.acquire(&key, PATIENCE).await });
+        let limit = 2 * (PATIENCE.wait + PATIENCE.create);
+        let mut future: Waiting = Box::pin(async move {
+            let asked = tokio::time::timeout(limit, pool.acquire(&key, PATIENCE));
+            asked.await.expect("it ends within its patience")
+        });
         assert!(peek(&mut future).await.is_none(), "it waits");
         future
     }

@@ -56,6 +56,46 @@ async fn connections_that_break_at_once_rest() {
     assert_eq!(setup.pool.rest(), Some(rest));
 }
 
+/// One connection that does not work is one failure, in whatever order its holder and its process say so.
+#[tokio::test(start_paused = true)]
+async fn a_failure_counts_once() {
+    for process_first in [true, false] {
+        let setup = Setup::new(1);
+        for expected in [false, true] {
+            let lease = setup.lease(ONE).await;
+            let peer = setup.world.peer(lease.id());
+            peer.breaks();
+            if process_first {
+                peer.vanish();
+            }
+            lease.failed();
+            assert_eq!(setup.pool.rest().is_some(), expected, "process first: {process_first}");
+            assert!(peer.is_dropped());
+        }
+        assert_eq!(setup.pool.rest().expect("it rests").failures, 2);
+    }
+    let setup = Setup::new(1);
+    setup.lease(ONE).await.failed();
+    assert_eq!((setup.counts(), setup.pool.rest()), ([0; 4], None), "it is closed, though it may seem to work");
+}
+
+/// What has been of use may end young, in whatever way: that says nothing of the next one.
+#[tokio::test(start_paused = true)]
+async fn what_worked_may_end() {
+    let setup = Setup::new(1);
+    for process_first in [true, false, true, false] {
+        let lease = setup.lease(ONE).await;
+        let peer = setup.world.peer(lease.id());
+        peer.worked();
+        peer.breaks();
+        if process_first {
+            peer.vanish();
+        }
+        drop(lease);
+        assert_eq!((setup.counts(), setup.pool.rest()), ([0; 4], None));
+    }
+}
+
 /// While creation rests, what is there is used all the same.
 #[tokio::test(start_paused = true)]
 async fn a_rest_is_a_rest_of_creations_only() {
@@ -273,6 +313,7 @@ async fn nobody_is_passed_over_for_ever() {
         }
         lease = peek(&mut next).await.expect("it fits").unwrap();
         turns += 1;
+        assert!(turns < 20, "it starves");
     };
     assert_eq!((given.unwrap().key(), turns), (&OTHER, 8));
 }

@@ -74,6 +74,8 @@ pub(super) struct Model {
     pub(super) waiting: Vec<Waiter>,
     pub(super) ended: Vec<(Ticket, End)>,
     pub(super) rests: Option<At>,
+    /// Whether those who need a creation meanwhile are refused, or wait.
+    pub(super) refuses: bool,
     pub(super) closed: bool,
     /// What had to be dropped since the last look.
     pub(super) dropped: Vec<(Place, Option<Reason>)>,
@@ -89,6 +91,7 @@ impl Model {
             waiting: Vec::new(),
             ended: Vec::new(),
             rests: None,
+            refuses: true,
             closed: false,
             dropped: Vec::new(),
         }
@@ -253,7 +256,7 @@ impl Model {
         let bare: Vec<Waiter> = self.bare().into_iter().map(|at| self.waiting[at].clone()).collect();
         let mut unserved = bare.len();
         for waiter in bare {
-            if free == 0 {
+            if free == 0 || (self.resting() && !self.refuses) {
             } else if self.resting() {
                 let at = self.waiting.iter().position(|other| other.ticket == waiter.ticket).expect("waits");
                 self.end(at, End::Refused(Refusal::Resting));

@@ -10,6 +10,10 @@ use super::fake::ms;
 const WINDOW: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(2);
 
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 fn restarts(failures: usize) -> Restarts {
     Restarts::new(Policy { failures, window: WINDOW, longest: LONGEST })
 }
@@ -18,7 +22,7 @@ fn restarts(failures: usize) -> Restarts {
 #[test]
 fn pauses_double_and_end_in_a_rest() {
     let mut restarts = restarts(8);
-    let mut now = Instant::now();
+    let mut now = now();
     assert_eq!((restarts.failed(now), restarts.rest(now)), (None, None));
     let mut pauses = Vec::new();
     for failures in 2..=8 {
@@ -38,7 +42,7 @@ fn pauses_double_and_end_in_a_rest() {
 #[test]
 fn failures_are_forgotten() {
     let mut restarts = restarts(3);
-    let now = Instant::now();
+    let now = now();
     for failure in 0..10 {
         assert_eq!(restarts.failed(now + WINDOW * failure), None);
     }
@@ -51,7 +55,7 @@ fn failures_are_forgotten() {
 #[test]
 fn a_success_ends_a_rest() {
     let mut restarts = restarts(5);
-    let now = Instant::now();
+    let now = now();
     restarts.failed(now);
     assert!(restarts.failed(now).is_some());
     restarts.succeeded();
@@ -63,7 +67,7 @@ fn a_success_ends_a_rest() {
 #[test]
 fn failures_during_a_rest_say_nothing_new() {
     let mut restarts = restarts(5);
-    let now = Instant::now();
+    let now = now();
     restarts.failed(now);
     let rest = restarts.failed(now);
     for _ in 0..20 {
@@ -75,7 +79,7 @@ fn failures_during_a_rest_say_nothing_new() {
 /// One failure is a crash loop where the policy says so.
 #[test]
 fn a_policy_may_forgive_nothing() {
-    let now = Instant::now();
+    let now = now();
     let rest = restarts(1).failed(now);
     assert_eq!(rest, Some(Rest { until: now + WINDOW, failures: 1, looping: true }));
 }
@@ -83,14 +87,14 @@ fn a_policy_may_forgive_nothing() {
 /// Young is what broke within the window.
 #[test]
 fn youth_has_an_end() {
-    let now = Instant::now();
+    let now = now();
     assert!(restarts(5).is_young(now, now) && restarts(5).is_young(now, now + WINDOW - ms(1)));
     assert!(!restarts(5).is_young(now, now + WINDOW));
     assert!(restarts(5).is_young(now + ms(1), now), "the clock of another thread");
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(super::cases(500))]
 
     /// Whatever happens when: a rest is never longer than the window or the longest pause, there are at most so many
     /// failures in a row without one, and as many pauses as the policy allows before a long rest.
@@ -100,7 +104,7 @@ proptest! {
         steps in prop::collection::vec((0..4000u64, prop::bool::weighted(0.8)), 1..100),
     ) {
         let mut restarts = restarts(limit);
-        let mut now = Instant::now();
+        let mut now = now();
         // What a plain list says: when it failed since the last long rest.
         let mut failed: Vec<Instant> = Vec::new();
         let mut rests: Option<Rest> = None;
