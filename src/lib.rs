@@ -15,6 +15,7 @@ pub(crate) mod bridge;
 pub(crate) mod front;
 pub(crate) mod metrics;
 pub(crate) mod pool;
+pub(crate) mod probing;
 pub(crate) mod proxy;
 pub(crate) mod rt;
 pub(crate) mod session;

@@ -81,6 +81,7 @@ pub(crate) struct Metrics {
     pool_use: Family<ServerLabels, Histogram>,
     pool_create: Family<ServerLabels, Histogram>,
     restarts: Family<ReasonLabels, Counter>,
+    repeats: Family<ReasonLabels, Counter>,
     children: Family<ServerLabels, Gauge>,
     child_starts: Family<ServerLabels, Counter>,
     child_exits: Family<ReasonLabels, Counter>,
@@ -122,6 +123,7 @@ impl Metrics {
             pool_use: Family::new_with_constructor(histogram),
             pool_create: Family::new_with_constructor(histogram),
             restarts: Family::default(),
+            repeats: Family::default(),
             children: Family::default(),
             child_starts: Family::default(),
             child_exits: Family::default(),
@@ -183,6 +185,11 @@ impl Metrics {
             "session_restarts",
             "Sessions whose connection was lost and that got a new one, or did not, by result",
             metrics.restarts.clone(),
+        );
+        r.register(
+            "repeats",
+            "Requests that were sent on another connection because the first had not taken them up, by reason",
+            metrics.repeats.clone(),
         );
         r.register("children", "Child processes that live, or are not reaped yet", metrics.children.clone());
         r.register("child_starts", "Child processes started", metrics.child_starts.clone());
@@ -334,6 +341,11 @@ impl ServerMetrics {
     /// A session whose connection was lost got a new one, or did not.
     pub(crate) fn session_restarted(&self, result: &'static str) {
         self.metrics.restarts.get_or_create(&self.reason(result)).inc();
+    }
+
+    /// A request went to another connection.
+    pub(crate) fn repeated(&self, reason: &'static str) {
+        self.metrics.repeats.get_or_create(&self.reason(reason)).inc();
     }
 
     /// Counts a child process that has been started, until nothing is left of it.

@@ -8,16 +8,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use http::HeaderMap;
+
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::cells::Cells;
 use super::key::Principal;
 use super::start::ask;
 use super::{Backend, Leased, OpenError, lock};
 use crate::bridge::handshake::Handshake;
 use crate::bridge::sharing;
 use crate::metrics::ServerMetrics;
+use crate::protocol::error::{METHOD_NOT_FOUND, RpcError};
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::rt::adopter::Adopter;
@@ -30,50 +33,8 @@ const SUBSCRIPTIONS_MAX: usize = 10_000;
 /// How long the end of a subscription may take.
 const UNSUBSCRIBE: Duration = Duration::from_secs(5);
 
-type Cell = Arc<OnceCell<Arc<Hub>>>;
-
 /// The hubs of one upstream: one for each version that clients want to speak, and for each principal if they are kept apart.
-#[derive(Default)]
-pub(super) struct Hubs {
-    open: Mutex<Vec<(Arc<Handshake>, Option<Principal>, Cell)>>,
-}
-
-impl Hubs {
-    fn cell(&self, handshake: &Arc<Handshake>, owner: Option<Principal>) -> Cell {
-        let mut open = lock(&self.open);
-        // One that was lost, or that nobody could open, makes room for its successor.
-        open.retain(|(.., cell)| cell.get().is_none_or(|hub| !hub.connection.gone().is_cancelled()));
-        if let Some((.., cell)) = open.iter().find(|(shaken, of, _)| shaken == handshake && *of == owner) {
-            return Arc::clone(cell);
-        }
-        let cell = Cell::default();
-        open.push((Arc::clone(handshake), owner, Arc::clone(&cell)));
-        cell
-    }
-
-    /// Closes those that nobody has used for so long.
-    pub(super) fn sweep(&self, idle: Duration) {
-        lock(&self.open).retain(|(.., cell)| {
-            let unused = cell.get().is_some_and(|hub| hub.is_idle(idle));
-            if let (true, Some(hub)) = (unused, cell.get()) {
-                hub.over.cancel();
-            }
-            !unused
-        });
-    }
-
-    pub(super) fn close(&self) {
-        for (.., cell) in lock(&self.open).drain(..) {
-            if let Some(hub) = cell.get() {
-                hub.over.cancel();
-            }
-        }
-    }
-
-    fn forget(&self, cell: &Cell) {
-        lock(&self.open).retain(|(.., other)| !Arc::ptr_eq(cell, other));
-    }
-}
+pub(super) type Hubs = Cells<(Arc<Handshake>, Option<Principal>), Arc<Hub>>;
 
 /// See the module.
 pub(crate) struct Hub {
@@ -102,8 +63,16 @@ impl State {
     }
 }
 
-/// Tells a member something that the server said by itself.
-type Hear = Arc<dyn Fn(&Message) + Send + Sync>;
+/// What a member hears.
+pub(crate) enum Said<'a> {
+    /// Something that the server said by itself.
+    Message(&'a Message),
+    /// The connection is lost.
+    Lost,
+}
+
+/// Tells a member.
+type Hear = Arc<dyn Fn(Said<'_>) + Send + Sync>;
 
 impl Backend {
     /// The connection that this client shares with others.
@@ -125,7 +94,7 @@ impl Backend {
     async fn find_hub(&self, handshake: &Arc<Handshake>, owner: Option<Principal>) -> Result<Arc<Hub>, OpenError> {
         let owner = owner.filter(|_| self.settings.isolation == Isolation::Principal);
         loop {
-            let cell = self.hubs.cell(handshake, owner);
+            let cell = self.hubs.get((Arc::clone(handshake), owner)).ok_or(OpenError::QueueFull)?;
             let opened = cell.get_or_try_init(|| self.open_hub(handshake, owner)).await;
             let hub = opened.inspect_err(|_| self.hubs.forget(&cell))?;
             if !hub.over.is_cancelled() && !hub.connection.gone().is_cancelled() {
@@ -165,8 +134,9 @@ async fn listen(hub: Arc<Hub>, mut lease: Leased) {
             biased;
             () = hub.over.cancelled() => return,
             message = lease.standing.next() => match message {
+                Some(message) if message.kind() == Kind::Request => hub.refuse(&message).await,
                 Some(message) => hub.route(&message),
-                None => return,
+                None => return hub.tell_lost(),
             },
         }
     }
@@ -183,7 +153,7 @@ impl Hub {
     }
 
     /// Joins: from now on `hear` is called with what concerns this member. It must not block.
-    pub(crate) fn join(self: &Arc<Self>, hear: impl Fn(&Message) + Send + Sync + 'static) -> Membership {
+    pub(crate) fn join(self: &Arc<Self>, hear: impl Fn(Said<'_>) + Send + Sync + 'static) -> Membership {
         let mut state = lock(&self.state);
         state.next += 1;
         let number = state.next;
@@ -191,10 +161,33 @@ impl Hub {
         Membership { hub: Arc::clone(self), number }
     }
 
-    fn is_idle(&self, idle: Duration) -> bool {
+    /// Closes the connection.
+    pub(super) fn end(&self) {
+        self.over.cancel();
+    }
+
+    /// Tells the server that nobody can be asked: which of its clients it means, it does not say.
+    async fn refuse(&self, question: &Message) {
+        self.metrics.dropped("question_refused");
+        let error =
+            RpcError::new(METHOD_NOT_FOUND, "isolation", "Several clients share this connection: none can be asked");
+        if let Ok(answer) = Message::parse(error.to_json(question.id().as_ref()).into(), 16) {
+            // If the connection is gone, nobody waits for this.
+            let _ = self.connection.send(&answer).await;
+        }
+    }
+
+    pub(super) fn is_idle(&self, idle: Duration) -> bool {
         let state = lock(&self.state);
         // What its last member cancelled may never be answered, so that there is nothing else to wait for.
         state.members.is_empty() && state.left.elapsed() >= idle
+    }
+
+    fn tell_lost(&self) {
+        let members: Vec<Hear> = lock(&self.state).members.values().cloned().collect();
+        for hear in members {
+            hear(Said::Lost);
+        }
     }
 
     fn route(&self, message: &Message) {
@@ -210,7 +203,7 @@ impl Hub {
             self.metrics.dropped("shared");
         }
         for hear in concerned {
-            hear(message);
+            hear(Said::Message(message));
         }
     }
 
@@ -236,7 +229,7 @@ impl Hub {
             let id = self.connection.next_id();
             if let Some(request) = sharing::subscription(Known::ResourcesUnsubscribe, id, &uri) {
                 // A server that does not take it tells of changes that concern nobody.
-                let _ = ask(&self.connection, &request, id, Instant::now() + UNSUBSCRIBE).await;
+                let _ = ask(&self.connection, &request, id, &HeaderMap::new(), Instant::now() + UNSUBSCRIBE).await;
             }
         }
     }

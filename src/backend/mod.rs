@@ -4,6 +4,7 @@
 //! isolation of the server has it. Modern requests share one, or lease one each ([`modern`]). All of them come from one
 //! pool, so that their number is bounded together.
 
+mod cells;
 pub(crate) mod hub;
 pub(crate) mod key;
 mod leased;
@@ -25,6 +26,7 @@ use crate::rt::adopter::Adopter;
 use crate::settings::{Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings};
 use crate::upstream::Connection;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::reconnect;
 use crate::upstream::streamable::HttpUpstream;
 use hub::Hubs;
 use key::{Key, Principal};
@@ -32,6 +34,9 @@ pub(crate) use leased::Leased;
 use modern::Eras;
 pub(crate) use modern::Modern;
 use start::{StartError, Starter};
+
+/// How many spares may turn out to have ended before one session gives up.
+const SPARES_LOST_MAX: u32 = 2;
 
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -56,7 +61,7 @@ pub(crate) enum OpenError {
     Unanswered(UpstreamError),
     /// It refuses the handshake: its answer.
     #[error("the server refuses the handshake")]
-    Refused(crate::protocol::message::Message),
+    Refused(Box<crate::protocol::message::Message>),
     /// What the session was cannot be restored.
     #[error("the connection was lost, and the session with it")]
     Lost,
@@ -64,9 +69,9 @@ pub(crate) enum OpenError {
 
 fn resting(failures: usize, seconds: u64, looping: bool) -> String {
     if looping {
-        format!("the server keeps failing ({failures} times in a row): it is tried again in {seconds} s")
+        format!("the server keeps failing ({failures} times in a short time): it is tried again in {seconds} s")
     } else {
-        format!("the server could not be started {failures} times in a row: it is tried again in {seconds} s")
+        format!("the server has failed {failures} times in a short time: it is tried again in {seconds} s")
     }
 }
 
@@ -139,6 +144,8 @@ impl Backend {
             metrics: metrics.clone(),
             http: http.clone(),
         };
+        // Each has a connection, or waits for one.
+        let shared_max = upstream.connections_max + limits.queue;
         let pool = Pool::new(starter, config(upstream, limits, timeouts), tasks, metrics.pool());
         Backend {
             settings: upstream.clone(),
@@ -148,8 +155,8 @@ impl Backend {
             adopter: adopter.clone(),
             http,
             pool,
-            eras: Eras::default(),
-            hubs: Hubs::default(),
+            eras: Eras::new(shared_max),
+            hubs: Hubs::new(shared_max),
         }
     }
 
@@ -165,6 +172,11 @@ impl Backend {
     /// Whether a session goes on when its connection is lost.
     pub(crate) fn reinitializes(&self) -> bool {
         self.settings.on_crash == OnCrash::Reinitialize
+    }
+
+    /// How patiently a lost connection is made again for a client that listens.
+    pub(crate) fn reconnect_policy(&self) -> reconnect::Policy {
+        reconnect::Policy::default()
     }
 
     /// Until when what a session needs to go on has to be restored.
@@ -227,6 +239,7 @@ impl Backend {
         let asked = Instant::now();
         let owner = owner.filter(|_| self.knows_principals());
         let key = Key::Legacy { handshake: Arc::clone(handshake), owner, headers: Arc::clone(headers) };
+        let mut spares_lost = 0;
         loop {
             let mut lease = self.acquire(&key).await?;
             lease.reuse(false);
@@ -235,7 +248,10 @@ impl Backend {
                 match lease.shake_hands(handshake, headers, deadline).await {
                     Ok(()) => lease.file_under(key.clone()),
                     // It ended while it was waiting to be used: that says nothing about another one.
-                    Err(StartError::Unanswered(error)) if !error.sent() => continue,
+                    Err(StartError::Unanswered(error)) if !error.sent() && spares_lost < SPARES_LOST_MAX => {
+                        spares_lost += 1;
+                        continue;
+                    }
                     Err(error) => {
                         if matches!(error, StartError::Unanswered(_)) {
                             self.pool.start_failed();
@@ -269,14 +285,21 @@ impl Backend {
 
     /// Gives back what nobody has used for a while.
     pub(crate) fn sweep(&self) {
-        self.eras.sweep(self.timeouts.connection_idle);
-        self.hubs.sweep(self.timeouts.connection_idle);
+        let (idle, longest) = (self.timeouts.connection_idle, self.timeouts.request_max);
+        let patience = self.timeouts.acquire + self.timeouts.start.max(self.timeouts.probe);
+        // The one that is for all clients is kept.
+        drop(self.eras.sweep(patience, |owner, known| owner.is_some() && known.is_idle(idle, longest)));
+        for hub in self.hubs.sweep(patience, |_, hub| hub.is_idle(idle)) {
+            hub.get().inspect(|hub| hub.end());
+        }
     }
 
     /// Closes all connections, and waits until nothing is left of them. Returns how many are left at the deadline.
     pub(crate) async fn close(&self, deadline: Instant) -> usize {
-        self.hubs.close();
-        self.eras.clear();
+        for hub in self.hubs.take() {
+            hub.get().inspect(|hub| hub.end());
+        }
+        drop(self.eras.take());
         self.pool.close(deadline).await
     }
 }

@@ -1,12 +1,11 @@
 //! The era of a server, and the connection that modern requests share.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
+use super::cells::Cells;
 use super::key::{Key, Principal};
 use super::start::StartError;
 use super::{Backend, Leased, OpenError, Way, lock};
@@ -35,14 +34,10 @@ pub(crate) enum Modern {
     LegacyOnly,
 }
 
-/// What is known, for all clients or for each principal.
-#[derive(Default)]
-pub(super) struct Eras {
-    /// Found out by one request while the others wait. Replaced when out of date. Held for a clone or a replacement.
-    known: Mutex<HashMap<Option<Principal>, Arc<OnceCell<Known>>>>,
-}
+/// What is known, for all clients or for each principal. Replaced when out of date.
+pub(super) type Eras = Cells<Option<Principal>, Known>;
 
-struct Known {
+pub(super) struct Known {
     modern: Modern,
     until: Option<Instant>,
     used: Mutex<Instant>,
@@ -63,42 +58,16 @@ impl Known {
         alive && self.until.is_none_or(|until| Instant::now() < until)
     }
 
-    /// Whether nobody has needed it for so long, and nobody is using it.
-    fn is_idle(&self, idle: Duration) -> bool {
+    /// Whether nobody has needed it for so long, and nobody is using it. After `longest` nobody is: what is not answered by
+    /// then was cancelled.
+    pub(super) fn is_idle(&self, idle: Duration, longest: Duration) -> bool {
+        let unused = lock(&self.used).elapsed();
         let quiet = match &self.modern {
-            Modern::Shared(connection, _) => connection.is_quiescent(),
-            Modern::Each(_) | Modern::LegacyOnly => true,
+            Modern::Shared(connection @ Connection::Driven(_), _) => connection.is_quiescent() || unused >= longest,
+            // Requests under way have what they need.
+            Modern::Shared(Connection::Http(_), _) | Modern::Each(_) | Modern::LegacyOnly => true,
         };
-        quiet && lock(&self.used).elapsed() >= idle
-    }
-}
-
-impl Eras {
-    fn cell(&self, owner: Option<Principal>) -> Arc<OnceCell<Known>> {
-        Arc::clone(lock(&self.known).entry(owner).or_default())
-    }
-
-    /// Forgets what is out of date, unless somebody else has done so.
-    fn forget(&self, owner: Option<Principal>, cell: &Arc<OnceCell<Known>>) {
-        let mut known = lock(&self.known);
-        if known.get(&owner).is_some_and(|current| Arc::ptr_eq(current, cell)) {
-            let forgotten = known.remove(&owner);
-            drop(known);
-            drop(forgotten);
-        }
-    }
-
-    /// Gives back the connections of principals whom nobody has seen for so long. The one that is for all is kept.
-    pub(super) fn sweep(&self, idle: Duration) {
-        let unused: Vec<_> = lock(&self.known)
-            .extract_if(|owner, cell| owner.is_some() && cell.get().is_none_or(|known| known.is_idle(idle)))
-            .collect();
-        drop(unused);
-    }
-
-    pub(super) fn clear(&self) {
-        let all = std::mem::take(&mut *lock(&self.known));
-        drop(all);
+        quiet && unused >= idle
     }
 }
 
@@ -139,13 +108,13 @@ impl Backend {
 
     async fn find_modern(&self, owner: Option<Principal>) -> Result<Modern, OpenError> {
         loop {
-            let cell = self.eras.cell(owner);
-            let known = cell.get_or_try_init(|| self.ask(owner)).await?;
+            let cell = self.eras.get(owner).ok_or(OpenError::QueueFull)?;
+            let known = cell.get_or_try_init(|| self.ask(owner)).await.inspect_err(|_| self.eras.forget(&cell))?;
             if known.is_current() {
                 *lock(&known.used) = Instant::now();
                 return Ok(known.modern.clone());
             }
-            self.eras.forget(owner, &cell);
+            self.eras.forget(&cell);
         }
     }
 

@@ -37,7 +37,7 @@ pub(crate) enum StartError {
     /// It did not answer the first question.
     Unanswered(UpstreamError),
     /// The server refuses the handshake: its answer.
-    Refused(Message),
+    Refused(Box<Message>),
 }
 
 /// A pooled connection. Dropping it closes the connection, whoever else holds a clone.
@@ -137,7 +137,7 @@ impl Link {
         let late = UpstreamError::Timeout { sent: true };
         let answer = answered.await.unwrap_or(Err(late)).map_err(StartError::Unanswered)?;
         if answer.kind() == Kind::Error {
-            return Err(StartError::Refused(answer));
+            return Err(StartError::Refused(Box::new(answer)));
         }
         self.answer = Some(answer);
         Ok(())
@@ -145,7 +145,7 @@ impl Link {
 
     /// Sends a request of the proxy's own, and waits for its answer.
     pub(crate) async fn ask(&self, message: &Message, id: i64, deadline: Instant) -> Result<Message, UpstreamError> {
-        ask(&self.connection, message, id, deadline).await
+        ask(&self.connection, message, id, &HeaderMap::new(), deadline).await
     }
 }
 
@@ -154,10 +154,11 @@ pub(crate) async fn ask(
     connection: &Connection,
     message: &Message,
     id: i64,
+    headers: &HeaderMap,
     deadline: Instant,
 ) -> Result<Message, UpstreamError> {
     let asked = async {
-        let call = Call { id, message, facts: QUIET, headers: HeaderMap::new() };
+        let call = Call { id, message, facts: QUIET, headers: headers.clone() };
         answer_of(connection.call(call).await?).await
     };
     timeout_at(deadline, asked).await.unwrap_or(Err(UpstreamError::Timeout { sent: true }))

@@ -153,3 +153,89 @@ fn own(text: &str) -> Message {
         Err(error) => unreachable!("BUG: the proxy wrote what is no message: {error:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> Message {
+        Message::parse(Bytes::copy_from_slice(text.as_bytes()), 64).unwrap()
+    }
+
+    fn initialize(params: &str) -> Message {
+        message(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{{params}}}}}"#))
+    }
+
+    const PARAMS: &str = r#""protocolVersion":"2025-06-18","capabilities":{"roots":{},"sampling":{}},"clientInfo":{"name":"x","version":"1"}"#;
+
+    /// Names and metadata do not make two handshakes different; everything that is said does.
+    #[test]
+    fn says_the_same_or_not() {
+        let one = Handshake::of_client(&initialize(PARAMS));
+        let named = initialize(&format!(r#"{PARAMS},"_meta":{{"progressToken":7,"trace":"x"}}"#));
+        assert_eq!(one, Handshake::of_client(&named));
+        for (from, to) in [("2025-06-18", "2025-03-26"), ("roots", "elicitation"), (r#""x""#, r#""y""#)] {
+            assert_ne!(one, Handshake::of_client(&initialize(&PARAMS.replace(from, to))), "{from}");
+        }
+        assert!(one.declares_roots());
+        assert!(!Handshake::of_client(&initialize(&PARAMS.replace("roots", "x"))).declares_roots());
+    }
+
+    /// 2025-11-25, Lifecycle › Initialization: what goes to the server is what the client said, under our name for it.
+    #[test]
+    fn repeats_the_clients_words() {
+        let request = initialize(&format!(r#"{PARAMS},"vendor":1.50,"_meta":{{"progressToken":"t","trace":"x"}}"#));
+        let sent = Handshake::of_client(&request).request(42);
+        let sent = std::str::from_utf8(sent.text()).unwrap();
+        assert_eq!(
+            sent,
+            format!(
+                r#"{{"jsonrpc":"2.0","id":42,"method":"initialize","params":{{{PARAMS},"vendor":1.50,"_meta":{{"progressToken":42,"trace":"x"}}}}}}"#
+            )
+        );
+    }
+
+    /// The proxy's own names the proxy, asks for a version that exists, and declares what the server may ask for.
+    #[test]
+    fn speaks_for_itself() {
+        let own = |params: &str, asks| {
+            let request = Handshake::of_proxy(&initialize(params), asks).request(1);
+            serde_json::from_str::<serde_json::Value>(request.body().unwrap()).unwrap()
+        };
+        let asked = own(PARAMS, true);
+        assert_eq!(asked["protocolVersion"], "2025-06-18");
+        assert_eq!(asked["capabilities"], serde_json::json!({ "roots": {}, "sampling": {} }));
+        assert_eq!(asked["clientInfo"]["name"], "shadowcat");
+        assert_eq!(own(PARAMS, false)["capabilities"], serde_json::json!({}));
+        for odd in ["1.0", "2026-07-28", "x"] {
+            let version = own(&PARAMS.replace("2025-06-18", odd), false)["protocolVersion"].clone();
+            assert_eq!(version, "2025-11-25", "versions that nobody knows are one version");
+        }
+        assert_eq!(own("", true)["capabilities"], serde_json::json!({}));
+    }
+
+    /// What was negotiated holds for a session: a result that says something else is another session's.
+    #[test]
+    fn agrees_on_what_was_negotiated() {
+        let result = |version: &str, capabilities: &str| {
+            message(&format!(
+                r#"{{"jsonrpc":"2.0","id":1,"result":{{"protocolVersion":"{version}","capabilities":{capabilities},"instructions":"x"}}}}"#
+            ))
+        };
+        let one =
+            result("2025-06-18", r#"{"tools":{"listChanged":true},"prompts":{"listChanged":false},"logging":{}}"#);
+        assert!(agree(
+            &one,
+            &result("2025-06-18", r#"{"logging":{},"tools":{"listChanged":true},"prompts":{"listChanged":false}}"#)
+        ));
+        assert!(!agree(&one, &result("2025-03-26", r#"{"tools":{"listChanged":true},"logging":{}}"#)));
+        assert!(!agree(&one, &result("2025-06-18", "{}")));
+        let told: Vec<_> = everything_changed(&one).iter().map(|change| change.known().unwrap()).collect();
+        assert_eq!(told, [Known::ToolsChanged], "what was not promised is not told");
+        let none = serde_json::Map::new();
+        assert_eq!(
+            std::str::from_utf8(with_capabilities(&one, &none).text()).unwrap(),
+            r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{},"instructions":"x"}}"#
+        );
+    }
+}

@@ -76,3 +76,69 @@ pub(crate) fn subscription(known: Known, id: i64, uri: &str) -> Option<Message> 
 pub(crate) fn done(id: i64) -> Option<Message> {
     Message::parse(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#).into(), 8).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, params: &str) -> Message {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        Message::parse(text.into(), 64).unwrap()
+    }
+
+    /// The table of docs/isolation.md.
+    #[test]
+    fn refuses_what_cannot_be_kept_apart() {
+        use Isolation::{Principal, Request, Session, Shared};
+        let rows = [
+            ("tools/call", r#"{"name":"x"}"#, &[][..]),
+            ("tools/call", r#"{"name":"x","task":{}}"#, &[Shared, Principal, Request]),
+            ("tasks/list", "{}", &[Shared, Principal, Request]),
+            ("logging/setLevel", r#"{"level":"debug"}"#, &[Shared, Principal, Request]),
+            ("resources/subscribe", r#"{"uri":"x:y"}"#, &[Request]),
+            ("resources/unsubscribe", r#"{"uri":"x:y"}"#, &[Request]),
+            ("vendor/anything", "{}", &[]),
+        ];
+        for (method, params, refused) in rows {
+            for isolation in [Session, Shared, Principal, Request] {
+                let refuses = refuses(isolation, &request(method, params)).is_some();
+                assert_eq!(refuses, refused.contains(&isolation), "{method} {params} {isolation:?}");
+            }
+        }
+    }
+
+    /// What would be refused is not offered; everything else stays as the server said it.
+    #[test]
+    fn offers_what_it_keeps() {
+        let said = r#"{"logging":{},"tasks":{},"tools":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"vendor":{"x":1}}"#;
+        let result = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"result":{{"protocolVersion":"2025-11-25","capabilities":{said},"serverInfo":{{"n":1.50}}}}}}"#
+        );
+        let result = Message::parse(result.into(), 64).unwrap();
+        assert_eq!(offer(Isolation::Session, &result), result);
+        let offered = |isolation| Value::Object(handshake::capabilities(&offer(isolation, &result)));
+        let shared = serde_json::json!({
+            "tools": { "listChanged": true },
+            "resources": { "subscribe": true, "listChanged": true },
+            "vendor": { "x": 1 },
+        });
+        assert_eq!(offered(Isolation::Shared), shared);
+        assert_eq!(offered(Isolation::Principal), shared);
+        let each = serde_json::json!({ "tools": {}, "resources": {}, "vendor": { "x": 1 } });
+        assert_eq!(offered(Isolation::Request), each);
+    }
+
+    /// 2025-11-25, Resources › Subscriptions: an update may be about a part of what was subscribed to.
+    #[test]
+    fn parts_concern_those_who_hold_the_whole() {
+        for (uri, subscribed, concerned) in [
+            ("file:///a", "file:///a", true),
+            ("file:///a/b", "file:///a", true),
+            ("file:///a/b", "file:///a/", true),
+            ("file:///ab", "file:///a", false),
+            ("file:///a", "file:///a/b", false),
+        ] {
+            assert_eq!(concerns(uri, subscribed), concerned, "{uri} {subscribed}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValuePars
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, FaultKind};
+use crate::probing::ToolCall;
 use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse, Timeouts};
 
 /// A reverse proxy for MCP: any server behind one endpoint, any client revision.
@@ -34,6 +35,11 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Be a stdio server for a client that can only spawn one, in front of a server that speaks HTTP
     Connect(ConnectArgs),
+    /// Find out, with processes of the server, whether clients can safely share one
+    ///
+    /// Tells what the server speaks, how it starts, what it takes, and what would go wrong or be lost if one process served several
+    /// sessions. Exits with 0 if it is safe to share, with 7 if it is not, with 5 if the server does not work.
+    Probe(Box<ProbeArgs>),
     /// Run a fake MCP server whose behaviour is scripted
     #[command(subcommand)]
     Fake(Fake),
@@ -181,6 +187,45 @@ pub struct ConnectArgs {
     pub log: LogArgs,
 }
 
+/// `probe`: find out whether a server can be shared.
+#[derive(Debug, Args)]
+// Its logs would stand between its words.
+#[command(mut_arg("log", |arg| arg.default_value("error")))]
+pub struct ProbeArgs {
+    /// Print one JSON object
+    #[arg(long, env = "SHADOWCAT_JSON", value_parser = BoolishValueParser::new())]
+    pub json: bool,
+
+    /// Call a tool, with these arguments (repeatable; each call is made some ten times, so it had better do no harm). Without it,
+    /// only those tools are called that say they are read-only and need no arguments
+    #[arg(long, env = "SHADOWCAT_CALL", value_name = "NAME[={…}]", hide_env_values = true, value_parser = tool_call)]
+    pub(crate) call: Vec<ToolCall>,
+
+    /// How long the server may take to start, and to answer a call
+    #[arg(long, env = "SHADOWCAT_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = start_timeout)]
+    pub timeout: Duration,
+
+    /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
+    #[arg(long, env = "SHADOWCAT_ENV", value_name = "K=V", hide_env_values = true)]
+    pub env: Vec<String>,
+
+    /// Let COMMAND inherit a variable besides PATH, HOME and the like (repeatable, or separated by commas)
+    #[arg(long, env = "SHADOWCAT_PASS_ENV", value_name = "NAME", value_delimiter = ',')]
+    pub pass_env: Vec<String>,
+
+    /// Working directory of COMMAND
+    #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
+    pub cwd: Option<String>,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// The server: a program that speaks MCP on standard input and output. It is started several times
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
 /// Headers for an HTTP upstream.
 #[derive(Debug, Args)]
 pub struct HeaderArgs {
@@ -316,10 +361,30 @@ fn count(range: &RangeInclusive<usize>) -> RangedU64ValueParser<usize> {
 }
 
 fn request_timeout(text: &str) -> Result<Duration, FaultKind> {
+    wait("request", text)
+}
+
+fn start_timeout(text: &str) -> Result<Duration, FaultKind> {
+    wait("start", text)
+}
+
+/// A wait within the bounds that the configuration has for it.
+fn wait(name: &str, text: &str) -> Result<Duration, FaultKind> {
     let value = config::parse_duration(text)?;
-    match Timeouts::NUMBERS.iter().find(|number| number.name == "request") {
+    match Timeouts::NUMBERS.iter().find(|number| number.name == name) {
         Some(number) => number.check(value),
         None => Ok(value),
+    }
+}
+
+/// Reads `NAME` or `NAME={…}`.
+fn tool_call(text: &str) -> Result<ToolCall, FaultKind> {
+    let malformed = FaultKind::Malformed { expected: "`NAME`, or `NAME={…}` with the arguments as a JSON object" };
+    let (name, arguments) = text.split_once('=').unwrap_or((text, "{}"));
+    let arguments = serde_json::from_str::<serde_json::Map<_, _>>(arguments);
+    match (name, arguments) {
+        ("", _) | (_, Err(_)) => Err(malformed),
+        (name, Ok(arguments)) => Ok(ToolCall { name: name.to_owned(), arguments: arguments.into() }),
     }
 }
 

@@ -9,12 +9,15 @@ use clap::Parser as _;
 
 mod args;
 mod exit;
+mod probe;
 mod run;
 mod serve;
 #[cfg(test)]
 mod tests;
 
-pub use args::{Admin, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, ServeArgs};
+pub use args::{
+    Admin, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, ProbeArgs, ServeArgs,
+};
 pub use exit::Exit;
 
 use crate::config::{FaultKind, Faults, Note, NoteKind, Place};
@@ -32,8 +35,9 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve(&args),
         Command::Connect(args) => connect(&args),
+        Command::Probe(args) => probe::probe(&args),
         Command::Fake(fake) => run::fake(fake),
-        Command::Config(ConfigCommand::Schema) => print(format_args!("{:#}\n", crate::config::schema())),
+        Command::Config(ConfigCommand::Schema) => print(format_args!("{:#}\n", crate::config::schema())).into(),
     }
 }
 
@@ -59,7 +63,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
         for note in &loaded.notes {
             complain(format_args!("note: {note}"));
         }
-        return print(format_args!("The configuration is valid.\n{}", serve::Summary(&loaded.settings)));
+        return print(format_args!("The configuration is valid.\n{}", serve::Summary(&loaded.settings))).into();
     }
     if let Err(code) = start_log(&args.log) {
         return code;
@@ -121,10 +125,10 @@ fn refuse(faults: &Faults) -> ExitCode {
 }
 
 /// Writes a result to standard output. A reader that has gone away is no fault of ours.
-fn print(text: fmt::Arguments<'_>) -> ExitCode {
+fn print(text: fmt::Arguments<'_>) -> Exit {
     match std::io::stdout().write_fmt(text) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Internal.into(),
-        _ => Exit::Fine.into(),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Internal,
+        _ => Exit::Fine,
     }
 }
 

@@ -102,13 +102,13 @@ fn read_script(path: Option<&Path>) -> Result<Script, String> {
 }
 
 /// How a command came to its end.
-enum Ended {
+pub(super) enum Ended {
     Exit(Exit),
     /// At once, by a signal.
     Signal(Signal),
 }
 
-fn with_runtime(main: impl AsyncFnOnce(&mut Signals) -> Ended) -> ExitCode {
+pub(super) fn with_runtime(main: impl AsyncFnOnce(&mut Signals) -> Ended) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

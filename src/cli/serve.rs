@@ -158,15 +158,15 @@ impl ConnectArgs {
     }
 }
 
-fn placed<T>(argument: &'static str, value: T) -> Placed<T> {
+pub(super) fn placed<T>(argument: &'static str, value: T) -> Placed<T> {
     Placed { value, place: Place::Argument(argument) }
 }
 
-fn named(name: &str) -> ServerConfig {
+pub(super) fn named(name: &str) -> ServerConfig {
     ServerConfig::named(placed("--name", name.to_owned()))
 }
 
-fn all(argument: &'static str, values: &[String]) -> Vec<Placed<String>> {
+pub(super) fn all(argument: &'static str, values: &[String]) -> Vec<Placed<String>> {
     values.iter().map(|value| placed(argument, value.clone())).collect()
 }
 
@@ -180,7 +180,7 @@ fn headers(given: &[String], loader: &mut Loader) -> Vec<(Placed<String>, Templa
 }
 
 /// Splits what is written as `NAME=VALUE` or the like.
-fn pairs(
+pub(super) fn pairs(
     argument: &'static str,
     given: &[String],
     separator: char,

@@ -56,9 +56,11 @@ fn every_option_has_a_variable() {
 /// Whoever asks for help with secrets in the environment does not want to read them.
 #[test]
 fn help_shows_no_secret_variable() {
-    for option in Cli::command().find_subcommand("serve").unwrap().get_opts() {
-        if matches!(option.get_long(), Some("header" | "env" | "upstream")) {
-            assert!(option.is_hide_env_values_set(), "{option}");
+    for command in ["serve", "probe"] {
+        for option in Cli::command().find_subcommand(command).unwrap().get_opts() {
+            if matches!(option.get_long(), Some("header" | "env" | "upstream" | "call")) {
+                assert!(option.is_hide_env_values_set(), "{option}");
+            }
         }
     }
 }
@@ -302,4 +304,36 @@ fn filters_and_levels_are_taken() {
         assert_eq!(crate::telemetry::filter(text).is_ok(), fine, "{text}");
     }
     assert_eq!(crate::telemetry::filter("debug").unwrap().to_string(), "shadowcat=debug,warn");
+}
+
+#[test]
+fn probe_knows_what_to_start_and_what_to_call() {
+    let probe = |line: &[&str]| match parse(line) {
+        Command::Probe(args) => args,
+        other => panic!("not probe: {other:?}"),
+    };
+    let args = probe(&["probe", "--", "fs"]);
+    assert_eq!((args.json, args.timeout.as_secs(), args.call.len()), (false, 60, 0));
+    assert_eq!(args.log.log, "error", "logs would stand between its words");
+
+    let calls = ["--call", "add={\"a\":\"x=y\"}", "--call", "get"];
+    let more = ["--json", "--timeout", "2s", "--env", "K=${TOKEN}", "--pass-env", "A,B", "--cwd", "/srv"];
+    let args = probe(&[&["probe"][..], &calls, &more, &["--", "fs", "--json", "${X}"]].concat());
+    assert_eq!((args.json, args.timeout.as_secs()), (true, 2));
+    let calls: Vec<(&str, String)> =
+        args.call.iter().map(|call| (call.name.as_str(), call.arguments.to_string())).collect();
+    assert_eq!(calls, [("add", "{\"a\":\"x=y\"}".to_owned()), ("get", "{}".to_owned())]);
+    let upstream = args.load(&|name| (name == "TOKEN").then(|| "hunter2".to_owned())).unwrap();
+    let Target::Stdio(target) = upstream.target else { panic!("not a program") };
+    assert_eq!((target.program.as_str(), target.args), ("fs", vec!["--json".to_owned(), "${X}".to_owned()]));
+    assert_eq!((target.env[0].1.0.as_str(), target.pass_env), ("hunter2", vec!["A".to_owned(), "B".to_owned()]));
+    assert_eq!(probe(&["probe", "--env", "K", "--", "x"]).load(&|_| None).unwrap_err().iter().count(), 1);
+
+    for wrong in
+        [&["--timeout", "0s"][..], &["--timeout", "2h"], &["--call", "=1"], &["--call", "x=1"], &["--call", "x={"]]
+    {
+        let line = [&["shadowcat", "probe"][..], wrong, &["--", "x"]].concat();
+        assert!(Cli::try_parse_from(line).is_err(), "{wrong:?}");
+    }
+    assert!(Cli::try_parse_from(["shadowcat", "probe"]).is_err(), "there is nothing to start");
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,7 @@ use crate::proxy::error::ProxyError;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::{Caller, Proxy, Server};
 use crate::rt::mailbox::{Bounds, PushError, Reader, Writer, mailbox};
-use crate::session::{EndReason, Session};
+use crate::session::{EndReason, Session, SessionError};
 
 /// Most messages that wait for a client to read them; a request that has more to say waits.
 const OUTBOX_ITEMS: usize = 64;
@@ -60,6 +61,15 @@ impl Duplex {
             work_done: Notify::new(),
         };
         (Arc::new(duplex), reader)
+    }
+
+    /// Whoever has learned where another posts to has not become the other.
+    pub(crate) fn check_caller(&self, headers: &HeaderMap) -> Result<(), ProxyError> {
+        let known = self.server.backend.knows_principals();
+        if known && self.server.caller(headers)?.principal != self.caller.principal {
+            return Err(SessionError::NotFound.into());
+        }
+        Ok(())
     }
 
     /// Whether the handshake is done.

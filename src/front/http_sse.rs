@@ -133,6 +133,7 @@ pub(super) async fn post(
     let id = query.split('&').find_map(|pair| pair.strip_prefix(PARAMETER)).ok_or(ProxyError::SessionMissing)?;
     let duplex = clients.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
     let duplex = duplex.ok_or(SessionError::NotFound)?;
+    duplex.check_caller(&parts.headers)?;
     let body = read_body(&parts.headers, body, &proxy.settings.limits, &proxy.settings.timeouts).await?;
     let incoming = Incoming::parse(body, proxy.settings.limits.depth);
     if let Err(error) = incoming {

@@ -1,8 +1,8 @@
-//! The lock around the ledger, and waiting at it: what is exhaustively checked for lost wake-ups.
+//! The lock around the ledger, and waiting at it: what is exhaustively checked for lost wake-ups (`interleavings/`).
 //!
-//! The lock is held for one call of the ledger, never over an await; connections are dropped and others woken after it
-//! was given back (C-POOL-8). What was given to one who waits lies in the ledger until it looks, so that a hand-over and
-//! a change of mind cannot miss each other.
+//! The lock is held for one call of the ledger, never over an await; connections and wakers are dropped and others woken
+//! after it was given back (C-POOL-8). What was given to one who waits lies in the ledger until it looks, so that a
+//! hand-over and a change of mind cannot miss each other.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl<K: Key, T: Pooled, E> Desk<K, T, E> {
         self.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Lets `visit` use the ledger, and carries out what it ordered.
+    /// Lets `visit` use the ledger, and carries out what it ordered. `visit` drops nothing of others: it returns it.
     pub(crate) fn visit<R>(&self, visit: impl FnOnce(&mut Ledger<K, T, E>, &mut Orders<T>) -> R) -> (R, After) {
         let mut orders = Orders::new();
         let answer = {
@@ -49,8 +49,8 @@ impl<K: Key, T: Pooled, E> Desk<K, T, E> {
         for waker in orders.wake {
             waker.wake();
         }
-        let closed = orders.close.iter().map(|(_, reason)| *reason).collect();
-        drop(orders.close);
+        let closed = orders.close.iter().filter_map(|(_, reason)| *reason).collect();
+        drop((orders.close, orders.spent));
         (answer, After { closed, plan: orders.plan })
     }
 
@@ -85,6 +85,8 @@ impl<K: Key, T: Pooled, E> Future for Turn<K, T, E> {
     type Output = Outcome<K, T, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.desk.lock().poll(self.ticket, context.waker())
+        // Dropped after the lock was given back.
+        let mut spent = None;
+        self.desk.lock().poll(self.ticket, context.waker(), &mut spent)
     }
 }

@@ -14,25 +14,30 @@ const QUARANTINE_LOOK: Duration = Duration::from_millis(20);
 /// Starts the task of a pool, which holds nothing of it between two looks (C-POOL-6).
 pub(super) fn start<C: Connect>(shared: &Arc<Shared<C>>) {
     let weak = Arc::downgrade(shared);
-    let (kick, over) = (Arc::clone(&shared.kick), shared.over.clone());
+    let (kick, over, crew) = (Arc::clone(&shared.kick), shared.over.clone(), shared.crew.token());
     let (idle, age) = (shared.config.bounds.idle, shared.config.max_age);
     let period = (idle.min(age) / 4).clamp(Duration::from_millis(10), Duration::from_secs(5));
     let strong = is_on(Mutant::WeakForever).then(|| Arc::clone(shared));
     shared.tasks.spawn("pool-keeper", async move {
-        let _strong = strong;
+        let _held = (strong, crew);
         // The first look comes after a full period; a look that was missed is not made up for (C-POOL-9).
-        let mut ticks = interval_at(Instant::now() + period, period);
+        let first = if is_on(Mutant::SweepsEarly) { period / 2 } else { period };
+        let mut ticks = interval_at(Instant::now() + first, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut soon = None;
         loop {
             tokio::select! {
-                () = over.cancelled() => return,
+                () = over.cancelled() => break,
                 _ = ticks.tick() => {}
                 () = kick.notified() => {}
                 () = at(soon) => {}
             }
             let Some(shared) = weak.upgrade() else { return };
             soon = shared.keep();
+        }
+        // The program stops, if nobody closed the pool: whoever waits is told.
+        if let Some(shared) = weak.upgrade() {
+            shared.after(shared.desk.visit(|ledger, orders| ledger.close(orders)).1);
         }
     });
 }

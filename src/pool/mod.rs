@@ -7,25 +7,28 @@
 //! connection is created for it leaves it to the next. A lease that is dropped hands its connection, within that drop, to
 //! the first who waits. No reference count is ever read.
 
+mod creation;
 mod desk;
 mod keeper;
+mod lease;
 pub(crate) mod ledger;
 mod mutant;
 pub(crate) mod restarts;
 mod sync;
 
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use crate::metrics::{PoolMetrics, Start};
 use crate::rt::Tasks;
 use desk::{After, Desk};
-use ledger::{Ask, Bounds, Counts, Held, Key, Ledger, Outcome, Pooled, Reason, Refusal, Ticket};
+pub(crate) use lease::Lease;
+use ledger::{Ask, Bounds, Counts, Held, Key, Ledger, Outcome, Pooled, Refusal, Ticket};
 use mutant::{Mutant, is_on};
 use restarts::{Policy, Rest, Restarts};
 
@@ -36,7 +39,8 @@ pub(crate) trait Connect: Send + Sync + 'static {
     type Error: Send + 'static;
 
     /// Makes a connection that serves whoever asks for `key`. Runs in a task of its own; dropped when the pool is closed.
-    /// `place` is dropped by whoever sees to it that nothing is left of the connection, when nothing is.
+    /// `place` is dropped by whoever sees to it that nothing is left of the connection, when nothing is: whoever keeps it
+    /// for ever keeps the place of a connection for ever.
     fn connect(
         &self,
         key: &Self::Key,
@@ -126,9 +130,11 @@ struct Shared<C: Connect> {
     metrics: PoolMetrics,
     /// Tells the keeper that there is something to plan.
     kick: Arc<Notify>,
-    /// Cancelled when the pool is closed or nobody has it any more.
+    /// Cancelled when the pool is closed, when nobody has it any more, and when the program stops.
     over: CancellationToken,
     _over: DropGuard,
+    /// Counts the tasks of this pool.
+    crew: TaskTracker,
     #[cfg(test)]
     serial: tokio::sync::Mutex<()>,
 }
@@ -161,7 +167,7 @@ impl Drop for Place {
 impl<C: Connect> Pool<C> {
     /// A pool, whose background task ends with it. Creates its spares at once.
     pub(crate) fn new(connector: C, config: Config<C::Key>, tasks: &Tasks, metrics: PoolMetrics) -> Pool<C> {
-        let over = CancellationToken::new();
+        let over = tasks.stop().child_token();
         metrics.max(config.bounds.max);
         let gauges = metrics.clone();
         let watch = Box::new(move |counts: Counts| {
@@ -178,6 +184,7 @@ impl<C: Connect> Pool<C> {
             kick: Arc::default(),
             _over: over.clone().drop_guard(),
             over,
+            crew: TaskTracker::new(),
             #[cfg(test)]
             serial: tokio::sync::Mutex::default(),
         });
@@ -202,12 +209,32 @@ impl<C: Connect> Pool<C> {
         let _held = if is_on(Mutant::LockOverAwait) { Some(shared.serial.lock().await) } else { None };
         shared.metrics.asked();
         let asked = Instant::now();
-        let (answer, after) = shared.desk.ask(key, asked.into_std());
+        loop {
+            let (held, start) = self.ask(key, asked, patience).await?;
+            // One that comes back may die before it is looked at. Of a new one, its holder learns why it died.
+            if held.fresh || held.conn.is_usable() || is_on(Mutant::DeadReused) {
+                shared.metrics.leased(start, asked.elapsed());
+                return Ok(Lease::new(Arc::clone(shared), held, start));
+            }
+            let now = Instant::now().into_std();
+            let after = shared.desk.visit(|ledger, orders| ledger.put(held, now, orders)).1;
+            shared.after(after);
+        }
+    }
+
+    async fn ask(
+        &self,
+        key: &C::Key,
+        asked: Instant,
+        patience: Patience,
+    ) -> Result<(Held<C::Key, C::Conn>, Start), PoolError<C::Error>> {
+        let shared = &self.shared;
+        let (answer, after) = shared.desk.ask(key, Instant::now().into_std());
         shared.after(after);
         let ticket = match answer {
             Ask::Given(held) => {
                 let start = if held.fresh { Start::Warm } else { Start::Reused };
-                return Ok(shared.lease(held, start, asked));
+                return Ok((held, start));
             }
             Ask::Refused(refusal) => return Err(shared.refused(refusal)),
             Ask::Wait(ticket) => ticket,
@@ -216,15 +243,16 @@ impl<C: Connect> Pool<C> {
         let place = InQueue { shared, ticket };
         shared.plan();
         let mut turn = shared.desk.turn(ticket);
-        let mut outcome = timeout_at(asked + patience.wait, &mut turn).await;
+        let deadline = later(asked, patience.wait);
+        let mut outcome = timeout_at(deadline, &mut turn).await;
         if outcome.is_err() && shared.desk.visit(|ledger, _| ledger.is_covered(ticket)).0 {
-            outcome = timeout_at(asked + patience.wait + patience.create, &mut turn).await;
+            outcome = timeout_at(later(deadline, patience.create), &mut turn).await;
         }
         drop(place);
         match outcome {
             Ok(Outcome::Given(held)) => {
                 let start = if held.fresh { Start::Cold } else { Start::Reused };
-                Ok(shared.lease(held, start, asked))
+                Ok((held, start))
             }
             Ok(Outcome::Refused(refusal)) => Err(shared.refused(refusal)),
             Ok(Outcome::Failed(Some(error))) => Err(PoolError::Create(error)),
@@ -241,7 +269,8 @@ impl<C: Connect> Pool<C> {
         self.shared.restarts().rest(Instant::now().into_std())
     }
 
-    /// A connection turned out not to work after it was made.
+    /// A connection turned out not to work after it was made. [`Lease::failed`] is for those who still have it: here nobody
+    /// knows whether its end is counted, too.
     pub(crate) fn start_failed(&self) {
         self.shared.failed();
     }
@@ -267,13 +296,18 @@ impl<C: Connect> Pool<C> {
         let after = self.shared.desk.visit(|ledger, orders| ledger.close(orders)).1;
         self.shared.after(after);
         self.shared.over.cancel();
-        let emptied = std::future::poll_fn(|context| self.shared.desk.poll_empty(context));
-        let _ = timeout_at(deadline, emptied).await;
+        self.shared.crew.close();
+        let done = async {
+            std::future::poll_fn(|context| self.shared.desk.poll_empty(context)).await;
+            self.shared.crew.wait().await;
+        };
+        let _ = timeout_at(deadline, done).await;
         self.counts().live()
     }
 }
 
 impl<C: Connect> Shared<C> {
+    /// Locked within visits to the desk, and never the other way round.
     fn restarts(&self) -> MutexGuard<'_, Restarts> {
         self.restarts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -288,12 +322,6 @@ impl<C: Connect> Shared<C> {
         }
     }
 
-    fn lease(self: &Arc<Self>, held: Held<C::Key, C::Conn>, start: Start, asked: Instant) -> Lease<C> {
-        let now = Instant::now();
-        self.metrics.leased(start, now - asked);
-        Lease { held: Some(held), shared: Arc::clone(self), start, reuse: true, since: now }
-    }
-
     fn refused(&self, refusal: Refusal) -> PoolError<C::Error> {
         match refusal {
             Refusal::Closed => PoolError::Closed,
@@ -306,118 +334,22 @@ impl<C: Connect> Shared<C> {
             }
         }
     }
-
-    /// Starts what the ledger wants to be created. Must be called within a runtime.
-    fn plan(self: &Arc<Self>) {
-        let now = Instant::now().into_std();
-        let (create, after) = self.desk.visit(|ledger, orders| ledger.plan(now, orders));
-        self.after(After { plan: false, ..after });
-        for (number, key) in create {
-            let creation = Creation { shared: Arc::downgrade(self), number, done: false };
-            let place = Place { number, worked: false, vacate: Some(vacate(Arc::downgrade(self))) };
-            let (connector, over) = (Arc::clone(&self.connector), self.over.clone());
-            self.tasks.spawn("pool-connect", async move {
-                let started = Instant::now();
-                let made = tokio::select! {
-                    made = connector.connect(&key, place) => made,
-                    () = over.cancelled() => return,
-                };
-                creation.end(made, started);
-            });
-        }
-    }
-
-    fn failed(&self) {
-        let now = Instant::now().into_std();
-        let rest = self.restarts().failed(now);
-        if let Some(rest) = rest {
-            if rest.looping {
-                tracing::error!(
-                    upstream = self.metrics.name(),
-                    failures = rest.failures,
-                    "Server keeps failing: it is left alone for a while"
-                );
-            }
-            let after = self.desk.visit(|ledger, orders| ledger.rest_until(Some((rest.until, rest.looping)), orders)).1;
-            self.after(after);
-        }
-    }
-
-    /// When a connection made now is too old, in a way that those made together do not end together.
-    fn expiry(&self, now: Instant) -> std::time::Instant {
-        let mut byte = [0u8];
-        // Without chance they only end together.
-        let _ = getrandom::fill(&mut byte);
-        let less = self.config.max_age / 10 * u32::from(byte[0]) / 256;
-        (now + self.config.max_age - less).into_std()
-    }
 }
 
-/// Gives a place back, if its pool is still there.
-fn vacate<C: Connect>(shared: Weak<Shared<C>>) -> Vacate {
-    Box::new(move |number, worked| {
-        let Some(shared) = shared.upgrade() else { return };
-        let (born, after) = shared.desk.visit(|ledger, orders| ledger.gone(number, orders));
-        shared.after(after);
-        let Some(born) = born else { return };
-        shared.metrics.closed("lost");
-        let now = Instant::now().into_std();
-        let young = shared.restarts().is_young(born, now);
-        if young && !worked {
-            shared.failed();
-        }
-    })
-}
-
-/// A creation that has not ended. One that is dropped has failed: it panicked, or the pool is over.
-struct Creation<C: Connect> {
-    shared: Weak<Shared<C>>,
-    number: ledger::Place,
-    done: bool,
-}
-
-impl<C: Connect> Creation<C> {
-    fn end(mut self, made: Result<C::Conn, Failure<C::Error>>, started: Instant) {
-        self.done = true;
-        // Without a pool there is nobody to have it.
-        let Some(shared) = self.shared.upgrade() else { return };
-        let now = Instant::now();
-        let after = match made {
-            Ok(conn) => {
-                shared.metrics.created(now - started);
-                shared.restarts().succeeded();
-                let expires = shared.expiry(now);
-                shared
-                    .desk
-                    .visit(|ledger, orders| {
-                        ledger.rest_until(None, orders);
-                        ledger.created(self.number, conn, expires, now.into_std(), orders);
-                    })
-                    .1
-            }
-            Err(failure) => {
-                shared.metrics.create_failed();
-                if failure.counts {
-                    shared.failed();
-                }
-                shared.desk.visit(|ledger, orders| ledger.failed(self.number, Some(failure.error), orders)).1
-            }
-        };
-        shared.after(after);
-    }
-}
-
-impl<C: Connect> Drop for Creation<C> {
+/// Nobody has the pool any more.
+impl<C: Connect> Drop for Shared<C> {
     fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        if let Some(shared) = self.shared.upgrade() {
-            shared.metrics.create_failed();
-            let after = shared.desk.visit(|ledger, orders| ledger.failed(self.number, None, orders)).1;
-            shared.after(after);
-        }
+        let after = self.desk.visit(|ledger, orders| ledger.close(orders)).1;
+        self.after(after);
+        // What is still closing has no place any more.
+        self.metrics.counts([0; 4], 0);
     }
+}
+
+/// A moment that lies so far ahead, or, if there is no such moment, far ahead.
+fn later(now: Instant, wait: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    now.checked_add(wait).unwrap_or(now + FAR)
 }
 
 /// One who waits; dropped when it does not any more.
@@ -430,85 +362,6 @@ impl<C: Connect> Drop for InQueue<'_, C> {
     fn drop(&mut self) {
         let after = self.shared.desk.leave(self.ticket, Instant::now().into_std());
         self.shared.after(after);
-    }
-}
-
-/// A connection that is its holder's alone. Dropping it gives it back: to the first who waits for such a one, within the
-/// drop, without waiting, inside and outside a runtime.
-pub(crate) struct Lease<C: Connect> {
-    held: Option<Held<C::Key, C::Conn>>,
-    shared: Arc<Shared<C>>,
-    start: Start,
-    reuse: bool,
-    since: Instant,
-}
-
-impl<C: Connect> Lease<C> {
-    /// Where the connection came from.
-    pub(crate) fn start(&self) -> Start {
-        self.start
-    }
-
-    /// What it is filed under.
-    pub(crate) fn key(&self) -> &C::Key {
-        &self.held().key
-    }
-
-    /// What it will be filed under when it comes back.
-    pub(crate) fn file_under(&mut self, key: C::Key) {
-        self.held_mut().key = key;
-    }
-
-    /// Whether the connection may be used again by others. It may, unless this says otherwise.
-    pub(crate) fn reuse(&mut self, reuse: bool) {
-        self.reuse = reuse;
-    }
-
-    fn held(&self) -> &Held<C::Key, C::Conn> {
-        match &self.held {
-            Some(held) => held,
-            None => unreachable!("BUG: a lease holds its connection until it is dropped"),
-        }
-    }
-
-    fn held_mut(&mut self) -> &mut Held<C::Key, C::Conn> {
-        match &mut self.held {
-            Some(held) => held,
-            None => unreachable!("BUG: a lease holds its connection until it is dropped"),
-        }
-    }
-}
-
-impl<C: Connect> Deref for Lease<C> {
-    type Target = C::Conn;
-
-    fn deref(&self) -> &C::Conn {
-        &self.held().conn
-    }
-}
-
-impl<C: Connect> DerefMut for Lease<C> {
-    fn deref_mut(&mut self) -> &mut C::Conn {
-        &mut self.held_mut().conn
-    }
-}
-
-impl<C: Connect> Drop for Lease<C> {
-    fn drop(&mut self) {
-        let Some(held) = self.held.take() else { return };
-        let now = Instant::now();
-        self.shared.metrics.used(now - self.since);
-        // A panic may have left anything half done.
-        let reuse = self.reuse && !std::thread::panicking();
-        let until = now + self.shared.config.cancel_grace;
-        let after =
-            self.shared.desk.visit(|ledger, orders| match (reuse, held.conn.is_usable(), held.conn.is_quiescent()) {
-                (_, false, _) => ledger.discard(held, Reason::Broken, orders),
-                (false, true, _) => ledger.discard(held, Reason::Discarded, orders),
-                (true, true, true) => ledger.put(held, now.into_std(), orders),
-                (true, true, false) => ledger.quarantine(held, until.into_std(), orders),
-            });
-        self.shared.after(after.1);
     }
 }
 

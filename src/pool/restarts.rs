@@ -41,9 +41,13 @@ impl Restarts {
         Restarts { policy, recent: VecDeque::new(), rest: None }
     }
 
-    /// A start failed, or a connection broke soon after it. The first failure is free: a server that dies of a question it
-    /// does not know is asked again at once.
+    /// A start failed, or a connection broke soon after it. Returns the rest that begins now. The first failure is free: a
+    /// server that dies of a question it does not know is asked again at once. Those that come while nothing is started do
+    /// not count: they were begun together with the one before, and say nothing new.
     pub(crate) fn failed(&mut self, now: Instant) -> Option<Rest> {
+        if self.rest(now).is_some() {
+            return None;
+        }
         let window = self.policy.window;
         self.recent.retain(|at| now.saturating_duration_since(*at) < window);
         self.recent.push_back(now);
@@ -51,7 +55,7 @@ impl Restarts {
         let looping = failures >= self.policy.failures;
         let pause = match failures {
             _ if looping => window,
-            0 | 1 => return self.rest(now),
+            0 | 1 => return None,
             more => {
                 let doublings = u32::try_from(more - 2).unwrap_or(u32::MAX).min(16);
                 FIRST_PAUSE.saturating_mul(1 << doublings).min(self.policy.longest)

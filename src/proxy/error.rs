@@ -185,6 +185,9 @@ impl ProxyError {
                 row.error = row.error.with("retryable", false);
                 row
             }
+            ProxyError::Call(CallError::Ended) => {
+                row(StatusCode::NOT_FOUND, code::SESSION_NOT_FOUND, "session_not_found")
+            }
             ProxyError::Call(CallError::Duplicate) => bad(code::INVALID_REQUEST, "duplicate_id"),
             ProxyError::Call(CallError::TooMany) => Outward {
                 retry_after: Some(1),

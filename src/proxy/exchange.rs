@@ -1,13 +1,13 @@
 //! One client request and everything that answers it.
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use std::sync::Arc;
 
 use super::error::ProxyError;
-use crate::backend::Leased;
+use crate::backend::{Leased, Way};
 use crate::bridge::relay::{Down, Relay};
 use crate::metrics::{GaugeGuard, ServerMetrics};
 use crate::protocol::error as code;
@@ -18,7 +18,7 @@ use crate::session::route::Notable;
 use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::{Connection, Replies};
+use crate::upstream::{Call, Connection, Replies};
 
 /// One message on its way to the client.
 #[derive(Debug)]
@@ -48,9 +48,21 @@ pub(crate) struct Exchange {
     metrics: ServerMetrics,
     outcome: &'static str,
     screens_tools: bool,
+    /// Whether the request may be sent on another connection when nothing of it was done on the first: once.
+    repeat: Repeat,
     /// For a stream of notifications: cancelled when it has to end although its client still listens.
     until: Option<CancellationToken>,
     _in_flight: GaugeGuard,
+}
+
+/// A request that the server cannot have taken up may be sent to another one, once (docs/contracts.md, C-SSE-4).
+#[derive(Debug, Clone, PartialEq)]
+enum Repeat {
+    Possible,
+    /// It is to be done, because of this.
+    Due(UpstreamError),
+    /// It has been done, or something has been said to the client.
+    Over,
 }
 
 /// What an exchange of a legacy session has besides.
@@ -60,6 +72,9 @@ pub(crate) struct Legacy {
     pub(crate) connection: Connection,
     /// Where the connection is this request's alone.
     pub(crate) lease: Option<Leased>,
+    /// The client's words, and what goes with them over HTTP.
+    pub(crate) request: Message,
+    pub(crate) headers: HeaderMap,
     /// What becomes of it, if that has to be known later.
     pub(crate) notable: Option<Notable>,
     pub(crate) pending: Pending,
@@ -139,6 +154,7 @@ impl Exchange {
             metrics,
             outcome: "abandoned",
             screens_tools: false,
+            repeat: Repeat::Possible,
             until: None,
         }
     }
@@ -170,6 +186,23 @@ impl Exchange {
     /// Dropped before it is done, nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Output> {
         loop {
+            if let Repeat::Due(error) = self.repeat.clone() {
+                let cancelled = self.cancelled.clone();
+                let repeated = tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => Ok(()),
+                    repeated = self.again(error) => repeated,
+                };
+                self.repeat = Repeat::Over;
+                if let Err(error) = repeated {
+                    return Some(self.refuse(&error));
+                }
+                if cancelled.is_cancelled() {
+                    // Nobody has told the new server: dropping the call does.
+                    self.replies = None;
+                    return self.stopped(self.session().and_then(|session| session.end_reason()));
+                }
+            }
             // When the server is gone, the connection says what that means for this request: what was said before, and
             // whether it may have been executed.
             let gone = self.session().is_some_and(|session| session.end_reason() == Some(EndReason::UpstreamGone));
@@ -206,16 +239,64 @@ impl Exchange {
                         return Some(output);
                     }
                 }
+                Some(Err(error)) if self.may_go_elsewhere(&error) => self.repeat = Repeat::Due(error),
                 Some(Err(error)) => return Some(self.fail(error)),
                 None => return Some(self.fail(UpstreamError::Lost { sent: true })),
             }
         }
     }
 
+    /// Whether the request was not taken up, and there may be a server that takes it.
+    fn may_go_elsewhere(&self, error: &UpstreamError) -> bool {
+        let connection_is_gone = matches!(
+            error,
+            UpstreamError::SessionGone
+                | UpstreamError::Exited { sent: false, .. }
+                | UpstreamError::Lost { sent: false }
+        );
+        let live = self.session().is_some_and(|session| session.end_reason().is_none());
+        connection_is_gone && live && self.repeat == Repeat::Possible && !self.cut.is_cancelled()
+    }
+
+    /// Sends the request on the connection that the session has now.
+    async fn again(&mut self, error: UpstreamError) -> Result<(), ProxyError> {
+        let known = self.known;
+        let Some(legacy) = &mut self.legacy else { return Ok(()) };
+        tracing::debug!(upstream = self.metrics.name(), %error, "Request goes to another connection");
+        self.metrics.repeated(error.kind());
+        let Way { connection, lease } = legacy.session.way(Some(&legacy.headers)).await?;
+        let (relay, upstream) = super::translate(Era::Legacy, &legacy.request, &connection)?;
+        let call = Call {
+            id: relay.upstream_id(),
+            message: &upstream,
+            facts: super::legacy_facts(known),
+            headers: legacy.headers.clone(),
+        };
+        let repeatable = known.is_some_and(Known::safe_to_repeat);
+        let sent = connection.call(call).await;
+        self.replies = Some(sent.map_err(|error| ProxyError::Upstream { error, repeatable })?);
+        legacy.call.moved(relay.upstream_id(), &connection);
+        legacy.notable = legacy.session.notes(&legacy.request);
+        (legacy.connection, legacy.lease) = (connection, lease);
+        self.relay = relay;
+        Ok(())
+    }
+
+    /// What failed before it reached the server, as the end of the request.
+    fn refuse(&mut self, error: &ProxyError) -> Output {
+        let (side, kind) = error.blame();
+        self.metrics.error(side, kind);
+        self.outcome = kind;
+        self.end();
+        // It was dispatched once: from then on trouble is no HTTP status.
+        Output { status: StatusCode::OK, ..self.proxy_error(error) }
+    }
+
     async fn down(&mut self, message: Message) -> Option<Output> {
         if message.known() == Some(Known::Progress) {
             self.clock.progress();
         }
+        self.repeat = Repeat::Over;
         let pass = |message| Some(Output { message, last: false, status: StatusCode::OK });
         match (self.relay.down(message), &self.legacy) {
             (Down::Final(message), _) => Some(self.finish(message)),
@@ -234,7 +315,7 @@ impl Exchange {
                 }
             }
             (Down::Withdraw(notification, server_id), Some(legacy)) => {
-                legacy.session.withdraw(&notification, &server_id).and_then(pass)
+                legacy.session.withdraw(&legacy.connection, &notification, &server_id).and_then(pass)
             }
             (Down::Ask(..) | Down::Withdraw(..), None) => {
                 self.metrics.dropped("no_session");

@@ -158,25 +158,33 @@ impl Proxy {
         }
         // A client that asks for something is there, whether or not it cared to say so.
         session.initialized();
-        let Way { connection, lease } = session.way().await?;
-        let (relay, upstream) = translate(Era::Legacy, request, &connection)?;
-        let call = session.begin_call(relay.client_id(), relay.upstream_id(), &connection, true)?;
-        let facts =
-            CallFacts { may_ask: request.known().is_none_or(Known::may_ask), wants_log: true, cancellable: true };
-        let repeatable = request.known().is_some_and(Known::safe_to_repeat);
-        let notable = session.notes(request);
-        let unsubscribes = request.known() == Some(Known::ResourcesUnsubscribe);
-        let replies = if unsubscribes && session.gives_up(request) {
-            Replies::Ready(sharing::done(relay.upstream_id()))
-        } else if request.known() == Some(Known::ResourcesSubscribe) && !session.may_subscribe() {
+        let known = request.known();
+        if known == Some(Known::ResourcesSubscribe) && !session.may_subscribe() {
             return Err(ProxyError::Subscriptions);
-        } else {
-            let call = Call { id: relay.upstream_id(), message: &upstream, facts, headers };
-            connection.call(call).await.map_err(|error| ProxyError::Upstream { error, repeatable })?
+        }
+        let repeatable = known.is_some_and(Known::safe_to_repeat);
+        let mut tries = 0;
+        let (relay, call, Way { connection, lease }, notable, replies) = loop {
+            let way = session.way(Some(&headers)).await?;
+            let (relay, upstream) = translate(Era::Legacy, request, &way.connection)?;
+            let id = relay.upstream_id();
+            let guard = session.begin_call(relay.client_id(), id, &way.connection, true)?;
+            let notable = session.notes(request);
+            if known == Some(Known::ResourcesUnsubscribe) && session.gives_up(request) {
+                break (relay, guard, way, notable, Replies::Ready(sharing::done(id).map(Box::new)));
+            }
+            let call = Call { id, message: &upstream, facts: legacy_facts(known), headers: headers.clone() };
+            match way.connection.call(call).await {
+                Ok(replies) => break (relay, guard, way, notable, replies),
+                // It was lost before it could take the request: there may be another.
+                Err(_) if way.connection.gone().is_cancelled() && tries == 0 => tries += 1,
+                Err(error) => return Err(ProxyError::Upstream { error, repeatable }),
+            }
         };
-        let legacy =
-            Legacy { session: Arc::clone(session), call, connection, lease, notable, pending: Pending::default() };
-        let metrics = session.metrics().clone();
+        let (session, pending) = (Arc::clone(session), Pending::default());
+        let request_again = request.clone();
+        let legacy = Legacy { session, call, connection, lease, request: request_again, headers, notable, pending };
+        let metrics = legacy.session.metrics().clone();
         let cut = self.tasks.cut().clone();
         Ok(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), &self.settings.timeouts, cut, metrics))
     }
@@ -335,6 +343,11 @@ impl Proxy {
             }
         });
     }
+}
+
+/// What is to be known of a client's call in a session.
+fn legacy_facts(known: Option<Known>) -> CallFacts {
+    CallFacts { may_ask: known.is_none_or(Known::may_ask), wants_log: true, cancellable: true }
 }
 
 fn translate(era: Era, request: &Message, connection: &Connection) -> Result<(Relay, Message), ProxyError> {

@@ -7,3 +7,11 @@ pub(crate) mod tasks;
 
 pub(crate) use signal::{Signal, Signals};
 pub(crate) use tasks::{Spawner, Tasks};
+
+/// A random number in 0..1.
+pub(crate) fn chance() -> f64 {
+    let mut bytes = [0u8; 4];
+    // Without randomness every proxy waits as long as the others: worse, and no reason to fail.
+    let _ = getrandom::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}

@@ -349,6 +349,10 @@ impl Session {
         cancellable: bool,
     ) -> Result<CallGuard, CallError> {
         let mut calls = lock(&self.calls);
+        // Looked at under this lock: whoever gives the connection away sees the call, or the call sees that it is late.
+        if self.ended.is_cancelled() {
+            return Err(CallError::Ended);
+        }
         if calls.len() >= self.in_flight_max {
             return Err(CallError::TooMany);
         }
@@ -387,6 +391,10 @@ impl Session {
         pending: Option<&Pending>,
     ) -> Option<Message> {
         let mut questions = lock(&self.questions);
+        if questions.open.len() >= QUESTIONS_MAX {
+            // Nobody waits for an answer on a connection that is lost.
+            questions.open.retain(|_, question| !question.connection.gone().is_cancelled());
+        }
         if questions.open.len() >= QUESTIONS_MAX || !sharing::may_ask(self.route.isolation()) {
             return None;
         }
@@ -398,10 +406,16 @@ impl Session {
     }
 
     /// The server takes a question back: the client's copy of the news, if the question was open.
-    pub(crate) fn withdraw(&self, notification: &Message, server_id: &RequestId) -> Option<Message> {
+    pub(crate) fn withdraw(
+        &self,
+        connection: &Connection,
+        notification: &Message,
+        server_id: &RequestId,
+    ) -> Option<Message> {
         let mut questions = lock(&self.questions);
-        let name =
-            questions.open.iter().find(|(_, question)| question.server_id == *server_id).map(|(name, _)| *name)?;
+        // Servers count from the same number: what one calls so is nothing to another.
+        let is_meant = |question: &Question| question.server_id == *server_id && question.connection.is(connection);
+        let name = questions.open.iter().find(|(_, question)| is_meant(question)).map(|(name, _)| *name)?;
         questions.open.remove(&name);
         Some(notification.edit().param(meta::REQUEST_ID, &name.to_string()).finish())
     }
@@ -472,7 +486,7 @@ impl Session {
             },
             (Kind::Notification, _) if message.known() == Some(Known::Cancelled) => {
                 let id = message.param(meta::REQUEST_ID).and_then(RequestId::from_json);
-                id.and_then(|id| self.withdraw(&message, &id))
+                id.and_then(|id| self.withdraw(connection, &message, &id))
             }
             // Answers never go to the standing stream (2025-11-25, Streamable HTTP › Listening for Messages).
             (Kind::Result | Kind::Error, _) => None,
@@ -507,6 +521,9 @@ pub(crate) enum CallError {
     /// An id may be used once at a time.
     #[error("a request with this id is under way")]
     Duplicate,
+    /// The session is over.
+    #[error("the session is over")]
+    Ended,
     /// A session has a limit of its own.
     #[error("too many requests are under way in this session")]
     TooMany,
@@ -520,6 +537,13 @@ pub(crate) struct CallGuard {
 }
 
 impl CallGuard {
+    /// The request is under way on another connection.
+    pub(crate) fn moved(&self, upstream_id: i64, connection: &Connection) {
+        if let Some(call) = lock(&self.session.calls).get_mut(&self.id) {
+            (call.upstream_id, call.connection) = (upstream_id, connection.clone());
+        }
+    }
+
     /// Cancelled when the client does not want the answer any more, or the session is over.
     pub(crate) fn cancelled(&self) -> &CancellationToken {
         &self.cancelled

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
+use tokio::time::{Instant, sleep_until};
 
 use super::{EndReason, Session, lock};
-use crate::backend::hub::{Awaited, Membership};
+use crate::backend::hub::{Awaited, Membership, Said};
 use crate::backend::key::Principal;
 use crate::backend::start::Completion;
 use crate::backend::{Backend, Leased, OpenError, Way};
@@ -15,8 +16,10 @@ use crate::bridge::handshake::{self, Handshake};
 use crate::bridge::sharing;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
+use crate::rt::chance;
 use crate::settings::Isolation;
 use crate::upstream::Connection;
+use crate::upstream::reconnect::{Event, Heard, Loss, Origin, Reconnect, Step};
 
 /// Most subscriptions that are repeated on a new connection.
 const SUBSCRIPTIONS_MAX: usize = 1024;
@@ -26,7 +29,8 @@ pub(crate) struct Route {
     pub(super) backend: Arc<Backend>,
     handshake: Arc<Handshake>,
     owner: Option<Principal>,
-    headers: Arc<HeaderMap>,
+    /// What went along with the latest request: what a new connection is made with.
+    headers: Mutex<Arc<HeaderMap>>,
     /// The result of the handshake, as the server gave it.
     answer: Message,
     /// Held for a look or a replacement.
@@ -116,7 +120,7 @@ impl Route {
             backend: Arc::clone(backend),
             handshake,
             owner,
-            headers,
+            headers: Mutex::new(headers),
             answer: answer.ok_or(OpenError::Lost)?,
             state: Mutex::new(State::None),
             restoring: tokio::sync::Mutex::default(),
@@ -133,6 +137,18 @@ impl Route {
             State::Shared(membership) => membership.hub().connection().clone(),
         };
         (!connection.gone().is_cancelled()).then_some(connection)
+    }
+
+    fn headers(&self) -> Arc<HeaderMap> {
+        Arc::clone(&lock(&self.headers))
+    }
+
+    /// Credentials are renewed in the course of a session.
+    fn remember(&self, headers: &HeaderMap) {
+        let mut latest = lock(&self.headers);
+        if **latest != *headers {
+            *latest = Arc::new(headers.clone());
+        }
     }
 
     /// Who the client is, where that matters.
@@ -167,10 +183,10 @@ impl Session {
         }
         if let Some(hub) = hub {
             let session = Arc::downgrade(self);
-            let membership = hub.join(move |message| {
-                if let Some(session) = session.upgrade() {
-                    session.standing.push(&message.line());
-                }
+            let membership = hub.join(move |said| match (session.upgrade(), said) {
+                (Some(session), Said::Message(message)) => drop(session.standing.push(&message.line())),
+                (Some(session), Said::Lost) => session.lost(),
+                (None, _) => {}
             });
             *lock(&self.route.state) = State::Shared(membership);
         }
@@ -196,27 +212,59 @@ impl Session {
                 () = self.ended().cancelled() => break,
             }
         }
-        let reuse = self.route.leaves_no_trace(&lease.completion());
+        // A call that is under way, or about to be, would be on a connection of somebody else.
+        let reuse = !self.is_busy() && self.route.leaves_no_trace(&lease.completion());
         lease.reuse(reuse);
     }
 
-    /// The connection is lost: requests under way are told by it, the next one finds another.
-    fn lost(&self) {
-        if self.route.backend.reinitializes() {
-            tracing::debug!(upstream = self.metrics.name(), "Connection lost: the next request makes another");
-        } else {
+    /// The connection is lost: requests under way are told by it, the next one finds another. Where the client listens, it
+    /// is not waited for.
+    fn lost(self: &Arc<Self>) {
+        if !self.route.backend.reinitializes() {
             self.end(EndReason::UpstreamGone);
+        } else if self.standing.is_read() {
+            self.route.backend.adopter().adopt(Arc::clone(self).come_back());
+        } else {
+            tracing::debug!(upstream = self.metrics.name(), "Connection lost: the next request makes another");
         }
     }
 
-    /// The way for one request of the client.
+    /// Makes another connection, as often and as patiently as a broken stream is opened again (C-SSE-1).
+    async fn come_back(self: Arc<Self>) {
+        let now = || Instant::now().into_std();
+        let lost = || Event::Lost { loss: Loss::Broken, heard: Heard::default() };
+        let mut reconnect = Reconnect::new(Origin::Get, self.route.backend.reconnect_policy(), now());
+        let mut step = reconnect.on(lost(), now(), chance());
+        loop {
+            let event = match step {
+                Step::WaitUntil(until) => tokio::select! {
+                    () = sleep_until(Instant::from_std(until)) => Event::Due,
+                    () = self.ended().cancelled() => return,
+                },
+                Step::Connect { .. } => match self.way(None).await {
+                    Ok(_) | Err(OpenError::Lost) => return,
+                    Err(_) => lost(),
+                },
+                Step::Read | Step::GiveUp(_) => {
+                    tracing::warn!(upstream = self.metrics.name(), "Connection not made again: the next request tries");
+                    return;
+                }
+            };
+            step = reconnect.on(event, now(), chance());
+        }
+    }
+
+    /// The way for one request of the client, which came with these headers for an HTTP server.
     ///
     /// # Errors
     /// See [`OpenError`]; after [`OpenError::Lost`] the session is over.
-    pub(crate) async fn way(self: &Arc<Self>) -> Result<Way, OpenError> {
+    pub(crate) async fn way(self: &Arc<Self>, headers: Option<&HeaderMap>) -> Result<Way, OpenError> {
         let route = &self.route;
+        if let Some(headers) = headers {
+            route.remember(headers);
+        }
         if route.isolation() == Isolation::Request {
-            let leased = route.backend.lease(&route.handshake, route.owner, &route.headers).await;
+            let leased = route.backend.lease(&route.handshake, route.owner, &route.headers()).await;
             let mut lease = leased.map_err(|error| self.unless_refused(error))?;
             lease.reuse(reusable(&route.backend, route.owner, &route.handshake));
             if !lease.answer.as_ref().is_some_and(|answer| handshake::agree(answer, &route.answer)) {
@@ -256,7 +304,7 @@ impl Session {
         let route = &self.route;
         let opened = match route.isolation() {
             Isolation::Session | Isolation::Request => {
-                let lease = route.backend.lease(&route.handshake, route.owner, &route.headers).await;
+                let lease = route.backend.lease(&route.handshake, route.owner, &route.headers()).await;
                 lease.map(|lease| (lease.answer.clone(), Some(lease), None))
             }
             Isolation::Shared | Isolation::Principal => {
@@ -298,7 +346,7 @@ impl Session {
             let id = connection.next_id();
             let renamed = request.edit().id(&id.to_string()).finish();
             let notable = self.notes(&request);
-            let told = crate::backend::start::ask(connection, &renamed, id, deadline).await;
+            let told = crate::backend::start::ask(connection, &renamed, id, &self.route.headers(), deadline).await;
             if told.as_ref().is_ok_and(|answer| answer.kind() == Kind::Result) {
                 notable.iter().for_each(Notable::done);
             } else {

@@ -37,13 +37,14 @@ impl Exchange {
         let method = self.message.method.as_str();
         let result = match (method, spoken) {
             ("server/discover", Spoken::Legacy(_)) => return Err(self.discovered_by_surprise()),
+            _ if self.is_about_tasks(spoken) => self.tasks(spoken).await?,
             ("initialize", Spoken::Legacy(_)) => self.initialize(),
             ("ping", Spoken::Legacy(_)) => json!({}),
             ("logging/setLevel", Spoken::Legacy(_)) => self.set_level()?,
             ("resources/subscribe" | "resources/unsubscribe", Spoken::Legacy(_)) => self.subscribe(method)?,
             ("server/discover", Spoken::Modern) => self.discover(),
             ("subscriptions/listen", Spoken::Modern) => return self.listen().await,
-            ("tools/list", _) => self.list(spoken, "tools", catalog::tools())?,
+            ("tools/list", _) => self.list(spoken, "tools", self.tools(spoken))?,
             ("resources/list", _) => self.list(spoken, "resources", catalog::resources())?,
             ("resources/templates/list", _) => self.list(spoken, "resourceTemplates", catalog::templates())?,
             ("prompts/list", _) => self.list(spoken, "prompts", catalog::prompts())?,
@@ -95,6 +96,9 @@ impl Exchange {
         });
         if spoken.since("2025-03-26") {
             capabilities["completions"] = json!({});
+        }
+        if self.has_tasks(spoken) {
+            capabilities["tasks"] = json!({ "list": {}, "cancel": {}, "requests": { "tools": { "call": {} } } });
         }
         capabilities
     }
@@ -149,6 +153,17 @@ impl Exchange {
             state.subscriptions.remove(uri);
         }
         Ok(json!({}))
+    }
+
+    /// The tools there are now.
+    fn tools(&self, spoken: Spoken) -> Vec<Value> {
+        let revealed = self.server.state().revealed;
+        let has = |tool: &Value| self.server.script.has_tool(tool["name"].as_str().unwrap_or_default(), revealed);
+        let mut tools: Vec<Value> = catalog::tools().into_iter().filter(has).collect();
+        if self.has_tasks(spoken) {
+            tools.iter_mut().for_each(|tool| tool["execution"] = json!({ "taskSupport": "optional" }));
+        }
+        tools
     }
 
     /// One page of a list. A cursor is the number of entries before the page, as text.

@@ -57,6 +57,7 @@ mod questions;
 mod raw;
 mod server;
 mod state;
+mod tasks;
 mod tools;
 mod wire;
 

@@ -44,6 +44,13 @@ pub struct Script {
     pub capabilities: Option<serde_json::Map<String, serde_json::Value>>,
     /// Entries per page of a list; 0 puts all on one page.
     pub page_size: usize,
+    /// The tools it has, by name; all of them without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<String>>,
+    /// Tools that are there only once `change` was called for the tools, by whichever client.
+    pub hidden_tools: Vec<String>,
+    /// Whether calls can become tasks (2025-11-25), which every client of the process can list.
+    pub tasks: bool,
     /// Where the HTTP server differs from the default.
     pub http: HttpScript,
     /// What goes wrong, and when.
@@ -62,6 +69,9 @@ impl Default for Script {
             newest_legacy: LEGACY[LEGACY.len() - 1].into(),
             capabilities: None,
             page_size: 0,
+            tools: None,
+            hidden_tools: Vec::new(),
+            tasks: false,
             http: HttpScript::default(),
             faults: Vec::new(),
         }
@@ -199,6 +209,12 @@ impl Script {
             }
         }
         Ok(())
+    }
+
+    /// Whether it has this tool, once the hidden ones are `revealed` or before.
+    pub(crate) fn has_tool(&self, name: &str, revealed: bool) -> bool {
+        let is_in = |names: &[String]| names.iter().any(|known| known == name);
+        self.tools.as_deref().is_none_or(is_in) && (revealed || !is_in(&self.hidden_tools))
     }
 
     /// All versions served, newest first.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::incoming::{Incoming, Kind, reserved};
 use super::peer::{Outlet, Peer, Say};
 use super::raw;
+use super::tasks::Task;
 
 /// How many request ids are remembered.
 const LAST_IDS: usize = 32;
@@ -53,6 +54,11 @@ struct Listener {
 pub(crate) struct State {
     pub(crate) stats: Stats,
     counts: BTreeMap<String, u64>,
+    /// Whether the hidden tools are there.
+    pub(crate) revealed: bool,
+    /// Calls that became tasks, oldest first.
+    pub(crate) tasks: VecDeque<Task>,
+    pub(crate) last_task: u64,
     peers: Vec<Weak<Peer>>,
     listeners: Vec<Listener>,
     last_key: u64,

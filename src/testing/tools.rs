@@ -21,6 +21,10 @@ impl Exchange {
         let Some(tool) = self.message.params["name"].as_str() else {
             return Err(Failure::new(-32602, "Missing tool name").into());
         };
+        let revealed = self.server.state().revealed;
+        if !self.server.script.has_tool(tool, revealed) {
+            return Err(Failure::new(-32602, format!("Unknown tool: {tool}")).into());
+        }
         let answer = match tool {
             "echo" => self.text("text"),
             "payload" => self.number("bytes", None).map(|bytes| payload(bytes.min(PAYLOAD_MAX))),
@@ -195,7 +199,10 @@ impl Exchange {
 
     fn changed(&self) -> Result<String, String> {
         match self.text("kind")?.as_str() {
-            kind @ ("tools" | "prompts" | "resources") => Ok(self.told(Topic::List(kind))),
+            kind @ ("tools" | "prompts" | "resources") => {
+                self.server.state().revealed |= kind == "tools";
+                Ok(self.told(Topic::List(kind)))
+            }
             other => Err(format!("no such list: {other}")),
         }
     }

@@ -174,6 +174,11 @@ impl Handle {
         self.shared.outstanding.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether both are handles of the same connection.
+    pub(crate) fn is(&self, other: &Handle) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Closes the connection, whoever else holds it.
     pub(crate) fn close(&self) {
         self.shared.closing.cancel();

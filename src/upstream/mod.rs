@@ -79,11 +79,20 @@ impl Connection {
         }
     }
 
-    /// From now on these use the connection. HTTP tells by itself which call a message belongs to.
+    /// From now on these use the connection. Streamable HTTP tells by itself which call a message belongs to.
     pub(crate) fn share(&self, sharing: driver::Sharing) {
         match self {
             Connection::Driven(handle) => handle.share(sharing),
-            Connection::Http(_) => {}
+            Connection::Http(http) => http.share(sharing),
+        }
+    }
+
+    /// Whether both are the same connection.
+    pub(crate) fn is(&self, other: &Connection) -> bool {
+        match (self, other) {
+            (Connection::Driven(one), Connection::Driven(other)) => one.is(other),
+            (Connection::Http(one), Connection::Http(other)) => one.is(other),
+            _ => false,
         }
     }
 
@@ -117,7 +126,7 @@ pub(crate) enum Replies {
     Driven(driver::Replies),
     Http(Box<streamable::HttpReplies>),
     /// The proxy knows the answer.
-    Ready(Option<Message>),
+    Ready(Option<Box<Message>>),
 }
 
 impl Replies {
@@ -126,7 +135,7 @@ impl Replies {
         match self {
             Replies::Driven(replies) => replies.next().await,
             Replies::Http(replies) => replies.next().await,
-            Replies::Ready(answer) => answer.take().map(Ok),
+            Replies::Ready(answer) => answer.take().map(|answer| Ok(*answer)),
         }
     }
 

@@ -62,17 +62,28 @@ impl StdioPipe {
         tasks: &Tasks,
         metrics: &ServerMetrics,
     ) -> Result<StdioPipe, UpstreamError> {
-        let counted = metrics.child();
         let events = Arc::new(Counting(metrics.clone()));
-        let (child, stdin, stdout) =
-            Child::spawn(metrics.name(), target, timeouts, tasks, events).map_err(|error| {
-                tracing::error!(upstream = metrics.name(), %error, "Server cannot be started");
-                match error {
-                    SpawnError::Stopping => UpstreamError::Closed { sent: false },
-                    // The reason names programs and folders of this machine; the client learns that there is one.
-                    _ => UpstreamError::Start("its operator finds the reason in the proxy's log".into()),
-                }
-            })?;
+        Self::start(target, limits, timeouts, tasks, metrics, events).map_err(|error| {
+            tracing::error!(upstream = metrics.name(), %error, "Server cannot be started");
+            match error {
+                SpawnError::Stopping => UpstreamError::Closed { sent: false },
+                // The reason names programs and folders of this machine; the client learns that there is one.
+                _ => UpstreamError::Start("its operator finds the reason in the proxy's log".into()),
+            }
+        })
+    }
+
+    /// Starts the child for its operator, who is told why when it cannot be, and by `events` what becomes of it.
+    pub(crate) fn start(
+        target: &StdioTarget,
+        limits: &Limits,
+        timeouts: &Timeouts,
+        tasks: &Tasks,
+        metrics: &ServerMetrics,
+        events: Arc<dyn ChildEvents>,
+    ) -> Result<StdioPipe, SpawnError> {
+        let counted = metrics.child();
+        let (child, stdin, stdout) = Child::spawn(metrics.name(), target, timeouts, tasks, events)?;
         Ok(StdioPipe {
             exited: child.exited(),
             child,
@@ -90,6 +101,20 @@ impl StdioPipe {
             _counted: counted,
             name: metrics.name().to_owned(),
         })
+    }
+
+    /// The child, for whoever wants to know more of it than the pipe does.
+    pub(crate) fn child(&self) -> &Child {
+        &self.child
+    }
+
+    /// Asks the child to end, and waits until it has been reaped. All that is left of the pipe then is [`child`](Self::child).
+    pub(crate) async fn stop(&mut self) {
+        // The end of its input is what asks a server to end (2025-11-25, Lifecycle › Shutdown). That it was asked is noted
+        // first, since it may end at once.
+        self.child.stop();
+        self.stdin = None;
+        self.child.stopped().await;
     }
 
     fn broken(&mut self) -> UpstreamError {
@@ -211,11 +236,7 @@ impl Pipe for StdioPipe {
             // It is stuck, or out of step with us: it would not hear a polite word.
             self.child.kill_now();
         }
-        // The end of its input is what asks a server to end (2025-11-25, Lifecycle › Shutdown). That it was asked is noted
-        // first, since it may end at once.
-        self.child.stop();
-        self.stdin = None;
-        self.child.stopped().await;
+        self.stop().await;
     }
 }
 

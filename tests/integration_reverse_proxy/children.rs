@@ -306,3 +306,29 @@ async fn dying_of_the_question_is_no_crash() {
     }
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 6.0, "asked once, started for each session");
 }
+
+/// C-SSE-1, C-SSE-6: a client that only listens asks for nothing that would show that its server is gone. Its session gets
+/// another all the same, with what it had subscribed to, and its stream goes on.
+#[tokio::test]
+async fn a_client_that_only_listens_gets_another_server() {
+    for isolation in [shadowcat::settings::Isolation::Session, shadowcat::settings::Isolation::Shared] {
+        let proxy = Proxy::with(legacy(), |settings| settings.upstreams[0].isolation = isolation).await;
+        let session = proxy.session().await;
+        let uri = json!({ "uri": "fake://resource/1" });
+        session.request("resources/subscribe", uri.clone()).ok().await.answer().ok().await;
+        let process = session.call("pid", json!({})).ok().await.answer().ok().await;
+        let process: serde_json::Value = serde_json::from_str(text(&process)).unwrap();
+        let pid = i32::try_from(process["pid"].as_i64().unwrap()).unwrap();
+        let mut stream = session.stream(None).ok().await;
+        proxy.until_metric("shadowcat_streams", &[], 1.0).await;
+        kill(pid, rustix::process::Signal::KILL);
+        for kind in ["tools", "prompts", "resources"] {
+            let changed = next(&mut stream).await.unwrap().json();
+            assert_eq!(changed["method"], format!("notifications/{kind}/list_changed"), "{isolation:?}");
+        }
+        assert_eq!(proxy.metric("shadowcat_session_restarts_total", &["ok"]).await, 1.0);
+        session.call("touch", uri.clone()).ok().await.answer().ok().await;
+        let updated = next(&mut stream).await.unwrap().json();
+        assert_eq!(updated["method"], "notifications/resources/updated", "{isolation:?} {updated}");
+    }
+}

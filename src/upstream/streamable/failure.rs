@@ -73,14 +73,6 @@ pub(super) fn loss_of(error: &HttpError) -> Loss {
     }
 }
 
-/// A random number in 0..1.
-pub(super) fn jitter() -> f64 {
-    let mut bytes = [0u8; 4];
-    // Without randomness every proxy waits as long as the others: worse, and no reason to fail.
-    let _ = getrandom::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
-}
-
 /// Resolves the address that a server of 2024-11-05 names for messages. It must be of the server's own origin: it is
 /// the server that says it, and requests of ours carry credentials.
 pub(in crate::upstream) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {

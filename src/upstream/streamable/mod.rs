@@ -199,6 +199,18 @@ impl HttpConnection {
         }
     }
 
+    /// Who uses the connection from now on; for HTTP+SSE, which carries everything on one stream.
+    pub(crate) fn share(&self, sharing: driver::Sharing) {
+        if let Some(handle) = self.core.driven.get() {
+            handle.share(sharing);
+        }
+    }
+
+    /// Whether both are the same connection.
+    pub(crate) fn is(&self, other: &HttpConnection) -> bool {
+        Arc::ptr_eq(&self.core, &other.core)
+    }
+
     /// Ends the session, whoever else holds the connection.
     pub(crate) fn close(&self) {
         self.core.open.cancel();

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep_until};
 
-use super::failure::{failure, jitter, loss, loss_of};
+use super::failure::{failure, loss, loss_of};
 use super::{Core, Sending};
 use crate::protocol::error::INVALID_REQUEST;
 use crate::protocol::headers;
@@ -19,6 +19,7 @@ use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
 use crate::protocol::sse::Item;
+use crate::rt::chance;
 use crate::settings::HttpTransport;
 use crate::upstream::driver::{self, CallFacts, Reply};
 use crate::upstream::error::UpstreamError;
@@ -173,7 +174,7 @@ impl HttpReplies {
                     let State::Waiting { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else {
                         return None;
                     };
-                    let step = reconnect.on(reconnect::Event::Due, Instant::now().into_std(), jitter());
+                    let step = reconnect.on(reconnect::Event::Due, Instant::now().into_std(), chance());
                     if let Err(error) = self.step(step, reconnect) {
                         return Some(Err(self.failed(error)));
                     }
@@ -185,13 +186,13 @@ impl HttpReplies {
                     };
                     match response {
                         Ok(Response { body: Body::Sse(body), .. }) => {
-                            reconnect.on(reconnect::Event::Opened, Instant::now().into_std(), jitter());
+                            reconnect.on(reconnect::Event::Opened, Instant::now().into_std(), chance());
                             self.redelivery.resumed();
                             self.state = State::Reading { body, reconnect, heard: false };
                         }
                         response => {
                             let event = reconnect::Event::Lost { loss: loss(&response), heard: Heard::default() };
-                            let step = reconnect.on(event, Instant::now().into_std(), jitter());
+                            let step = reconnect.on(event, Instant::now().into_std(), chance());
                             if let Err(error) = self.step(step, reconnect) {
                                 return Some(Err(self.failed(error)));
                             }
@@ -322,7 +323,7 @@ impl HttpReplies {
             return Err(UpstreamError::Lost { sent: true });
         }
         let heard = Heard { message: heard, last_id: body.last_event_id().cloned(), retry: body.retry() };
-        let step = reconnect.on(reconnect::Event::Lost { loss, heard }, Instant::now().into_std(), jitter());
+        let step = reconnect.on(reconnect::Event::Lost { loss, heard }, Instant::now().into_std(), chance());
         self.step(step, reconnect)
     }
 
@@ -357,6 +358,9 @@ impl HttpReplies {
 
     fn failed(&mut self, error: UpstreamError) -> UpstreamError {
         self.open = false;
+        if !error.sent() {
+            self.core.unanswered.fetch_sub(1, Ordering::Relaxed);
+        }
         self.state = State::Over;
         error
     }

@@ -9,11 +9,12 @@ use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use tokio::time::{Duration, Instant, sleep_until};
 
-use super::failure::{jitter, loss, loss_of};
+use super::failure::{loss, loss_of};
 use super::{BOTH, Core};
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::sse::Item;
+use crate::rt::chance;
 use crate::rt::mailbox::PushError;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::http::{Body, Response, SseBody};
@@ -156,7 +157,7 @@ impl Core {
                     return;
                 }
             };
-            step = reconnect.on(event, Instant::now().into_std(), jitter());
+            step = reconnect.on(event, Instant::now().into_std(), chance());
         }
     }
 

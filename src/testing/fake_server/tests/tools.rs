@@ -335,3 +335,55 @@ async fn batches_are_taken_where_the_revision_has_them() {
         .await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_has_the_tools_that_the_script_names_and_reveals_the_hidden_ones() {
+    let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+    let script = Script {
+        tools: Some(named(&["echo", "change", "region"])),
+        hidden_tools: named(&["region"]),
+        ..Script::default()
+    };
+    legacy(script, async |mut client: Client| {
+        let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        let names = |answer: Value| {
+            let tools = answer["result"]["tools"].as_array().unwrap().clone();
+            tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(client.ask(list).await), ["echo", "change"]);
+        for absent in ["region", "count"] {
+            client.call("2", absent, json!({ "region": "here", "key": "k" })).await;
+            assert_eq!(client.next().await["error"]["code"], -32602, "{absent}");
+        }
+        client.call("3", "change", json!({ "kind": "tools" })).await;
+        assert_eq!(client.next().await["method"], "notifications/tools/list_changed");
+        assert_eq!(text(&client.next().await), "told 1");
+        assert_eq!(names(client.ask(list).await), ["echo", "change", "region"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_become_tasks_if_the_script_has_them() {
+    legacy(Script { tasks: true, ..Script::default() }, async |mut client: Client| {
+        let mut ask = async |method: &str, params: Value| {
+            let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+            client.ask(&request.to_string()).await
+        };
+        let call = json!({ "name": "echo", "arguments": { "text": "x" }, "task": {} });
+        let id = ask("tools/call", call).await["result"]["task"]["taskId"].clone();
+        assert_eq!(ask("tasks/list", json!({})).await["result"]["tasks"][0]["taskId"], id);
+        assert_eq!(ask("tasks/get", json!({ "taskId": id })).await["result"]["status"], "completed");
+        let result = ask("tasks/result", json!({ "taskId": id })).await["result"].clone();
+        assert_eq!(result["content"][0]["text"], "x");
+        assert_eq!(result["_meta"]["io.modelcontextprotocol/related-task"]["taskId"], id);
+        assert_eq!(ask("tasks/cancel", json!({ "taskId": id })).await["error"]["code"], -32602);
+        assert_eq!(ask("tasks/get", json!({ "taskId": "nobody's" })).await["error"]["code"], -32602);
+    })
+    .await;
+    legacy(Script::default(), async |mut client: Client| {
+        let list = r#"{"jsonrpc":"2.0","id":1,"method":"tasks/list"}"#;
+        assert_eq!(client.ask(list).await["error"]["code"], -32601, "no tasks unless the script has them");
+    })
+    .await;
+}
