@@ -8,9 +8,25 @@
 #[path = "common/mod.rs"]
 mod common;
 
+#[path = "test_pool_reuse_integration/crash_loop.rs"]
+mod crash_loop;
+#[path = "test_pool_reuse_integration/ends.rs"]
+mod ends;
+#[path = "test_pool_reuse_integration/limits.rs"]
+mod limits;
+#[path = "test_pool_reuse_integration/principal.rs"]
+mod principal;
+#[path = "test_pool_reuse_integration/questions.rs"]
+mod questions;
 #[path = "test_pool_reuse_integration/request.rs"]
 mod request;
+#[path = "test_pool_reuse_integration/restore.rs"]
+mod restore;
 #[path = "test_pool_reuse_integration/session.rs"]
 mod session;
+#[path = "test_pool_reuse_integration/shared.rs"]
+mod shared;
+#[path = "test_pool_reuse_integration/spares.rs"]
+mod spares;
 #[path = "test_pool_reuse_integration/support.rs"]
 mod support;

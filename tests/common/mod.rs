@@ -142,6 +142,16 @@ impl Proxy {
         next.persist(self.script.path()).unwrap();
     }
 
+    /// Its servers' processes, by their script.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let mine = self.script.path().display().to_string();
+        let plays = |pid: &i32| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|argument| argument == mine.as_bytes()))
+        };
+        children(std::process::id().try_into().unwrap()).into_iter().filter(plays).collect()
+    }
+
     /// Another path of the same listener.
     pub(crate) fn at(&self, path: &str) -> String {
         format!("http://{}{path}", self.running.address())

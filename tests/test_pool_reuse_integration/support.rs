@@ -164,3 +164,9 @@ pub(crate) fn reason(answer: &Value) -> &str {
     assert_eq!(answer["error"]["data"]["origin"], "proxy", "{answer}");
     answer["error"]["data"]["reason"].as_str().unwrap_or_else(|| panic!("no reason: {answer}"))
 }
+
+/// Waits for the next thing that is said on a stream, by its method.
+pub(crate) async fn hears(stream: &mut Response) -> String {
+    let event = next(stream).await.unwrap_or_else(|| panic!("the stream has ended"));
+    event.json()["method"].as_str().unwrap_or_default().to_owned()
+}
