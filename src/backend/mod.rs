@@ -254,7 +254,7 @@ impl Backend {
                     }
                     Err(error) => {
                         if matches!(error, StartError::Unanswered(_)) {
-                            self.pool.start_failed();
+                            lease.failed();
                         }
                         return Err(error.into());
                     }

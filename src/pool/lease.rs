@@ -44,10 +44,9 @@ impl<C: Connect> Lease<C> {
         self.reuse = reuse;
     }
 
-    /// The connection does not work, although it was made: it is closed, and counts as a failed start, once, whoever else
-    /// notices its end.
-    #[cfg_attr(not(test), expect(dead_code, reason = "those who have leases say `start_failed`, so far"))]
-    pub(crate) fn failed(mut self) {
+    /// The connection does not work, although it was made: it is closed when this is dropped, and counts as a failed start,
+    /// once, whoever else notices its end.
+    pub(crate) fn failed(&mut self) {
         self.reuse = false;
         let place = self.held().place;
         if self.shared.desk.visit(|ledger, _| ledger.blame(place)).0 {

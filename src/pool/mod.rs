@@ -271,6 +271,7 @@ impl<C: Connect> Pool<C> {
 
     /// A connection turned out not to work after it was made. [`Lease::failed`] is for those who still have it: here nobody
     /// knows whether its end is counted, too.
+    #[cfg(test)]
     pub(crate) fn start_failed(&self) {
         self.shared.failed();
     }

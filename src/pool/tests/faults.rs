@@ -63,7 +63,7 @@ async fn a_failure_counts_once() {
     for process_first in [true, false] {
         let setup = Setup::new(1);
         for expected in [false, true] {
-            let lease = setup.lease(ONE).await;
+            let mut lease = setup.lease(ONE).await;
             let peer = setup.world.peer(lease.id());
             peer.breaks();
             if process_first {
