@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::watch;
@@ -51,6 +52,8 @@ struct Outgoing {
     id: Option<i64>,
     line: Bytes,
     begun: bool,
+    /// It was looked whether the child is there.
+    looked: bool,
 }
 
 impl StdioPipe {
@@ -139,6 +142,22 @@ impl Pipe for StdioPipe {
                     None if self.stdout.is_none() => return Event::Closed(self.broken()),
                     None => {}
                 }
+                if self.is_about_to_call() {
+                    // A process that has ended must not be given a call whose outcome would then be unknown.
+                    let read = read_some(&mut self.stdout, &mut self.lines).now_or_never();
+                    if let Some(front) = self.queue.front_mut() {
+                        front.looked = true;
+                    }
+                    match read {
+                        Some(Ok(1..)) => continue,
+                        Some(Ok(0) | Err(_)) => {
+                            self.stdout = None;
+                            self.note_exit();
+                            continue;
+                        }
+                        None => {}
+                    }
+                }
                 self.partial_since = match (self.lines.has_partial(), self.partial_since) {
                     (true, since) => Some(since.unwrap_or_else(Instant::now)),
                     (false, _) => None,
@@ -210,7 +229,7 @@ impl Pipe for StdioPipe {
         ended.extend_from_slice(b"\n");
         self.queued += ended.len();
         self.write_since.get_or_insert_with(Instant::now);
-        self.queue.push_back(Outgoing { id, line: ended.freeze(), begun: false });
+        self.queue.push_back(Outgoing { id, line: ended.freeze(), begun: false, looked: false });
     }
 
     fn unwrite(&mut self, id: i64) -> bool {
@@ -241,6 +260,12 @@ impl Pipe for StdioPipe {
 }
 
 impl StdioPipe {
+    /// Whether a call is next to be written, and nothing of it has been.
+    fn is_about_to_call(&self) -> bool {
+        self.stdout.is_some()
+            && self.queue.front().is_some_and(|front| front.id.is_some() && !front.begun && !front.looked)
+    }
+
     fn note_exit(&mut self) {
         if let Some(exit) = *self.exited.borrow_and_update() {
             self.ended.get_or_insert_with(|| (Ending(exit).to_string(), Instant::now()));

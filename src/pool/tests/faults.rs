@@ -70,6 +70,7 @@ async fn a_failure_counts_once() {
                 peer.vanish();
             }
             lease.failed();
+            drop(lease);
             assert_eq!(setup.pool.rest().is_some(), expected, "process first: {process_first}");
             assert!(peer.is_dropped());
         }
