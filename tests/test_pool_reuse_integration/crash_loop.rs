@@ -18,6 +18,7 @@ fn nervous(window: Duration) -> impl Fn(&mut Settings) {
     move |settings| {
         settings.limits.crashes = 3;
         settings.timeouts.crash_window = window;
+        settings.timeouts.restart_max = ms(60);
     }
 }
 
