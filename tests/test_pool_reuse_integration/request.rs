@@ -76,7 +76,7 @@ async fn many_requests_share_few_processes() {
             let client = &clients[n % 6];
             // Ids and tokens of the sessions collide.
             let (id, token) = (format!("{}", n / 6), format!("\"t{}\"", n / 6));
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 let said = format!("{era:?} {n}");
                 let answer = client.begin(&id, None, "echo", json!({ "text": said })).await.answer().ok().await;
                 assert_eq!((text(&answer), &answer["id"]), (said.as_str(), &json!(n / 6)));

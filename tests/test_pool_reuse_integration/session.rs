@@ -226,7 +226,7 @@ async fn a_process_is_kept_for_its_principal() {
     let bob = pid(Some("Bearer bob")).await;
     assert!(bob != ada && !strangers.contains(&bob));
     assert_eq!([pid(Some("Bearer ada")).await, pid(Some("Bearer bob")).await], [ada, bob]);
-    assert_eq!(pid(Some("bearer ada")).await == ada, false, "to the letter");
+    assert_ne!(pid(Some("bearer ada")).await, ada, "to the letter");
     rests_with(&proxy, 3, 0).await;
 }
 
