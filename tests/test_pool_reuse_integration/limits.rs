@@ -155,3 +155,18 @@ async fn a_cancelled_request_makes_the_next_one_wait_for_a_while() {
         rests_with(&proxy, 1, 0).await;
     }
 }
+
+/// C-LIFE: a request whose session ends while it waits is not executed.
+#[tokio::test]
+async fn a_request_of_an_ended_session_is_not_executed() {
+    let proxy = isolated(Isolation::Request, legacy(), patient).await;
+    let (client, other) = (open(&proxy).await, open(&proxy).await);
+    let held = asking(&other, "0", "?").await;
+    let (waited, _) = tokio::join!(client.begin("1", None, "count", json!({ "key": "k" })), async {
+        proxy.until_metric("shadowcat_queue", &[], 1.0).await;
+        session(&client).delete().ok().await;
+        answering(&other, held, "x").await
+    });
+    assert_eq!(waited.status, 404);
+    assert_eq!(other.stats().await["tools"].get("count"), None);
+}

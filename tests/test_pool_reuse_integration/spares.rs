@@ -110,6 +110,24 @@ async fn spares_take_nobodys_place() {
     at_rest(&proxy).await;
 }
 
+/// Configuration, `connection_idle`: spares do not end for being unused; the process that was asked for its era and has a
+/// handshake waits like one, but is none.
+#[tokio::test]
+async fn spares_stay_and_what_is_beyond_them_goes() {
+    for spares in [0, 2] {
+        let change = |settings: &mut Settings| {
+            settings.upstreams[0].warm_spares = spares;
+            settings.timeouts.connection_idle = ms(150);
+        };
+        let proxy = isolated(Isolation::Session, legacy(), change).await;
+        let spares = u32::try_from(spares).unwrap();
+        rests_with(&proxy, spares, 0).await;
+        assert_eq!(modern_call(&proxy, None, "echo", json!({ "text": "x" })).await.status, 400);
+        proxy.until_metric("shadowcat_pool_closes_total", &["idle"], 1.0).await;
+        rests_with(&proxy, spares, 0).await;
+    }
+}
+
 /// Configuration, `reuse` and `warm_spares`: who can have a used one has it, and the spares stay.
 #[tokio::test]
 async fn a_used_process_goes_before_a_spare() {
@@ -148,13 +166,14 @@ async fn spares_serve_every_isolation() {
 /// Configuration, `warm_spares`: once a server is known to have no handshake, none is started ahead any more.
 #[tokio::test]
 async fn a_server_without_a_handshake_has_no_spares() {
-    let proxy = isolated(Isolation::Session, modern(), two).await;
+    let change = |settings: &mut Settings| {
+        two(settings);
+        settings.timeouts.connection_idle = ms(200);
+    };
+    let proxy = isolated(Isolation::Session, modern(), change).await;
     rests_with(&proxy, 2, 0).await;
     let client = proxy.client(Era::Modern).await;
     let pid = client.pid().await;
-    for spare in proxy.processes().into_iter().filter(|spare| *spare != pid) {
-        kill(spare);
-    }
     rests_with(&proxy, 0, 1).await;
     assert_eq!(client.pid().await, pid);
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 3.0);
