@@ -77,8 +77,12 @@ pub(crate) enum Event {
 pub(crate) enum Loss {
     /// The server ended the body properly.
     Ended,
-    /// Connecting failed or timed out; the connection was reset, or silent for too long.
+    /// Connecting failed, or there was no answer in time.
+    Unreachable,
+    /// The connection was reset.
     Broken,
+    /// It was silent for too long.
+    Idle,
     /// The server answered with a status other than 200.
     Status {
         /// The status.
@@ -131,6 +135,34 @@ pub(crate) enum GiveUp {
     Unusable,
 }
 
+impl Loss {
+    /// A word for metrics.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Loss::Ended => "ended",
+            Loss::Unreachable => "unreachable",
+            Loss::Broken => "broken",
+            Loss::Idle => "idle",
+            Loss::Status { .. } => "status",
+            Loss::Unusable => "unusable",
+        }
+    }
+}
+
+impl GiveUp {
+    /// A word for metrics.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            GiveUp::NotResumable => "not_resumable",
+            GiveUp::Spent => "given_up",
+            GiveUp::Refused(StatusCode::NOT_FOUND) => "session_gone",
+            GiveUp::Refused(StatusCode::METHOD_NOT_ALLOWED) => "no_stream",
+            GiveUp::Refused(_) => "refused",
+            GiveUp::Unusable => "unusable",
+        }
+    }
+}
+
 impl Reconnect {
     /// A stream of which the first connection is being made (GET) or stands (POST).
     pub(crate) fn new(origin: Origin, policy: Policy, now: Instant) -> Reconnect {
@@ -161,6 +193,11 @@ impl Reconnect {
             State::Waiting { until } => Step::WaitUntil(until),
             State::Over(reason) => Step::GiveUp(reason),
         }
+    }
+
+    /// When the outage that is going on, or one that would begin now, has lasted for too long.
+    pub(crate) fn patience(&self, now: Instant) -> Instant {
+        self.outage.map_or(now, |outage| outage.since) + self.policy.outage_max
     }
 
     /// How many attempts the outage that is going on has seen; 0 while all is well.
@@ -201,7 +238,7 @@ impl Reconnect {
         }
 
         let retry_after = match loss {
-            Loss::Ended | Loss::Broken => None,
+            Loss::Ended | Loss::Unreachable | Loss::Broken | Loss::Idle => None,
             Loss::Unusable => return Err(GiveUp::Unusable),
             Loss::Status { status, .. } if !is_retryable(status) => {
                 return Err(GiveUp::Refused(status));

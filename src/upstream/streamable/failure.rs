@@ -62,19 +62,22 @@ pub(super) fn loss(response: &Result<Response, HttpError>) -> Loss {
     match response {
         Ok(response) if response.status == StatusCode::OK => Loss::Unusable,
         Ok(response) => Loss::Status { status: response.status, retry_after: retry_after(response) },
+        Err(HttpError::Timeout { .. }) => Loss::Unreachable,
         Err(error) => loss_of(error),
     }
 }
 
-pub(super) fn loss_of(error: &HttpError) -> Loss {
+pub(in crate::upstream) fn loss_of(error: &HttpError) -> Loss {
     match error {
         HttpError::Protocol(_) | HttpError::OtherOrigin => Loss::Unusable,
-        HttpError::Unsent(_) | HttpError::Lost(_) | HttpError::Timeout { .. } => Loss::Broken,
+        HttpError::Unsent(_) => Loss::Unreachable,
+        HttpError::Lost(_) => Loss::Broken,
+        HttpError::Timeout { .. } => Loss::Idle,
     }
 }
 
 /// A random number in 0..1.
-pub(super) fn jitter() -> f64 {
+pub(in crate::upstream) fn jitter() -> f64 {
     let mut bytes = [0u8; 4];
     // Without randomness every proxy waits as long as the others: worse, and no reason to fail.
     let _ = getrandom::fill(&mut bytes);
