@@ -22,7 +22,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Path of the Streamable HTTP endpoint of a single upstream; `/mcp` by default.
     pub path: String,
-    /// Listener of `/health`, `/ready` and `/metrics`; `None` switches it off.
+    /// Listener of `/health`, `/ready`, `/status` and `/metrics`; `None` switches it off.
     pub admin: Option<SocketAddr>,
     /// Whether the start fails when `admin` cannot be bound: true when the address was asked for, false when it is the
     /// default, which a second proxy on the same machine finds taken.

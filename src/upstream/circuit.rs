@@ -97,8 +97,9 @@ impl Circuit {
         }
     }
 
-    /// The server did not. `jitter` is a fresh random number in 0..1. Returns the pause that begins now, if one does.
-    pub(crate) fn failed(&mut self, ticket: Ticket, now: Instant, jitter: f64) -> Option<Duration> {
+    /// The server did not. `jitter` is a fresh random number in 0..1, `asked` how long it wants to be left alone, which is
+    /// heeded up to the longest pause. Returns the pause that begins now, if one does.
+    pub(crate) fn failed(&mut self, ticket: Ticket, now: Instant, jitter: f64, asked: Duration) -> Option<Duration> {
         match &mut self.state {
             _ if ticket.generation != self.generation => return None,
             State::Closed { failures } => {
@@ -110,7 +111,7 @@ impl Circuit {
             State::HalfOpen { .. } => {}
             State::Open { .. } => return None,
         }
-        let pause = self.pause(jitter);
+        let pause = self.pause(jitter).max(asked.min(self.policy.pause_max));
         self.openings = self.openings.saturating_add(1);
         self.turn_to(State::Open { until: now + pause });
         Some(pause)

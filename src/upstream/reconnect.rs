@@ -70,6 +70,8 @@ pub(crate) enum Event {
     },
     /// The time waited for has come.
     Due,
+    /// The server has answered something else: a stream that was given up because its budget was spent is tried again.
+    Revived,
 }
 
 /// How a connection ended.
@@ -183,8 +185,12 @@ impl Reconnect {
             (State::Connecting, Event::Lost { loss, heard }) => self.lost(loss, heard, None, now, jitter),
             (State::Open { since }, Event::Lost { loss, heard }) => self.lost(loss, heard, Some(since), now, jitter),
             (State::Waiting { until }, Event::Due) if now >= until => self.state = State::Connecting,
-            (State::Connecting, Event::Due)
-            | (State::Open { .. }, Event::Opened | Event::Due)
+            (State::Over(GiveUp::Spent), Event::Revived) => {
+                self.outage = None;
+                self.state = State::Connecting;
+            }
+            (State::Connecting, Event::Due | Event::Revived)
+            | (State::Open { .. }, Event::Opened | Event::Due | Event::Revived)
             | (State::Waiting { .. } | State::Over(_), _) => {}
         }
         match self.state {

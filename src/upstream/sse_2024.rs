@@ -16,7 +16,6 @@ use super::http::{Body, SseBody};
 use super::reconnect::Loss;
 use super::streamable::HttpUpstream;
 use super::streamable::failure::{failure, loss_of, refusal, resolve, within};
-use super::streamable::gate::Outcome;
 use super::streamable::lifeline::Watched;
 use crate::metrics::StreamAt;
 use crate::protocol::sse::Item;
@@ -55,7 +54,7 @@ impl SsePipe {
         watched.connecting();
         let pass = upstream.gate.watch();
         let response = upstream.client.send(Method::GET, url, headers, Bytes::new(), deadline).await;
-        pass.settle(Outcome::of(&response, upstream.limits.depth));
+        pass.responded(&response, upstream.limits.depth);
         let response = response.map_err(|error| {
             watched.over(Loss::Unreachable.reason());
             failure(&error)
@@ -115,7 +114,7 @@ impl SsePipe {
             let deadline = Instant::now() + upstream.timeouts.start;
             let pass = upstream.gate.watch();
             let sent = upstream.client.send(Method::POST, &endpoint, headers, body, deadline).await;
-            pass.settle(Outcome::of(&sent, upstream.limits.depth));
+            pass.responded(&sent, upstream.limits.depth);
             match sent {
                 Ok(response) if response.status.is_success() => Ok(()),
                 Ok(response) => Err(refusal(&response)),

@@ -120,6 +120,21 @@ async fn silence_counts_and_impatience_does_not() {
     refused(stage.post(&count).await).await;
 }
 
+/// A server that says how long it wants to be left alone is heard.
+#[tokio::test]
+async fn a_server_that_asks_for_a_pause_gets_it() {
+    let headers = [("Retry-After".into(), "600".into())].into();
+    let busy = Do::Status { code: 503, headers, body: String::new() };
+    let stage = Stage::with(legacy().fault(On::tool("count"), busy), |settings| {
+        settings.limits.circuit_failures = 1;
+        (settings.timeouts.circuit_open, settings.timeouts.circuit_open_max) = (SHORT, LONG);
+    })
+    .await;
+    let client = stage.session().await;
+    assert_ours(&client.call("count", json!({})).ok().await.answer().ok().await, -31002);
+    assert!(refused(client.call("count", json!({})).ok().await).await > 500);
+}
+
 /// Whatever the server itself says is an answer.
 #[tokio::test]
 async fn errors_of_the_server_are_no_failures() {

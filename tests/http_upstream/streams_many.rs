@@ -133,6 +133,29 @@ async fn the_end_of_an_old_stream_is_told_by_a_word() {
     }
 }
 
+/// A standing stream that was given up is taken up again where it was, when the server answers something.
+#[tokio::test]
+async fn a_standing_stream_comes_back_with_its_server() {
+    let ends = Do::Cut { after: Some(At { events: 1, bytes: 7 }), end: End::Abrupt };
+    let script = legacy()
+        .fault(On::http("GET").nth(1), ends)
+        .fault(On::http("GET").nth(2), respond(500, "text/plain", ""))
+        .fault(On::http("GET").nth(3), respond(500, "text/plain", ""));
+    let stage = Stage::with(script, |settings| settings.limits.reconnect_attempts = 2).await;
+    let client = stage.session().await;
+    let mut stream = client.stream(None).ok().await;
+    stage.arrival(is_get).await;
+    for kind in ["tools", "prompts"] {
+        assert_eq!(stage.mock.change(kind), 1);
+    }
+    assert_eq!(stream.message().ok().await.unwrap()["method"], "notifications/tools/list_changed");
+    stage.until_metric("shadowcat_upstream_streams_ended_total", &["reason=\"given_up\""], 1.0).await;
+    assert_eq!(stage.status().await["streams"], json!({ "connecting": 0, "open": 0, "backoff": 0 }));
+    assert_eq!(text(&client.call("echo", json!({ "text": "hi" })).ok().await.answer().ok().await), "hi");
+    assert_eq!(stream.message().ok().await.unwrap()["method"], "notifications/prompts/list_changed");
+    assert_eq!(stage.arrived(is_get).len(), 4);
+}
+
 /// What the operator is told of a server at one glance.
 #[tokio::test]
 async fn the_status_of_a_server() {

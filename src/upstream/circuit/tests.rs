@@ -30,7 +30,7 @@ fn open(now: Instant, jitter: f64) -> (Circuit, Duration) {
     for _ in 0..POLICY.failures {
         assert_eq!(pause, None, "not before the limit");
         let ticket = pass(&mut circuit, now);
-        pause = circuit.failed(ticket, now, jitter);
+        pause = circuit.failed(ticket, now, jitter, Duration::ZERO);
     }
     assert_eq!(circuit.position(), Position::Open, "exactly at the limit");
     (circuit, pause.expect("it opened"))
@@ -56,7 +56,7 @@ fn a_success_in_between_starts_the_count_again() {
     for round in 0..10 {
         for _ in 1..POLICY.failures {
             let ticket = pass(&mut circuit, now);
-            assert_eq!(circuit.failed(ticket, now, 0.0), None, "{round}");
+            assert_eq!(circuit.failed(ticket, now, 0.0, Duration::ZERO), None, "{round}");
         }
         let ticket = pass(&mut circuit, now);
         circuit.succeeded(ticket);
@@ -87,7 +87,7 @@ fn pauses_double_up_to_the_longest_and_begin_anew_after_a_success() {
     for _ in 0..6 {
         at += Duration::from_secs(pauses[pauses.len() - 1]);
         let ticket = turn(&mut circuit, at);
-        pauses.push(circuit.failed(ticket, at, 0.0).expect("it opens again").as_secs());
+        pauses.push(circuit.failed(ticket, at, 0.0, Duration::ZERO).expect("it opens again").as_secs());
     }
     assert_eq!(pauses, [5, 10, 20, 40, 60, 60, 60]);
     at += POLICY.pause_max;
@@ -95,9 +95,20 @@ fn pauses_double_up_to_the_longest_and_begin_anew_after_a_success() {
     circuit.succeeded(ticket);
     for n in 1..=POLICY.failures {
         let ticket = pass(&mut circuit, at);
-        let pause = circuit.failed(ticket, at, 0.0);
+        let pause = circuit.failed(ticket, at, 0.0, Duration::ZERO);
         assert_eq!(pause.is_some(), n == POLICY.failures);
         assert!(pause.is_none_or(|pause| pause == POLICY.pause));
+    }
+}
+
+/// A server that says when to come back is heard, within reason.
+#[test]
+fn the_server_may_ask_for_a_longer_pause() {
+    for (asked, pause) in [(0, 5), (4, 5), (7, 7), (3600, 60)] {
+        let (mut circuit, now) = (Circuit::new(Policy { failures: 1, ..POLICY }), now());
+        let ticket = pass(&mut circuit, now);
+        let begun = circuit.failed(ticket, now, 0.0, Duration::from_secs(asked));
+        assert_eq!(begun, Some(Duration::from_secs(pause)), "{asked}");
     }
 }
 
@@ -107,7 +118,7 @@ fn late_news_changes_nothing() {
     let start = now();
     let mut circuit = Circuit::new(POLICY);
     let mut early: Vec<_> = (0..10).map(|_| pass(&mut circuit, start)).collect();
-    let mut fail = |circuit: &mut Circuit| early.pop().map(|ticket| circuit.failed(ticket, start, 0.0));
+    let mut fail = |circuit: &mut Circuit| early.pop().map(|ticket| circuit.failed(ticket, start, 0.0, Duration::ZERO));
     for _ in 0..POLICY.failures {
         fail(&mut circuit);
     }
@@ -200,7 +211,7 @@ proptest! {
                         }
                         Op::Fail(_, jitter) => {
                             in_a_row += usize::from(current);
-                            let opened = circuit.failed(ticket, at, jitter);
+                            let opened = circuit.failed(ticket, at, jitter, Duration::ZERO);
                             prop_assert_eq!(opened.is_some(), current && (is_turn || in_a_row == failures));
                             if let Some(pause) = opened {
                                 prop_assert!(pause >= policy.pause.mul_f64(0.79) && pause <= policy.pause_max);

@@ -260,6 +260,20 @@ fn streams_that_are_cut_together_come_back_apart() {
     }
 }
 
+/// What was given up for lack of patience is taken up again, where it was; what the server refused is not.
+#[test]
+fn a_server_that_answers_again_is_asked_again() {
+    let mut run = Run::get();
+    run.open(SECOND);
+    run.lose(Loss::Broken, heard(true, "7", None), 0.5).expect("goes on");
+    assert_eq!(run.stream.on(Event::Revived, run.now, 0.5), Step::Connect { last_id: Some(Bytes::from("7")) });
+    while run.lose(Loss::Unreachable, nothing(), 0.5).is_ok() {}
+    assert_eq!(run.stream.on(Event::Revived, run.now, 0.5), Step::Connect { last_id: Some(Bytes::from("7")) });
+    assert_eq!(run.stream.attempts(), 0, "a new outage");
+    let refused = run.lose(status(405, None), nothing(), 0.5).expect_err("it has none");
+    assert_eq!(run.stream.on(Event::Revived, run.now, 0.5), Step::GiveUp(refused));
+}
+
 #[test]
 fn patience_ends_with_the_outage() {
     let mut run = Run::get();

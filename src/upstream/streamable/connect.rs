@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use tokio::time::{Instant, timeout_at};
 
-use super::gate::{Entered, Outcome, Pass};
+use super::gate::{Entered, Pass};
 use super::lifeline::Lifeline;
 use super::{BOTH, Core, EVENTS, Sending};
 use crate::bridge::handshake;
@@ -67,7 +67,7 @@ impl Core {
         let deadline = Instant::now() + upstream.timeouts.probe;
         let headers = self.headers(&BOTH, own);
         let response = upstream.client.send(Method::POST, &upstream.target.url, headers, question, deadline).await;
-        turn.settle(Outcome::of(&response, upstream.limits.depth));
+        turn.responded(&response, upstream.limits.depth);
     }
 
     /// Asks for a stream: at once where that is possible, and a lost one only when it is its turn (C-SSE-10). Neither is
@@ -82,7 +82,9 @@ impl Core {
                 (place, core.await_admission().await)
             });
             let Ok((_place, pass)) = admitted.await else { return Err(HttpError::Timeout { sent: false }) };
-            state.to(StreamAt::Connecting);
+            if let Some(state) = state {
+                state.to(StreamAt::Connecting);
+            }
             let forwarded = core.forwarded().clone();
             let mut sent = core.headers(&EVENTS, forwarded);
             sent.remove(CONTENT_TYPE);
@@ -91,11 +93,11 @@ impl Core {
             }
             let deadline = Instant::now() + upstream.timeouts.start;
             let response = upstream.client.send(Method::GET, &upstream.target.url, sent, Bytes::new(), deadline).await;
-            pass.settle(match &response {
+            match &response {
                 // Some servers send headers with the first event, which may never come.
-                Err(HttpError::Timeout { sent: true }) => Outcome::Unknown,
-                response => Outcome::of(response, upstream.limits.depth),
-            });
+                Err(HttpError::Timeout { sent: true }) => drop(pass),
+                response => pass.responded(response, upstream.limits.depth),
+            }
             response
         }
         .boxed()

@@ -7,7 +7,7 @@ use http::StatusCode;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Duration, Instant, sleep_until};
 
-use super::failure::jitter;
+use super::failure::{jitter, retry_after};
 use crate::metrics::{CircuitAt, StreamMetrics};
 use crate::protocol::message::{Kind, Message};
 use crate::settings::{Limits, Timeouts};
@@ -33,7 +33,7 @@ pub(in crate::upstream) enum Entered {
     Turn(Pass),
 }
 
-/// Something that is on its way to the server. Dropped without [`settle`](Pass::settle), it says nothing about the server:
+/// Something that is on its way to the server. Dropped without [`responded`](Pass::responded), it says nothing about the server:
 /// those who ask go away for reasons of their own.
 pub(in crate::upstream) struct Pass {
     gate: Arc<Gate>,
@@ -44,7 +44,7 @@ pub(in crate::upstream) struct Pass {
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::upstream) enum Outcome {
+pub(super) enum Outcome {
     /// The server answered, whatever it said.
     Answered,
     /// It cannot be reached, or went away; or whoever stands before it says that.
@@ -56,7 +56,7 @@ pub(in crate::upstream) enum Outcome {
 impl Outcome {
     /// What a response, or its absence, says about the server. Its errors in JSON-RPC are answers; a gateway's statuses
     /// without such an error are not.
-    pub(in crate::upstream) fn of(response: &Result<Response, HttpError>, depth: usize) -> Outcome {
+    fn of(response: &Result<Response, HttpError>, depth: usize) -> Outcome {
         use StatusCode as S;
         match response {
             Err(HttpError::Unsent(_) | HttpError::Lost(_) | HttpError::Timeout { .. }) => Outcome::Failed,
@@ -184,12 +184,14 @@ impl Pass {
         self
     }
 
-    /// Tells what became of it.
-    pub(in crate::upstream) fn settle(mut self, outcome: Outcome) {
-        self.end(outcome);
+    /// Tells what came back.
+    pub(in crate::upstream) fn responded(mut self, response: &Result<Response, HttpError>, depth: usize) {
+        let asked = response.as_ref().ok().and_then(retry_after).unwrap_or_default();
+        self.end(Outcome::of(response, depth), asked);
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    /// Tells what became of it, and for how long the server asked to be left alone.
+    fn end(&mut self, outcome: Outcome, asked: Duration) {
         let Some(ticket) = self.ticket.take() else { return };
         let upstream = self.gate.metrics.name();
         match outcome {
@@ -204,7 +206,7 @@ impl Pass {
                 }
             }
             Outcome::Failed => {
-                let opened = self.gate.step(|circuit, now| circuit.failed(ticket, now, jitter()));
+                let opened = self.gate.step(|circuit, now| circuit.failed(ticket, now, jitter(), asked));
                 if let Some(pause) = opened {
                     self.gate.metrics.opened();
                     tracing::warn!(upstream, ?pause, "Server keeps failing: nothing is sent to it for a while");
@@ -218,7 +220,7 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         let late = self.late.is_some_and(|late| Instant::now() >= late);
-        self.end(if late { Outcome::Failed } else { Outcome::Unknown });
+        self.end(if late { Outcome::Failed } else { Outcome::Unknown }, Duration::ZERO);
     }
 }
 

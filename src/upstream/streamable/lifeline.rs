@@ -62,7 +62,8 @@ impl Drop for Watched {
 /// See the module. Dropping it is the end of the stream.
 pub(super) struct Lifeline {
     reconnect: Reconnect,
-    watched: Watched,
+    /// Until it is over.
+    watched: Option<Watched>,
     /// It has been connected before.
     lost: bool,
 }
@@ -76,35 +77,47 @@ impl Lifeline {
 
     /// A stream that is about to be asked for.
     pub(super) fn of_get(policy: Policy, metrics: &Arc<StreamMetrics>) -> Lifeline {
-        let watched = Watched::new(metrics, "standing", StreamAt::Backoff, "session_ended");
-        Lifeline::new(Origin::Get, policy, watched)
+        Lifeline::new(Origin::Get, policy, standing(metrics))
     }
 
     fn new(origin: Origin, policy: Policy, watched: Watched) -> Lifeline {
-        Lifeline { reconnect: Reconnect::new(origin, policy, Instant::now().into_std()), watched, lost: false }
+        let reconnect = Reconnect::new(origin, policy, Instant::now().into_std());
+        Lifeline { reconnect, watched: Some(watched), lost: false }
     }
 
     /// Takes note of what happened and says what to do.
     pub(super) fn on(&mut self, event: Event) -> Step {
         let loss = match &event {
             Event::Lost { loss, .. } => Some(*loss),
-            Event::Opened | Event::Due => None,
+            Event::Opened | Event::Due | Event::Revived => None,
         };
         let now = Instant::now().into_std();
         let step = self.reconnect.on(event, now, jitter());
         match (&step, loss) {
-            (Step::Read, _) => self.watched.open(),
+            (Step::Read, _) => {
+                if let Some(watched) = &self.watched {
+                    watched.open();
+                }
+            }
             (Step::WaitUntil(until), Some(loss)) => {
                 self.lost = true;
                 let attempt = self.reconnect.attempts();
                 // A server that has itself polled has lost nothing.
                 let reason = if attempt == 0 { "polled" } else { loss.reason() };
-                self.watched.backs_off(reason, attempt, until.saturating_duration_since(now));
+                if let Some(watched) = &self.watched {
+                    watched.backs_off(reason, attempt, until.saturating_duration_since(now));
+                }
             }
-            (Step::GiveUp(why), _) => self.watched.over(why.reason()),
+            (Step::GiveUp(why), _) => self.over(why.reason()),
             (Step::WaitUntil(_) | Step::Connect { .. }, _) => {}
         }
         step
+    }
+
+    /// Takes up again what was given up: the server has answered something else.
+    pub(super) fn revive(&mut self, metrics: &Arc<StreamMetrics>) -> Step {
+        self.watched = Some(standing(metrics));
+        self.on(Event::Revived)
     }
 
     /// Whether it is not the first connection that is asked for.
@@ -118,12 +131,18 @@ impl Lifeline {
     }
 
     /// Where it stands, for whoever moves it on.
-    pub(super) fn state(&self) -> Arc<StreamState> {
-        Arc::clone(&self.watched.state)
+    pub(super) fn state(&self) -> Option<Arc<StreamState>> {
+        self.watched.as_ref().map(|watched| Arc::clone(&watched.state))
     }
 
-    /// Why it is over.
+    /// It is over, and why.
     pub(super) fn over(&mut self, reason: &'static str) {
-        self.watched.over(reason);
+        if let Some(mut watched) = self.watched.take() {
+            watched.over(reason);
+        }
     }
+}
+
+fn standing(metrics: &Arc<StreamMetrics>) -> Watched {
+    Watched::new(metrics, "standing", StreamAt::Backoff, "session_ended")
 }

@@ -42,7 +42,7 @@ use crate::rt::mailbox::{Bounds, Reader, Writer, mailbox};
 use crate::rt::{Spawner, Tasks};
 use crate::settings::{HttpTarget, HttpTransport, Limits, Timeouts};
 use failure::{failure, refusal};
-use gate::{Entered, Gate, Outcome};
+use gate::{Entered, Gate};
 pub(crate) use replies::HttpReplies;
 use session::DELETE_WAIT;
 
@@ -150,7 +150,7 @@ impl HttpUpstream {
         let (Entered::Pass(pass) | Entered::Turn(pass)) = self.gate.enter()?;
         let deadline = Instant::now() + self.timeouts.probe;
         let response = self.client.send(Method::POST, &self.target.url, headers, body, deadline).await;
-        pass.settle(Outcome::of(&response, self.limits.depth));
+        pass.responded(&response, self.limits.depth);
         let response = response.map_err(|e| failure(&e))?;
         if !probe::is_evidence(response.status) {
             return Err(refusal(&response));
@@ -194,6 +194,8 @@ struct Core {
     /// Held for a push or a take, never over an await.
     leftovers: Mutex<VecDeque<Bytes>>,
     wake: Notify,
+    /// Told of each response to a call.
+    answered: Notify,
     /// Calls whose answer has not been seen: those that were given up may still be under way.
     unanswered: AtomicUsize,
     /// Cancelled when nobody wants the connection any more.
@@ -293,6 +295,7 @@ impl Core {
             standing,
             leftovers: Mutex::default(),
             wake: Notify::new(),
+            answered: Notify::new(),
             unanswered: AtomicUsize::new(0),
             open: CancellationToken::new(),
             initialized: CancellationToken::new(),
@@ -361,7 +364,7 @@ impl Core {
         let pass = self.admit().await?;
         let forwarded = self.forwarded().clone();
         let response = self.post(body, forwarded, deadline).await;
-        pass.settle(Outcome::of(&response, self.upstream.limits.depth));
+        pass.responded(&response, self.upstream.limits.depth);
         let response = response.map_err(|error| failure(&error))?;
         if response.status.is_success() {
             return Ok(());

@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::{failure, loss, loss_of};
-use super::gate::{Outcome, Pass};
+use super::gate::Pass;
 use super::lifeline::Lifeline;
 use super::{Core, Sending};
 use crate::protocol::error::INVALID_REQUEST;
@@ -244,7 +244,7 @@ impl HttpReplies {
     fn responded(&mut self, response: Result<Response, HttpError>) -> Result<(), UpstreamError> {
         self.state = State::Over;
         if let Some(pass) = self.pass.take() {
-            pass.settle(Outcome::of(&response, self.core.upstream.limits.depth));
+            pass.responded(&response, self.core.upstream.limits.depth);
         }
         let response = response.map_err(|error| {
             if matches!(error, HttpError::Unsent(_) | HttpError::Lost(_)) {
@@ -252,6 +252,7 @@ impl HttpReplies {
             }
             failure(&error)
         })?;
+        self.core.answered.notify_waiters();
         if self.handshake.is_some()
             && response.status.is_success()
             && let Some(session) = response.headers.get(headers::SESSION_ID)

@@ -150,11 +150,17 @@ impl Core {
                     tracing::debug!(upstream = self.upstream.metrics.name(), "Server has no standing stream");
                     return;
                 }
-                // From here on the session goes without what the server says by itself.
+                // From here on the session goes without what the server says by itself, unless that could not be reached and
+                // answers somebody again.
                 Step::GiveUp(why) => {
                     tracing::warn!(upstream = self.upstream.metrics.name(), ?why, "Standing stream given up");
                     self.upstream.metrics.error("upstream", "standing_stream");
-                    return;
+                    if why != reconnect::GiveUp::Spent {
+                        return;
+                    }
+                    self.answered.notified().await;
+                    step = lifeline.revive(&self.upstream.streams);
+                    continue;
                 }
             };
             step = lifeline.on(event);

@@ -12,6 +12,12 @@ use crate::upstream::reconnect::{self, Heard, Loss, Origin, Reconnect, Step};
 const DEPTH: usize = 64;
 const SECOND: Duration = Duration::from_secs(1);
 
+impl Pass {
+    fn settle(mut self, outcome: Outcome) {
+        self.end(outcome, Duration::ZERO);
+    }
+}
+
 fn gate(change: impl FnOnce(&mut Limits, &mut Timeouts)) -> (Arc<Gate>, Arc<Metrics>) {
     let (mut limits, mut timeouts) = (Limits::default(), Timeouts::default());
     change(&mut limits, &mut timeouts);
