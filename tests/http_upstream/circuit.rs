@@ -156,6 +156,26 @@ async fn errors_of_the_server_are_no_failures() {
     }
 }
 
+/// The same over HTTP+SSE, whose messages are answered elsewhere: what counts is whether they are taken.
+#[tokio::test]
+async fn a_server_that_takes_no_messages_is_left_alone() {
+    let script = legacy().fault(On::tool("count"), unavailable());
+    let stage = http_sse::old(script, |settings| {
+        opens(2, LONG)(settings);
+        target(settings).transport = HttpTransport::Sse;
+    })
+    .await;
+    let client = stage.session().await;
+    for _ in 0..2 {
+        assert_ours(&client.call("count", json!({})).ok().await.answer().ok().await, -31002);
+    }
+    let before = stage.mock.requests().len();
+    refused(client.call("echo", json!({ "text": "hi" })).ok().await).await;
+    let handshake = common::initialize("2024-11-05");
+    refused(common::send("POST", &stage.url, &common::json_headers(), &handshake).await).await;
+    assert_eq!(stage.mock.requests().len(), before, "nothing is sent");
+}
+
 /// When the pause is over the proxy asks by itself whether the server is there again. No call is sent to find out.
 #[tokio::test]
 async fn a_server_that_is_there_again_is_found_by_asking() {
@@ -230,7 +250,7 @@ async fn a_lost_stream_waits_until_the_server_is_there() {
     let script = legacy()
         .fault(On::tool("progress"), Do::Cut { after: Some(At { events: 2, bytes: 0 }), end: End::Abrupt })
         .fault(On::http("GET").nth(2), unavailable());
-    let stage = Stage::with(script, opens(1, SHORT)).await;
+    let stage = Stage::with(script, opens(1, Duration::from_millis(500))).await;
     let client = stage.session().await;
     stage.arrival(is_get).await;
     let messages = all(streams::steps(&client, 4).await).await;
@@ -252,7 +272,7 @@ async fn a_lost_stream_is_given_up_when_its_time_is_over() {
     let stage = Stage::with(script, |settings| {
         opens(1, LONG)(settings);
         settings.timeouts.reconnect_base = Duration::from_millis(10);
-        settings.timeouts.reconnect_outage = Duration::from_millis(500);
+        settings.timeouts.reconnect_outage = Duration::from_secs(1);
     })
     .await;
     let client = stage.session().await;
