@@ -1,5 +1,8 @@
 //! Every metric: its name, its help text, its labels. Labels come from closed sets and from the configuration, never from a peer.
 
+mod reading;
+mod streams;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+pub(crate) use streams::{CircuitAt, StreamAt, StreamMetrics, StreamState};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ServerLabels {
@@ -82,6 +87,7 @@ pub(crate) struct Metrics {
     pool_create: Family<ServerLabels, Histogram>,
     restarts: Family<ReasonLabels, Counter>,
     repeats: Family<ReasonLabels, Counter>,
+    upstream: streams::StreamFamilies,
     children: Family<ServerLabels, Gauge>,
     child_starts: Family<ServerLabels, Counter>,
     child_exits: Family<ReasonLabels, Counter>,
@@ -96,6 +102,9 @@ pub(crate) struct Metrics {
 
 /// 0.1 ms … 100 s: a relay hop is far below a millisecond, a tool may take minutes.
 const SECONDS: [f64; 13] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
+
+/// The states of a pooled connection.
+const POOL_STATES: [&str; 4] = ["idle", "leased", "creating", "closing"];
 
 fn histogram() -> Histogram {
     Histogram::new(SECONDS)
@@ -124,6 +133,7 @@ impl Metrics {
             pool_create: Family::new_with_constructor(histogram),
             restarts: Family::default(),
             repeats: Family::default(),
+            upstream: streams::StreamFamilies::default(),
             children: Family::default(),
             child_starts: Family::default(),
             child_exits: Family::default(),
@@ -191,6 +201,7 @@ impl Metrics {
             "Requests that were sent on another connection because the first had not taken them up, by reason",
             metrics.repeats.clone(),
         );
+        metrics.upstream.register(r);
         r.register("children", "Child processes that live, or are not reaped yet", metrics.children.clone());
         r.register("child_starts", "Child processes started", metrics.child_starts.clone());
         r.register("child_exits", "Child processes that have ended, by reason", metrics.child_exits.clone());
@@ -317,7 +328,7 @@ impl ServerMetrics {
     pub(crate) fn pool(&self) -> PoolMetrics {
         let labels = ServerLabels { server: self.server.clone() };
         let metrics = &self.metrics;
-        let states = ["idle", "leased", "creating", "closing"]
+        let states = POOL_STATES
             .map(|state| metrics.pool.get_or_create_owned(&StateLabels { server: self.server.clone(), state }));
         let leases = [Start::Cold, Start::Warm, Start::Reused]
             .map(|start| metrics.pool_leases.get_or_create_owned(&self.start_labels(start)));

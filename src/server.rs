@@ -154,7 +154,7 @@ impl Running {
         self.address
     }
 
-    /// Where `/health`, `/ready` and `/metrics` are.
+    /// Where `/health`, `/ready`, `/status` and `/metrics` are.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
     }

@@ -22,7 +22,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Path of the Streamable HTTP endpoint of a single upstream; `/mcp` by default.
     pub path: String,
-    /// Listener of `/health`, `/ready` and `/metrics`; `None` switches it off.
+    /// Listener of `/health`, `/ready`, `/status` and `/metrics`; `None` switches it off.
     pub admin: Option<SocketAddr>,
     /// Whether the start fails when `admin` cannot be bound: true when the address was asked for, false when it is the
     /// default, which a second proxy on the same machine finds taken.
@@ -385,6 +385,12 @@ numbers! {
         starting: 4, in 1..=1_000;
         /// How many starts or young connections of one upstream may fail within `crash_window` before it rests.
         crashes: 5, in 2..=1_000;
+        /// Most attempts to reach a lost stream of an upstream, before it is given up.
+        reconnect_attempts: 10, in 1..=1_000;
+        /// Most lost streams of one upstream that are being connected again at once.
+        reconnecting: 8, in 1..=1_000;
+        /// After how many failures in a row an HTTP upstream is sent nothing for a while.
+        circuit_failures: 5, in 1..=1_000;
         /// Most events kept per stream for resumption.
         backlog_events: 256, in 1..=1_000_000;
         /// Most bytes kept per stream for resumption.
@@ -463,6 +469,16 @@ numbers! {
         upstream_body_idle: secs(30), in ms(10)..=hours(1);
         /// Silence on an upstream's SSE stream after which it counts as lost.
         upstream_sse_idle: secs(5 * 60), in ms(100)..=hours(24);
+        /// Longest wait before the first attempt to reach a lost stream of an upstream; it doubles with each attempt.
+        reconnect_base: ms(200), in ms(10)..=hours(1);
+        /// Longest wait before any such attempt, unless the upstream asks for more.
+        reconnect_cap: secs(30), in ms(10)..=hours(1);
+        /// How long such attempts are made, before the stream is given up.
+        reconnect_outage: secs(5 * 60), in ms(10)..=hours(24);
+        /// How long an HTTP upstream that keeps failing is sent nothing; it doubles while that helps nothing.
+        circuit_open: secs(5), in ms(10)..=hours(1);
+        /// Longest time that it is sent nothing.
+        circuit_open_max: secs(60), in ms(10)..=hours(1);
         /// Life of an unused pooled HTTP connection.
         upstream_keepalive: secs(4), in ms(10)..=hours(1);
         /// Stopping a child: from closing its input to SIGTERM.

@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("protocol", 0),
     ("bridge", 0),
     ("upstream/reconnect", 0),
+    ("upstream/circuit", 0),
     ("upstream/probe", 0),
     ("session/backlog", 0),
     ("probing/judge", 0),
@@ -38,6 +39,7 @@ const FLOORS: &[(&str, u8)] = &[
 const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("bridge", &["protocol", "settings"]),
     ("upstream/reconnect", &["protocol"]),
+    ("upstream/circuit", &["protocol"]),
     ("upstream/probe", &["protocol"]),
     ("session/backlog", &["protocol"]),
     ("upstream", &["rt", "metrics"]),

@@ -9,6 +9,8 @@ mod common;
 
 #[path = "http_upstream/answers.rs"]
 mod answers;
+#[path = "http_upstream/circuit.rs"]
+mod circuit;
 #[path = "http_upstream/era.rs"]
 mod era;
 #[path = "http_upstream/headers.rs"]
@@ -21,6 +23,8 @@ mod modern;
 mod sessions;
 #[path = "http_upstream/streams.rs"]
 mod streams;
+#[path = "http_upstream/streams_many.rs"]
+mod streams_many;
 
 use serde_json::{Value, json};
 use shadowcat::server::Running;
@@ -89,6 +93,17 @@ impl Stage {
 
     async fn post(&self, request: &Modern) -> Response {
         request.post(&self.url).ok().await
+    }
+
+    /// Waits until the sum of a metric over all labels that contain each of `labels` is this.
+    async fn until_metric(&self, name: &str, labels: &[&str], value: f64) {
+        let what = format!("{name} {labels:?} is {value}");
+        until(&what, async || common::metric(&self.proxy, name, labels).await, |seen| *seen == value).await;
+    }
+
+    /// What the operator is told of the upstream.
+    async fn status(&self) -> Value {
+        common::admin(&self.proxy, "/status").await.json().ok().await["servers"]["fake"].clone()
     }
 
     /// What arrived upstream.

@@ -1,4 +1,4 @@
-//! The operator's listener: is it alive, is it ready, what does it count.
+//! The operator's listener: is it alive, is it ready, what is it doing, what does it count.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ pub(crate) fn router(proxy: &Arc<Proxy>) -> Router {
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/ready/{server}", get(server_ready))
+        .route("/status", get(status))
         .route("/metrics", get(metrics));
     guard_layer(router, proxy).with_state(Arc::clone(proxy))
 }
@@ -53,6 +54,39 @@ fn answer(ready: bool, mut body: serde_json::Value) -> Response {
     body["ready"] = ready.into();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+}
+
+/// What each upstream is doing at this moment: the gauges, for people.
+async fn status(State(proxy): State<Arc<Proxy>>) -> Response {
+    let servers: serde_json::Map<_, _> =
+        proxy.servers().map(|(name, server)| (name.to_owned(), doing(server))).collect();
+    let body = serde_json::json!({ "draining": proxy.is_draining(), "servers": servers });
+    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+}
+
+fn doing(server: &Server) -> serde_json::Value {
+    let reading = server.metrics.reading();
+    let mut pool: serde_json::Map<_, _> = counts(&reading.pool);
+    pool.insert("max".to_owned(), reading.pool_max.into());
+    let mut doing = serde_json::json!({
+        "state": state(server),
+        "sessions": reading.sessions,
+        "in_flight": reading.in_flight,
+        "queue": reading.queue,
+        "pool": pool,
+    });
+    match reading.circuit {
+        Some(circuit) => {
+            doing["streams"] = counts(&reading.streams).into();
+            doing["circuit"] = circuit.into();
+        }
+        None => doing["children"] = reading.children.into(),
+    }
+    doing
+}
+
+fn counts(by_state: &[(&'static str, i64)]) -> serde_json::Map<String, serde_json::Value> {
+    by_state.iter().map(|(state, count)| ((*state).to_owned(), (*count).into())).collect()
 }
 
 async fn metrics(State(proxy): State<Arc<Proxy>>) -> Response {

@@ -23,12 +23,14 @@ const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
 
 /// Waits that end inside others: the first, if given, must not be longer than the second, which would cut it short.
 /// Nothing is wrong with a first that is only a default.
-const NESTED: [(&str, &str); 5] = [
+const NESTED: [(&str, &str); 7] = [
     ("body_idle", "body_total"),
     ("session_idle", "session_max_age"),
     ("probe", "start"),
     ("request", "request_max"),
     ("drain", "shutdown"),
+    ("reconnect_base", "reconnect_cap"),
+    ("circuit_open", "circuit_open_max"),
 ];
 
 /// Makes the settings. They are only good if no fault was added.

@@ -475,6 +475,8 @@ fn every_number_has_a_range() {
         "probe" => "timeouts.start = '1h'",
         "request" => "timeouts.request_max = '7d'",
         "drain" => "timeouts.shutdown = '1h'",
+        "reconnect_base" => "timeouts.reconnect_cap = '1h'",
+        "circuit_open" => "timeouts.circuit_open_max = '1h'",
         "session_idle" => "timeouts.session_max_age = '365d'",
         _ => "",
     };

@@ -201,6 +201,15 @@ impl ProxyError {
                 let reason = if *looping { "crash_loop" } else { "resting" };
                 later(code::UPSTREAM_UNAVAILABLE, reason, *seconds)
             }
+            ProxyError::Open(
+                OpenError::Start(UpstreamError::CircuitOpen { seconds })
+                | OpenError::Unanswered(UpstreamError::CircuitOpen { seconds }),
+            )
+            | ProxyError::Upstream { error: UpstreamError::CircuitOpen { seconds }, .. } => {
+                let mut row = later(code::UPSTREAM_UNAVAILABLE, "circuit_open", *seconds);
+                row.error = row.error.with("retryable", true);
+                row
+            }
             ProxyError::Open(OpenError::Start(error) | OpenError::Unanswered(error)) => {
                 later(code::UPSTREAM_UNAVAILABLE, error.kind(), 5)
             }

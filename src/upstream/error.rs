@@ -38,6 +38,9 @@ pub(crate) enum UpstreamError {
     /// It is busy and said when to come back, in seconds.
     #[error("the server is busy ({status})")]
     Busy { status: StatusCode, retry_after: Option<u64> },
+    /// It kept failing, and is left alone for so many seconds.
+    #[error("the server keeps failing: it is tried again in {seconds} s")]
+    CircuitOpen { seconds: u64 },
     /// It does not know the session any more.
     #[error("the server has forgotten the session")]
     SessionGone,
@@ -65,6 +68,7 @@ impl UpstreamError {
             | UpstreamError::Unreachable(_)
             | UpstreamError::Credentials(_)
             | UpstreamError::Busy { .. }
+            | UpstreamError::CircuitOpen { .. }
             | UpstreamError::SessionGone => false,
         }
     }
@@ -95,6 +99,7 @@ impl UpstreamError {
             UpstreamError::Credentials(_) => "credentials",
             UpstreamError::Status(_) => "status",
             UpstreamError::Busy { .. } => "busy",
+            UpstreamError::CircuitOpen { .. } => "circuit_open",
             UpstreamError::SessionGone => "session_gone",
             UpstreamError::SlowClient => "slow_client",
             UpstreamError::Closed { .. } => "closed",

@@ -1,6 +1,7 @@
 //! Processes and sockets towards MCP servers: moves messages, knows nothing of clients.
 
 pub(crate) mod child;
+pub(crate) mod circuit;
 pub(crate) mod driver;
 pub(crate) mod error;
 pub(crate) mod http;

@@ -70,6 +70,8 @@ pub(crate) enum Event {
     },
     /// The time waited for has come.
     Due,
+    /// The server has answered something else: a stream that was given up because its budget was spent is tried again.
+    Revived,
 }
 
 /// How a connection ended.
@@ -77,8 +79,12 @@ pub(crate) enum Event {
 pub(crate) enum Loss {
     /// The server ended the body properly.
     Ended,
-    /// Connecting failed or timed out; the connection was reset, or silent for too long.
+    /// Connecting failed, or there was no answer in time.
+    Unreachable,
+    /// The connection was reset.
     Broken,
+    /// It was silent for too long.
+    Idle,
     /// The server answered with a status other than 200.
     Status {
         /// The status.
@@ -131,6 +137,34 @@ pub(crate) enum GiveUp {
     Unusable,
 }
 
+impl Loss {
+    /// A word for metrics.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Loss::Ended => "ended",
+            Loss::Unreachable => "unreachable",
+            Loss::Broken => "broken",
+            Loss::Idle => "idle",
+            Loss::Status { .. } => "status",
+            Loss::Unusable => "unusable",
+        }
+    }
+}
+
+impl GiveUp {
+    /// A word for metrics.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            GiveUp::NotResumable => "not_resumable",
+            GiveUp::Spent => "given_up",
+            GiveUp::Refused(StatusCode::NOT_FOUND) => "session_gone",
+            GiveUp::Refused(StatusCode::METHOD_NOT_ALLOWED) => "no_stream",
+            GiveUp::Refused(_) => "refused",
+            GiveUp::Unusable => "unusable",
+        }
+    }
+}
+
 impl Reconnect {
     /// A stream of which the first connection is being made (GET) or stands (POST).
     pub(crate) fn new(origin: Origin, policy: Policy, now: Instant) -> Reconnect {
@@ -151,8 +185,12 @@ impl Reconnect {
             (State::Connecting, Event::Lost { loss, heard }) => self.lost(loss, heard, None, now, jitter),
             (State::Open { since }, Event::Lost { loss, heard }) => self.lost(loss, heard, Some(since), now, jitter),
             (State::Waiting { until }, Event::Due) if now >= until => self.state = State::Connecting,
-            (State::Connecting, Event::Due)
-            | (State::Open { .. }, Event::Opened | Event::Due)
+            (State::Over(GiveUp::Spent), Event::Revived) => {
+                self.outage = None;
+                self.state = State::Connecting;
+            }
+            (State::Connecting, Event::Due | Event::Revived)
+            | (State::Open { .. }, Event::Opened | Event::Due | Event::Revived)
             | (State::Waiting { .. } | State::Over(_), _) => {}
         }
         match self.state {
@@ -161,6 +199,11 @@ impl Reconnect {
             State::Waiting { until } => Step::WaitUntil(until),
             State::Over(reason) => Step::GiveUp(reason),
         }
+    }
+
+    /// When the outage that is going on, or one that would begin now, has lasted for too long.
+    pub(crate) fn patience(&self, now: Instant) -> Instant {
+        self.outage.map_or(now, |outage| outage.since) + self.policy.outage_max
     }
 
     /// How many attempts the outage that is going on has seen; 0 while all is well.
@@ -201,7 +244,7 @@ impl Reconnect {
         }
 
         let retry_after = match loss {
-            Loss::Ended | Loss::Broken => None,
+            Loss::Ended | Loss::Unreachable | Loss::Broken | Loss::Idle => None,
             Loss::Unusable => return Err(GiveUp::Unusable),
             Loss::Status { status, .. } if !is_retryable(status) => {
                 return Err(GiveUp::Refused(status));

@@ -13,8 +13,11 @@ use tokio::time::Instant;
 use super::driver::{Event, Pipe};
 use super::error::UpstreamError;
 use super::http::{Body, SseBody};
+use super::reconnect::Loss;
 use super::streamable::HttpUpstream;
-use super::streamable::failure::{failure, refusal, resolve, within};
+use super::streamable::failure::{failure, loss_of, refusal, resolve, within};
+use super::streamable::lifeline::Watched;
+use crate::metrics::StreamAt;
 use crate::protocol::sse::Item;
 
 /// The stream, and the address.
@@ -24,6 +27,7 @@ pub(super) struct SsePipe {
     /// What the client sent along when the session began, and what is configured.
     headers: HeaderMap,
     body: Box<SseBody>,
+    watched: Watched,
     queue: VecDeque<(Option<i64>, Bytes)>,
     queued: usize,
     /// What is being posted: one at a time, so that order is kept.
@@ -31,7 +35,8 @@ pub(super) struct SsePipe {
 }
 
 impl SsePipe {
-    /// Opens the stream and waits for the address.
+    /// Opens the stream and waits for the address, when it is its turn: as the transport cannot resume, a lost stream comes
+    /// back as the stream of another session, and each is taken for one that does (C-SSE-10).
     ///
     /// # Errors
     /// The server does not speak this transport, or names an address of somebody else.
@@ -44,8 +49,16 @@ impl SsePipe {
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let url = &upstream.target.url;
         let deadline = Instant::now() + upstream.timeouts.start;
-        let response =
-            upstream.client.send(Method::GET, url, headers, Bytes::new(), deadline).await.map_err(|e| failure(&e))?;
+        let mut watched = Watched::new(&upstream.streams, "http+sse", StreamAt::Backoff, "refused");
+        let _place = within(upstream.timeouts.start, upstream.gate.reconnecting()).await?;
+        watched.connecting();
+        let pass = upstream.gate.watch();
+        let response = upstream.client.send(Method::GET, url, headers, Bytes::new(), deadline).await;
+        pass.responded(&response, upstream.limits.depth);
+        let response = response.map_err(|error| {
+            watched.over(Loss::Unreachable.reason());
+            failure(&error)
+        })?;
         let Body::Sse(mut body) = response.body else {
             return Err(if response.status == StatusCode::OK {
                 UpstreamError::Violation("its answer is no event stream")
@@ -53,6 +66,7 @@ impl SsePipe {
                 refusal(&response)
             });
         };
+        watched.over(Loss::Unusable.reason());
         let address = within(upstream.timeouts.start, async {
             loop {
                 match body.next().await {
@@ -67,15 +81,29 @@ impl SsePipe {
         let endpoint = std::str::from_utf8(&address).ok().and_then(|reference| resolve(url, reference));
         let endpoint =
             endpoint.ok_or(UpstreamError::Violation("it names an address of another origin for messages"))?;
+        watched.open();
+        watched.over("session_ended");
         Ok(SsePipe {
             upstream: Arc::clone(upstream),
             endpoint,
             headers: own,
             body,
+            watched,
             queue: VecDeque::new(),
             queued: 0,
             posting: None,
         })
+    }
+
+    /// The stream broke, and all that was to come on it is lost.
+    fn lost(&mut self, loss: Loss, error: UpstreamError) -> UpstreamError {
+        self.watched.over(loss.reason());
+        match loss {
+            Loss::Unusable => error,
+            Loss::Ended | Loss::Unreachable | Loss::Broken | Loss::Idle | Loss::Status { .. } => {
+                UpstreamError::Lost { sent: true }
+            }
+        }
     }
 
     fn post(&self, body: Bytes) -> BoxFuture<'static, Result<(), UpstreamError>> {
@@ -84,7 +112,9 @@ impl SsePipe {
         async move {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let deadline = Instant::now() + upstream.timeouts.start;
+            let pass = upstream.gate.watch();
             let sent = upstream.client.send(Method::POST, &endpoint, headers, body, deadline).await;
+            pass.responded(&sent, upstream.limits.depth);
             match sent {
                 Ok(response) if response.status.is_success() => Ok(()),
                 Ok(response) => Err(refusal(&response)),
@@ -126,8 +156,8 @@ impl Pipe for SsePipe {
                         }
                     }
                     Some(Ok(Item::Comment)) => {}
-                    Some(Err(error)) => return Event::Closed(failure(&error).with_sent(true)),
-                    None => return Event::Closed(UpstreamError::Lost { sent: true }),
+                    Some(Err(error)) => return Event::Closed(self.lost(loss_of(&error), failure(&error))),
+                    None => return Event::Closed(self.lost(Loss::Ended, UpstreamError::Lost { sent: true })),
                 }
             }
         }

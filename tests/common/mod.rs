@@ -182,13 +182,7 @@ impl Proxy {
 
     /// The sum of a metric over all labels that contain each of `labels`.
     pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let url = format!("http://{}/metrics", self.running.admin_address().unwrap());
-        let page = client::send("GET", &url, Headers::default(), "").ok().await.text().ok().await;
-        let lines = page.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && labels.iter().all(|label| line.contains(label))
-        });
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        metric(&self.running, name, labels).await
     }
 
     /// Waits until that sum is this.
@@ -206,6 +200,22 @@ impl Proxy {
         let report = within("shutdown", self.running.shutdown()).await;
         assert!(report.is_clean(), "{report:?}");
     }
+}
+
+/// A page of the operator's listener.
+pub(crate) async fn admin(proxy: &Running, path: &str) -> Response {
+    let url = format!("http://{}{path}", proxy.admin_address().unwrap());
+    client::send("GET", &url, Headers::default(), "").ok().await
+}
+
+/// The sum of a metric over all labels that contain each of `labels`.
+pub(crate) async fn metric(proxy: &Running, name: &str, labels: &[&str]) -> f64 {
+    let page = admin(proxy, "/metrics").await.text().ok().await;
+    let lines = page.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && labels.iter().all(|label| line.contains(label))
+    });
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 /// The capabilities of a client that can be asked anything.

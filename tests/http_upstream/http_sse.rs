@@ -4,7 +4,7 @@
 use super::*;
 
 /// A server that has only the old transport, under the URL that is configured.
-async fn old(script: Script, change: impl FnOnce(&mut Settings)) -> Stage {
+pub(super) async fn old(script: Script, change: impl FnOnce(&mut Settings)) -> Stage {
     let mock =
         MockSse::start(Script { http: HttpScript { streamable: false, ..HttpScript::default() }, ..script }).ok().await;
     let (proxy, url) = front(&mock.sse_url(), change).await;

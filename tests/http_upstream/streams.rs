@@ -11,7 +11,7 @@ fn cut(events: u64, bytes: usize, end: End) -> Do {
 }
 
 /// A call that reports so many steps.
-async fn steps(client: &LegacySession, steps: u64) -> Response {
+pub(super) async fn steps(client: &LegacySession, steps: u64) -> Response {
     let params = json!({ "name": "progress", "arguments": { "steps": steps }, "_meta": { "progressToken": "t" } });
     client.request("tools/call", params).ok().await
 }

@@ -230,6 +230,62 @@ fn waits_are_spread_evenly_below_the_ceiling() {
     assert!(bins.iter().all(|&count| count <= 50), "a herd: {bins:?}");
 }
 
+/// C-SSE-10: streams that are cut together do not come back together, whatever the chance: with the ceiling at 6.4 s or more, no
+/// tenth of a second gets more than a few of 200.
+#[test]
+fn streams_that_are_cut_together_come_back_apart() {
+    const STREAMS: usize = 200;
+    for seed in 1..=100_u64 {
+        // SplitMix64, so that each seed is a draw of its own.
+        let mut state = seed;
+        let mut draw = || {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        };
+        for attempt in 5..10 {
+            let mut bins = std::collections::BTreeMap::<u128, usize>::new();
+            for _ in 0..STREAMS {
+                let mut run = Run::get();
+                for _ in 0..attempt {
+                    run.lose(Loss::Broken, nothing(), 0.0).expect("goes on");
+                }
+                let wait = run.lose(Loss::Broken, nothing(), draw()).expect("goes on");
+                *bins.entry(wait.as_millis() / 100).or_default() += 1;
+            }
+            let fullest = bins.values().max().copied().unwrap_or_default();
+            assert!(fullest <= STREAMS * 7 / 100, "seed {seed}, attempt {attempt}: {bins:?}");
+        }
+    }
+}
+
+/// What was given up for lack of patience is taken up again, where it was; what the server refused is not.
+#[test]
+fn a_server_that_answers_again_is_asked_again() {
+    let mut run = Run::get();
+    run.open(SECOND);
+    run.lose(Loss::Broken, heard(true, "7", None), 0.5).expect("goes on");
+    assert_eq!(run.stream.on(Event::Revived, run.now, 0.5), Step::Connect { last_id: Some(Bytes::from("7")) });
+    while run.lose(Loss::Unreachable, nothing(), 0.5).is_ok() {}
+    assert_eq!(run.stream.on(Event::Revived, run.now, 0.5), Step::Connect { last_id: Some(Bytes::from("7")) });
+    assert_eq!(run.stream.attempts(), 0, "a new outage");
+    let refused = run.lose(status(405, None), nothing(), 0.5).expect_err("it has none");
+    assert_eq!(run.stream.on(Event::Revived, run.now, 0.5), Step::GiveUp(refused));
+}
+
+#[test]
+fn patience_ends_with_the_outage() {
+    let mut run = Run::get();
+    let start = run.now;
+    let longest = Policy::default().outage_max;
+    assert_eq!(run.stream.patience(start + SECOND), start + SECOND + longest, "there is no outage");
+    run.lose(Loss::Broken, nothing(), 1.0).expect("goes on");
+    assert_eq!(run.stream.patience(run.now + SECOND), start + longest);
+    run.now = start + longest;
+    assert_eq!(run.lose(Loss::Unreachable, nothing(), 1.0), Err(GiveUp::Spent));
+}
+
 #[test]
 fn retry_after() {
     let now = httpdate::parse_http_date("Wed, 21 Oct 2015 07:28:00 GMT").expect("a date");
@@ -266,6 +322,8 @@ fn loss() -> impl Strategy<Value = Loss> {
     prop_oneof![
         Just(Loss::Ended),
         Just(Loss::Broken),
+        Just(Loss::Unreachable),
+        Just(Loss::Idle),
         (prop::sample::select(&[429, 500, 503][..]), prop::option::of(duration()))
             .prop_map(|(code, after)| status(code, after)),
     ]

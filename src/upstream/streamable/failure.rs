@@ -62,14 +62,17 @@ pub(super) fn loss(response: &Result<Response, HttpError>) -> Loss {
     match response {
         Ok(response) if response.status == StatusCode::OK => Loss::Unusable,
         Ok(response) => Loss::Status { status: response.status, retry_after: retry_after(response) },
+        Err(HttpError::Timeout { .. }) => Loss::Unreachable,
         Err(error) => loss_of(error),
     }
 }
 
-pub(super) fn loss_of(error: &HttpError) -> Loss {
+pub(in crate::upstream) fn loss_of(error: &HttpError) -> Loss {
     match error {
         HttpError::Protocol(_) | HttpError::OtherOrigin => Loss::Unusable,
-        HttpError::Unsent(_) | HttpError::Lost(_) | HttpError::Timeout { .. } => Loss::Broken,
+        HttpError::Unsent(_) => Loss::Unreachable,
+        HttpError::Lost(_) => Loss::Broken,
+        HttpError::Timeout { .. } => Loss::Idle,
     }
 }
 

@@ -5,7 +5,10 @@
 //! A call has no task: its response is read as it is polled, and dropping it closes it. A legacy session has one task,
 //! which reads the standing stream, sends what `Drop` leaves behind, and deletes the session at the end.
 
+mod connect;
 pub(super) mod failure;
+pub(super) mod gate;
+pub(super) mod lifeline;
 mod replies;
 mod session;
 
@@ -28,7 +31,8 @@ use super::driver;
 use super::error::UpstreamError;
 use super::http::{Body, HttpClient, HttpError, Response};
 use super::probe::{self, Verdict};
-use crate::metrics::ServerMetrics;
+use super::reconnect;
+use crate::metrics::{ServerMetrics, StreamMetrics};
 use crate::protocol::headers;
 use crate::protocol::message::{Incoming, Message};
 use crate::protocol::method::Known;
@@ -38,6 +42,7 @@ use crate::rt::mailbox::{Bounds, Reader, Writer, mailbox};
 use crate::rt::{Spawner, Tasks};
 use crate::settings::{HttpTarget, HttpTransport, Limits, Timeouts};
 use failure::{failure, refusal};
+use gate::{Entered, Gate};
 pub(crate) use replies::HttpReplies;
 use session::DELETE_WAIT;
 
@@ -55,6 +60,10 @@ pub(crate) struct HttpUpstream {
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
     pub(super) metrics: ServerMetrics,
+    pub(super) streams: Arc<StreamMetrics>,
+    pub(super) gate: Arc<Gate>,
+    /// How patient we are with its streams.
+    policy: reconnect::Policy,
     tasks: Tasks,
     /// Sessions that have not ended yet, with the server too.
     sessions: TaskTracker,
@@ -85,7 +94,11 @@ impl HttpUpstream {
             let _ = timeout(DELETE_WAIT, ending.wait()).await;
             connections.cancel();
         });
+        let streams = metrics.streams();
         Ok(HttpUpstream {
+            gate: Gate::new(limits, timeouts, Arc::clone(&streams)),
+            streams,
+            policy: policy(limits, timeouts),
             client,
             sessions,
             is_2024: AtomicBool::new(target.transport == HttpTransport::Sse),
@@ -95,6 +108,12 @@ impl HttpUpstream {
             tasks: tasks.clone(),
             metrics,
         })
+    }
+
+    /// Why nothing is sent to the server now, if that is so.
+    pub(crate) fn failing(&self) -> Option<String> {
+        let seconds = gate::whole_seconds(self.gate.pause_left()?);
+        Some(UpstreamError::CircuitOpen { seconds }.to_string())
     }
 
     /// The way for stateless requests.
@@ -126,10 +145,13 @@ impl HttpUpstream {
         let mut request_headers = HeaderMap::new();
         request_headers.insert(headers::METHOD, HeaderValue::from_static(Known::Discover.as_str()));
         let headers = connection.core.headers(&BOTH, request_headers);
-        let deadline = Instant::now() + self.timeouts.probe;
         let body = Bytes::from(probe::question(id));
-        let response =
-            self.client.send(Method::POST, &self.target.url, headers, body, deadline).await.map_err(|e| failure(&e))?;
+        // Whether it is there again is found out by this as well as by any other question.
+        let (Entered::Pass(pass) | Entered::Turn(pass)) = self.gate.enter()?;
+        let deadline = Instant::now() + self.timeouts.probe;
+        let response = self.client.send(Method::POST, &self.target.url, headers, body, deadline).await;
+        pass.responded(&response, self.limits.depth);
+        let response = response.map_err(|e| failure(&e))?;
         if !probe::is_evidence(response.status) {
             return Err(refusal(&response));
         }
@@ -172,6 +194,8 @@ struct Core {
     /// Held for a push or a take, never over an await.
     leftovers: Mutex<VecDeque<Bytes>>,
     wake: Notify,
+    /// Told of each response to a call.
+    answered: Notify,
     /// Calls whose answer has not been seen: those that were given up may still be under way.
     unanswered: AtomicUsize,
     /// Cancelled when nobody wants the connection any more.
@@ -217,12 +241,16 @@ impl HttpConnection {
     }
 
     /// Prepares a request; it is sent when the replies are asked for.
+    ///
+    /// # Errors
+    /// Nothing was sent: the server keeps failing and is left alone, or it is one of 2024-11-05 and cannot be reached.
     pub(crate) async fn call(&self, call: Call<'_>) -> Result<HttpReplies, UpstreamError> {
         let core = &self.core;
         let is_initialize = call.message.known() == Some(Known::Initialize);
         if core.era == Era::Legacy {
             core.forwarded().clone_from(&call.headers);
         }
+        let pass = core.admit().await?;
         if let Some(handle) = core.driven.get() {
             let replies = handle.call(call.id, call.message.line(), call.facts).await?;
             return Ok(HttpReplies::driven(core, call.id, replies));
@@ -233,14 +261,19 @@ impl HttpConnection {
             return Ok(HttpReplies::driven(core, call.id, replies));
         }
         let body = call.message.text().clone();
-        let post = core.post(body.clone(), call.headers, Instant::now() + core.upstream.timeouts.request_max);
-        Ok(HttpReplies::posting(core, call.id, call.facts, is_initialize.then_some(body), post))
+        let (timeouts, now) = (&core.upstream.timeouts, Instant::now());
+        let post = core.post(body.clone(), call.headers, now + timeouts.request_max);
+        // Its deadline is its caller's, who began to count a little earlier or later.
+        let late = if is_initialize { timeouts.start / 2 } else { timeouts.request };
+        let pass = pass.late_at(now + late);
+        Ok(HttpReplies::posting(core, call.id, call.facts, is_initialize.then_some(body), post, pass))
     }
 
     /// Sends a notification, or the answer to a request of the server.
     pub(crate) async fn send(&self, message: &Message) -> Result<(), UpstreamError> {
         let core = &self.core;
         if let Some(handle) = core.driven.get() {
+            core.admit().await?;
             return handle.send(message.line()).await;
         }
         core.deliver(message.text().clone()).await?;
@@ -274,6 +307,7 @@ impl Core {
             standing,
             leftovers: Mutex::default(),
             wake: Notify::new(),
+            answered: Notify::new(),
             unanswered: AtomicUsize::new(0),
             open: CancellationToken::new(),
             initialized: CancellationToken::new(),
@@ -336,26 +370,14 @@ impl Core {
             .boxed()
     }
 
-    fn get(self: &Arc<Self>, last_id: Option<Bytes>) -> Sending {
-        let core = Arc::clone(self);
-        let forwarded = self.forwarded().clone();
-        let mut headers = self.headers(&EVENTS, forwarded);
-        headers.remove(CONTENT_TYPE);
-        if let Some(id) = last_id.and_then(|id| HeaderValue::from_maybe_shared(id).ok()) {
-            headers.insert(headers::LAST_EVENT_ID, id);
-        }
-        let deadline = Instant::now() + self.upstream.timeouts.start;
-        async move {
-            core.upstream.client.send(Method::GET, &core.upstream.target.url, headers, Bytes::new(), deadline).await
-        }
-        .boxed()
-    }
-
     /// Sends something that has no answer.
     async fn deliver(self: &Arc<Self>, body: Bytes) -> Result<(), UpstreamError> {
         let deadline = Instant::now() + self.upstream.timeouts.request;
+        let pass = self.admit().await?;
         let forwarded = self.forwarded().clone();
-        let response = self.post(body, forwarded, deadline).await.map_err(|error| failure(&error))?;
+        let response = self.post(body, forwarded, deadline).await;
+        pass.responded(&response, self.upstream.limits.depth);
+        let response = response.map_err(|error| failure(&error))?;
         if response.status.is_success() {
             return Ok(());
         }
@@ -390,6 +412,16 @@ impl Core {
         if let Some(id) = ping.id() {
             self.leave(Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_json())));
         }
+    }
+}
+
+fn policy(limits: &Limits, timeouts: &Timeouts) -> reconnect::Policy {
+    reconnect::Policy {
+        base: timeouts.reconnect_base,
+        cap: timeouts.reconnect_cap,
+        attempts_max: u32::try_from(limits.reconnect_attempts).unwrap_or(u32::MAX),
+        outage_max: timeouts.reconnect_outage,
+        ..reconnect::Policy::default()
     }
 }
 

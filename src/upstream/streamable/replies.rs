@@ -11,6 +11,8 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::{failure, loss, loss_of};
+use super::gate::Pass;
+use super::lifeline::Lifeline;
 use super::{Core, Sending};
 use crate::protocol::error::INVALID_REQUEST;
 use crate::protocol::headers;
@@ -24,7 +26,7 @@ use crate::settings::HttpTransport;
 use crate::upstream::driver::{self, CallFacts, Reply};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::http::{Body, HttpError, Response, SseBody};
-use crate::upstream::reconnect::{self, Heard, Loss, Origin, Reconnect, Step};
+use crate::upstream::reconnect::{self, Heard, Loss, Step};
 use crate::upstream::redelivery::Redelivery;
 
 /// What comes back for one call. Dropping it before the final answer cancels the call.
@@ -38,6 +40,8 @@ pub(crate) struct HttpReplies {
     ready: VecDeque<Message>,
     redelivery: Redelivery,
     state: State,
+    /// Until the response is there.
+    pass: Option<Pass>,
     open: bool,
 }
 
@@ -47,16 +51,16 @@ enum State {
     Falling(BoxFuture<'static, Result<driver::Replies, UpstreamError>>, Box<Reply>),
     Reading {
         body: Box<SseBody>,
-        reconnect: Reconnect,
+        lifeline: Lifeline,
         heard: bool,
     },
     Waiting {
         until: std::time::Instant,
-        reconnect: Reconnect,
+        lifeline: Lifeline,
     },
     Resuming {
         get: Sending,
-        reconnect: Reconnect,
+        lifeline: Lifeline,
     },
     Driven(driver::Replies),
     Over,
@@ -70,6 +74,7 @@ impl HttpReplies {
         facts: CallFacts,
         handshake: Option<Bytes>,
         post: Sending,
+        pass: Pass,
     ) -> HttpReplies {
         core.unanswered.fetch_add(1, Ordering::Relaxed);
         HttpReplies {
@@ -80,6 +85,7 @@ impl HttpReplies {
             ready: VecDeque::new(),
             redelivery: Redelivery::default(),
             state: State::Posting(post),
+            pass: Some(pass),
             open: true,
         }
     }
@@ -94,6 +100,7 @@ impl HttpReplies {
             ready: VecDeque::new(),
             redelivery: Redelivery::default(),
             state: State::Driven(replies),
+            pass: None,
             open: false,
         }
     }
@@ -141,7 +148,7 @@ impl HttpReplies {
                         }
                     }
                 },
-                State::Reading { body, heard, .. } => match body.next().await {
+                State::Reading { body, heard, lifeline } => match body.next().await {
                     Some(Ok(Item::Event(event))) => {
                         let repeated = self.redelivery.is_repeated(event.id.as_ref());
                         let mut messages = self.core.parse(&event);
@@ -156,7 +163,10 @@ impl HttpReplies {
                     Some(Err(error)) => {
                         let broke = match loss_of(&error) {
                             // It would be the same next time.
-                            Loss::Unusable => Err(failure(&error)),
+                            Loss::Unusable => {
+                                lifeline.over(Loss::Unusable.reason());
+                                Err(failure(&error))
+                            }
                             loss => self.broke(loss),
                         };
                         if let Err(error) = broke {
@@ -171,29 +181,29 @@ impl HttpReplies {
                 },
                 State::Waiting { until, .. } => {
                     sleep_until(Instant::from_std(*until)).await;
-                    let State::Waiting { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else {
+                    let State::Waiting { mut lifeline, .. } = std::mem::replace(&mut self.state, State::Over) else {
                         return None;
                     };
-                    let step = reconnect.on(reconnect::Event::Due, Instant::now().into_std(), chance());
-                    if let Err(error) = self.step(step, reconnect) {
+                    let step = lifeline.on(reconnect::Event::Due);
+                    if let Err(error) = self.step(step, lifeline) {
                         return Some(Err(self.failed(error)));
                     }
                 }
                 State::Resuming { get, .. } => {
                     let response = get.await;
-                    let State::Resuming { mut reconnect, .. } = std::mem::replace(&mut self.state, State::Over) else {
+                    let State::Resuming { mut lifeline, .. } = std::mem::replace(&mut self.state, State::Over) else {
                         return None;
                     };
                     match response {
                         Ok(Response { body: Body::Sse(body), .. }) => {
-                            reconnect.on(reconnect::Event::Opened, Instant::now().into_std(), chance());
+                            lifeline.on(reconnect::Event::Opened);
                             self.redelivery.resumed();
-                            self.state = State::Reading { body, reconnect, heard: false };
+                            self.state = State::Reading { body, lifeline, heard: false };
                         }
                         response => {
                             let event = reconnect::Event::Lost { loss: loss(&response), heard: Heard::default() };
-                            let step = reconnect.on(event, Instant::now().into_std(), chance());
-                            if let Err(error) = self.step(step, reconnect) {
+                            let step = lifeline.on(event);
+                            if let Err(error) = self.step(step, lifeline) {
                                 return Some(Err(self.failed(error)));
                             }
                         }
@@ -234,12 +244,16 @@ impl HttpReplies {
 
     fn responded(&mut self, response: Result<Response, HttpError>) -> Result<(), UpstreamError> {
         self.state = State::Over;
+        if let Some(pass) = self.pass.take() {
+            pass.responded(&response, self.core.upstream.limits.depth);
+        }
         let response = response.map_err(|error| {
             if matches!(error, HttpError::Unsent(_) | HttpError::Lost(_)) {
                 self.core.doubt();
             }
             failure(&error)
         })?;
+        self.core.answered.notify_waiters();
         if self.handshake.is_some()
             && response.status.is_success()
             && let Some(session) = response.headers.get(headers::SESSION_ID)
@@ -261,8 +275,8 @@ impl HttpReplies {
                 Err(UpstreamError::Violation("it accepted a request and did not answer it"))
             }
             Response { status: StatusCode::OK, body: Body::Sse(body), .. } => {
-                let reconnect = Reconnect::new(Origin::Post, reconnect::Policy::default(), Instant::now().into_std());
-                self.state = State::Reading { body, reconnect, heard: false };
+                let lifeline = Lifeline::of_post(self.core.upstream.policy, &self.core.upstream.streams);
+                self.state = State::Reading { body, lifeline, heard: false };
                 Ok(())
             }
             response if response.status.is_success() => {
@@ -316,21 +330,22 @@ impl HttpReplies {
     /// The stream ended before the answer. It is resumed where the server has said how (2025-11-25, Resumability and
     /// Redelivery); the request itself is never sent again.
     fn broke(&mut self, loss: Loss) -> Result<(), UpstreamError> {
-        let State::Reading { body, mut reconnect, heard } = std::mem::replace(&mut self.state, State::Over) else {
+        let State::Reading { body, mut lifeline, heard } = std::mem::replace(&mut self.state, State::Over) else {
             return Ok(());
         };
         if self.core.era == Era::Modern {
+            lifeline.over(reconnect::GiveUp::NotResumable.reason());
             return Err(UpstreamError::Lost { sent: true });
         }
         let heard = Heard { message: heard, last_id: body.last_event_id().cloned(), retry: body.retry() };
-        let step = reconnect.on(reconnect::Event::Lost { loss, heard }, Instant::now().into_std(), chance());
-        self.step(step, reconnect)
+        let step = lifeline.on(reconnect::Event::Lost { loss, heard });
+        self.step(step, lifeline)
     }
 
-    fn step(&mut self, step: Step, reconnect: Reconnect) -> Result<(), UpstreamError> {
+    fn step(&mut self, step: Step, lifeline: Lifeline) -> Result<(), UpstreamError> {
         self.state = match step {
-            Step::WaitUntil(until) => State::Waiting { until, reconnect },
-            Step::Connect { last_id } => State::Resuming { get: self.core.get(last_id), reconnect },
+            Step::WaitUntil(until) => State::Waiting { until, lifeline },
+            Step::Connect { last_id } => State::Resuming { get: self.core.get(last_id, &lifeline), lifeline },
             Step::Read => return Err(UpstreamError::Lost { sent: true }),
             Step::GiveUp(reconnect::GiveUp::Refused(StatusCode::NOT_FOUND)) => {
                 self.core.gone.cancel();
@@ -345,6 +360,9 @@ impl HttpReplies {
     }
 
     fn over(&mut self, answer: Message) -> Message {
+        if let State::Reading { lifeline, .. } = &mut self.state {
+            lifeline.over("answered");
+        }
         self.open = false;
         self.core.unanswered.fetch_sub(1, Ordering::Relaxed);
         self.state = State::Over;

@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::failure::{loss, loss_of};
+use super::lifeline::Lifeline;
 use super::{BOTH, Core};
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
@@ -18,7 +19,7 @@ use crate::rt::chance;
 use crate::rt::mailbox::PushError;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::http::{Body, Response, SseBody};
-use crate::upstream::reconnect::{self, Heard, Loss, Origin, Reconnect, Step};
+use crate::upstream::reconnect::{self, Heard, Loss, Step};
 use crate::upstream::redelivery::Redelivery;
 use crate::upstream::{driver, sse_2024};
 
@@ -100,7 +101,7 @@ impl Core {
         self.standing.close();
         if let Some(handle) = self.driven.get() {
             handle.close();
-        } else if self.session.get().is_some() && !forgotten {
+        } else if self.session.get().is_some() && !forgotten && self.upstream.failing().is_none() {
             let forwarded = self.forwarded().clone();
             let mut headers = self.headers(&BOTH, forwarded);
             headers.remove(CONTENT_TYPE);
@@ -117,13 +118,13 @@ impl Core {
         if self.driven.get().is_some() {
             return;
         }
-        let mut reconnect = Reconnect::new(Origin::Get, reconnect::Policy::default(), Instant::now().into_std());
+        let mut lifeline = Lifeline::of_get(self.upstream.policy, &self.upstream.streams);
         let mut step = Step::Connect { last_id: None };
         let mut body: Option<Box<SseBody>> = None;
         let mut redelivery = Redelivery::default();
         loop {
             let event = match step {
-                Step::Connect { last_id } => match self.get(last_id).await {
+                Step::Connect { last_id } => match self.get(last_id, &lifeline).await {
                     Ok(Response { body: Body::Sse(stream), .. }) => {
                         body = Some(stream);
                         reconnect::Event::Opened
@@ -150,14 +151,20 @@ impl Core {
                     tracing::debug!(upstream = self.upstream.metrics.name(), "Server has no standing stream");
                     return;
                 }
-                // From here on the session goes without what the server says by itself.
+                // From here on the session goes without what the server says by itself, unless that could not be reached and
+                // answers somebody again.
                 Step::GiveUp(why) => {
                     tracing::warn!(upstream = self.upstream.metrics.name(), ?why, "Standing stream given up");
                     self.upstream.metrics.error("upstream", "standing_stream");
-                    return;
+                    if why != reconnect::GiveUp::Spent {
+                        return;
+                    }
+                    self.answered.notified().await;
+                    step = lifeline.revive(&self.upstream.streams);
+                    continue;
                 }
             };
-            step = reconnect.on(event, Instant::now().into_std(), chance());
+            step = lifeline.on(event);
         }
     }
 
