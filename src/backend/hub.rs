@@ -95,8 +95,7 @@ impl Backend {
         let owner = owner.filter(|_| self.settings.isolation == Isolation::Principal);
         loop {
             let cell = self.hubs.get((Arc::clone(handshake), owner)).ok_or(OpenError::QueueFull)?;
-            let opened = cell.get_or_try_init(|| self.open_hub(handshake, owner)).await;
-            let hub = opened.inspect_err(|_| self.hubs.forget(&cell))?;
+            let hub = cell.get_or_try_init(|| self.open_hub(handshake, owner)).await?;
             if !hub.over.is_cancelled() && !hub.connection.gone().is_cancelled() {
                 return Ok(Arc::clone(hub));
             }
@@ -108,6 +107,10 @@ impl Backend {
         let lease = self.lease(handshake, owner, &Arc::default()).await?;
         lease.connection.share(Sharing::Sessions);
         let Some(answer) = lease.answer.clone() else { return Err(OpenError::Lost) };
+        if self.tasks.drain().is_cancelled() {
+            // Nobody would end it any more.
+            return Err(OpenError::Closed);
+        }
         let hub = Arc::new(Hub {
             connection: lease.connection.clone(),
             answer,

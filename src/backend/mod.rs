@@ -176,7 +176,12 @@ impl Backend {
 
     /// How patiently a lost connection is made again for a client that listens.
     pub(crate) fn reconnect_policy(&self) -> reconnect::Policy {
-        reconnect::Policy::default()
+        reconnect::Policy {
+            base: self.timeouts.reconnect_base,
+            cap: self.timeouts.reconnect_cap,
+            outage_max: self.timeouts.reconnect_outage,
+            ..reconnect::Policy::default()
+        }
     }
 
     /// Until when what a session needs to go on has to be restored.
@@ -280,16 +285,16 @@ impl Backend {
 
     /// Why the server cannot be expected to answer.
     pub(crate) fn resting(&self) -> Option<String> {
-        self.pool.rest().map(|rest| OpenError::from(pool::PoolError::Resting(rest)).to_string())
+        let rest = self.pool.rest().map(|rest| OpenError::from(pool::PoolError::Resting(rest)).to_string());
+        rest.or_else(|| self.http.as_ref()?.failing())
     }
 
     /// Gives back what nobody has used for a while.
     pub(crate) fn sweep(&self) {
         let (idle, longest) = (self.timeouts.connection_idle, self.timeouts.request_max);
-        let patience = self.timeouts.acquire + self.timeouts.start.max(self.timeouts.probe);
         // The one that is for all clients is kept.
-        drop(self.eras.sweep(patience, |owner, known| owner.is_some() && known.is_idle(idle, longest)));
-        for hub in self.hubs.sweep(patience, |_, hub| hub.is_idle(idle)) {
+        drop(self.eras.sweep(|owner, known| owner.is_some() && known.is_idle(idle, longest)));
+        for hub in self.hubs.sweep(|_, hub| hub.is_idle(idle)) {
             hub.get().inspect(|hub| hub.end());
         }
     }

@@ -109,7 +109,7 @@ impl Backend {
     async fn find_modern(&self, owner: Option<Principal>) -> Result<Modern, OpenError> {
         loop {
             let cell = self.eras.get(owner).ok_or(OpenError::QueueFull)?;
-            let known = cell.get_or_try_init(|| self.ask(owner)).await.inspect_err(|_| self.eras.forget(&cell))?;
+            let known = cell.get_or_try_init(|| self.ask(owner)).await?;
             if known.is_current() {
                 *lock(&known.used) = Instant::now();
                 return Ok(known.modern.clone());

@@ -21,7 +21,6 @@ use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
 use crate::protocol::sse::Item;
-use crate::rt::chance;
 use crate::settings::HttpTransport;
 use crate::upstream::driver::{self, CallFacts, Reply};
 use crate::upstream::error::UpstreamError;

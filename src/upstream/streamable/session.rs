@@ -15,7 +15,6 @@ use super::{BOTH, Core};
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::sse::Item;
-use crate::rt::chance;
 use crate::rt::mailbox::PushError;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::http::{Body, Response, SseBody};
