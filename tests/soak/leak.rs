@@ -29,7 +29,7 @@ impl Leak {
 
     /// The one that the environment asks for.
     pub(crate) fn asked_for() -> Option<Leak> {
-        let name = std::env::var("SHADOWCAT_SOAK_LEAK").ok()?;
+        let name = std::env::var("SHADOWCAT_SOAK_LEAK").ok().filter(|name| !name.is_empty())?;
         let known = Self::NAMED.iter().find(|(known, _)| *known == name);
         Some(known.unwrap_or_else(|| panic!("SHADOWCAT_SOAK_LEAK: no such leak: {name}")).1)
     }

@@ -33,13 +33,13 @@ type Row = (&'static str, Era, Isolation, Reuse, usize, usize);
 
 const ROWS: [Row; 8] = [
     ("session", Era::Legacy, Isolation::Session, Reuse::Any, 2, 8),
-    ("alone", Era::Legacy, Isolation::Session, Reuse::Never, 0, 4),
+    ("alone", Era::Legacy, Isolation::Session, Reuse::Never, 0, 2),
     ("same", Era::Legacy, Isolation::Session, Reuse::SamePrincipal, 1, 8),
     ("shared", Era::Legacy, Isolation::Shared, Reuse::Never, 1, 4),
     ("principal", Era::Legacy, Isolation::Principal, Reuse::Never, 0, 6),
-    ("request", Era::Legacy, Isolation::Request, Reuse::Any, 1, 4),
+    ("request", Era::Legacy, Isolation::Request, Reuse::Any, 1, 2),
     ("modern", Era::Modern, Isolation::Session, Reuse::Never, 0, 4),
-    ("each", Era::Modern, Isolation::Request, Reuse::Any, 0, 4),
+    ("each", Era::Modern, Isolation::Request, Reuse::Any, 0, 2),
 ];
 
 impl World {
@@ -59,6 +59,9 @@ impl World {
             settings.upstreams = upstreams.collect();
             // Servers are killed all the time: that is not their fault.
             settings.limits.crashes = 1_000;
+            // Some wait too long, and some are too many.
+            settings.limits.queue = 3;
+            settings.timeouts.acquire = Duration::from_millis(600);
             let timeouts = &mut settings.timeouts;
             timeouts.restart_max = Duration::from_millis(20);
             timeouts.session_idle = Duration::from_secs(3);
