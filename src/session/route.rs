@@ -19,6 +19,7 @@ use crate::protocol::method::Known;
 use crate::rt::chance;
 use crate::settings::Isolation;
 use crate::upstream::Connection;
+use crate::upstream::error::UpstreamError;
 use crate::upstream::reconnect::{Event, Heard, Loss, Origin, Reconnect, Step};
 
 /// Most subscriptions that are repeated on a new connection.
@@ -325,7 +326,8 @@ impl Session {
             lease.completion().complete().await.map_err(OpenError::Unanswered)?;
         }
         self.travel(lease, hub);
-        let connection = route.current().ok_or(OpenError::Lost)?;
+        // It may have been lost again.
+        let connection = route.current().ok_or(OpenError::Unanswered(UpstreamError::Lost { sent: false }))?;
         self.tell_again(&connection).await;
         for change in handshake::everything_changed(&route.answer) {
             self.standing.push(&change.line());
