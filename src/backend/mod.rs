@@ -11,6 +11,7 @@ mod leased;
 mod modern;
 pub(crate) mod start;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderMap;
@@ -113,6 +114,8 @@ pub(crate) struct Backend {
     http: Option<Arc<HttpUpstream>>,
     pool: Pool<Starter>,
     eras: Eras,
+    /// The last answer to the question for its era was that of a modern server.
+    was_modern: AtomicBool,
     hubs: Hubs,
 }
 
@@ -156,6 +159,7 @@ impl Backend {
             http,
             pool,
             eras: Eras::new(shared_max),
+            was_modern: AtomicBool::new(false),
             hubs: Hubs::new(shared_max),
         }
     }

@@ -1,5 +1,6 @@
 //! The era of a server, and the connection that modern requests share.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -131,6 +132,8 @@ impl Backend {
         let asked = Instant::now();
         let mut lease = match self.acquire_probe().await? {
             Ok(lease) => lease,
+            // It has said once that it is modern: what it does now is no answer.
+            Err(error) if self.was_modern.load(Ordering::Relaxed) => return Err(OpenError::Unanswered(error)),
             // It died of the question: old servers do. So does any server that cannot run, so this is not believed for long.
             Err(UpstreamError::Exited { .. } | UpstreamError::Lost { .. }) => {
                 tracing::info!(upstream = name, "Server ended on server/discover: taken to have a handshake");
@@ -145,11 +148,13 @@ impl Backend {
         };
         let Some(Verdict::Modern(versions)) = lease.verdict.take() else {
             tracing::info!(upstream = name, "Server has a handshake");
+            self.was_modern.store(false, Ordering::Relaxed);
             // It is ready for one.
             lease.file_under(Key::Spare);
             return Ok(legacy_for(VERDICT_FOR));
         };
         tracing::info!(upstream = name, "Server speaks 2026-07-28");
+        self.was_modern.store(true, Ordering::Relaxed);
         let versions: Arc<[String]> = versions.into();
         let has_handshake = |version: &String| Revision::parse(version).is_some_and(|one| one.era() == Era::Legacy);
         if !versions.iter().any(has_handshake) {

@@ -219,6 +219,30 @@ async fn a_session_ends_when_its_server_came_back_as_another() {
     }
 }
 
+/// 2026-07-28, Versioning: a server that has shown that it is modern, and then dies or keeps silent when it is asked again, has
+/// not become one with a handshake: its clients get an error that they may repeat, and are served as soon as it is back.
+#[tokio::test]
+async fn a_modern_server_that_dies_of_the_question_stays_modern() {
+    let change = |settings: &mut Settings| settings.timeouts.probe = ms(300);
+    for isolation in [Isolation::Session, Isolation::Request] {
+        for fault in [Do::Exit { code: 1, when: Default::default() }, Do::Hang] {
+            let proxy = isolated(isolation, modern(), change).await;
+            let client = proxy.client(Era::Modern).await;
+            let pid = client.pid().await;
+            proxy.play(&modern().fault(On::method("server/discover"), fault.clone()));
+            kill_and_wait(&proxy, pid).await;
+            let response = modern_call(&proxy, None, "echo", json!({ "text": "x" })).await;
+            if isolation == Isolation::Session {
+                assert_eq!(response.status, 200, "{fault:?}: 400 would be news about the era");
+                let answer = response.answer().ok().await;
+                assert_eq!(answer["error"]["data"]["retryable"], true, "{fault:?}: {answer}");
+                proxy.play(&modern());
+            }
+            assert_eq!(text(&client.call("echo", json!({ "text": "back" })).await), "back", "{isolation:?} {fault:?}");
+        }
+    }
+}
+
 /// C-POOL-10: an unused connection whose process was killed is not handed out; nobody notices.
 #[tokio::test]
 async fn an_idle_process_that_was_killed_is_not_used() {
