@@ -358,8 +358,8 @@ impl Exchange {
     }
 
     fn stopped(&mut self, reason: Option<EndReason>) -> Option<Output> {
-        // Whoever stopped it has told the server, in the client's words; or its connection is closing.
-        if let Some(replies) = &mut self.replies {
+        // A client that took it back has told the server in its own words. Where the session ended, dropping the call tells it.
+        if let (None, Some(replies)) = (reason, &mut self.replies) {
             replies.cancelled();
         }
         match reason {

@@ -452,6 +452,7 @@ impl<P: Pipe> Driver<P> {
                 let call = error.id.as_ref().and_then(RequestId::as_integer).and_then(|id| self.calls.remove(&id));
                 if let Some(call) = call {
                     self.metrics.error("upstream", "violation");
+                    self.shared.ended();
                     call.replies.finish(Err(UpstreamError::Violation("its answer is not a JSON-RPC message")), 0);
                     return Ok(None);
                 }
