@@ -86,6 +86,7 @@ pub(crate) struct Metrics {
     pool_use: Family<ServerLabels, Histogram>,
     pool_create: Family<ServerLabels, Histogram>,
     restarts: Family<ReasonLabels, Counter>,
+    listens: Family<ReasonLabels, Counter>,
     repeats: Family<ReasonLabels, Counter>,
     upstream: streams::StreamFamilies,
     children: Family<ServerLabels, Gauge>,
@@ -132,6 +133,7 @@ impl Metrics {
             pool_use: Family::new_with_constructor(histogram),
             pool_create: Family::new_with_constructor(histogram),
             restarts: Family::default(),
+            listens: Family::default(),
             repeats: Family::default(),
             upstream: streams::StreamFamilies::default(),
             children: Family::default(),
@@ -195,6 +197,11 @@ impl Metrics {
             "session_restarts",
             "Sessions whose connection was lost and that got a new one, or did not, by result",
             metrics.restarts.clone(),
+        );
+        r.register(
+            "listen_reopenings",
+            "Streams of notifications that were lost and opened again, or not, by result",
+            metrics.listens.clone(),
         );
         r.register(
             "repeats",
@@ -352,6 +359,11 @@ impl ServerMetrics {
     /// A session whose connection was lost got a new one, or did not.
     pub(crate) fn session_restarted(&self, result: &'static str) {
         self.metrics.restarts.get_or_create(&self.reason(result)).inc();
+    }
+
+    /// A stream of notifications was lost; and with what result it was opened again.
+    pub(crate) fn listen_reopened(&self, result: &'static str) {
+        self.metrics.listens.get_or_create(&self.reason(result)).inc();
     }
 
     /// A request went to another connection.

@@ -17,6 +17,8 @@ mod era;
 mod headers;
 #[path = "http_upstream/http_sse.rs"]
 mod http_sse;
+#[path = "http_upstream/listening.rs"]
+mod listening;
 #[path = "http_upstream/modern.rs"]
 mod modern;
 #[path = "http_upstream/sessions.rs"]

@@ -15,20 +15,21 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderMap;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use crate::bridge::handshake::Handshake;
-use crate::metrics::ServerMetrics;
+use crate::metrics::{ServerMetrics, StreamState};
 use crate::pool::ledger::Bounds;
 use crate::pool::restarts::Policy;
 use crate::pool::{self, Config, Patience, Pool};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
 use crate::settings::{Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings};
-use crate::upstream::Connection;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::reconnect;
 use crate::upstream::streamable::HttpUpstream;
+use crate::upstream::{self, Connection};
 use hub::Hubs;
 use key::{Key, Principal};
 pub(crate) use leased::Leased;
@@ -117,6 +118,7 @@ pub(crate) struct Backend {
     /// The last answer to the question for its era was that of a modern server.
     was_modern: AtomicBool,
     hubs: Hubs,
+    reconnect: reconnect::Policy,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -161,6 +163,7 @@ impl Backend {
             eras: Eras::new(shared_max),
             was_modern: AtomicBool::new(false),
             hubs: Hubs::new(shared_max),
+            reconnect: upstream::patience(limits, timeouts),
         }
     }
 
@@ -180,11 +183,23 @@ impl Backend {
 
     /// How patiently a lost connection is made again for a client that listens.
     pub(crate) fn reconnect_policy(&self) -> reconnect::Policy {
-        reconnect::Policy {
-            base: self.timeouts.reconnect_base,
-            cap: self.timeouts.reconnect_cap,
-            outage_max: self.timeouts.reconnect_outage,
-            ..reconnect::Policy::default()
+        self.reconnect
+    }
+
+    /// A stream of the server's was lost for this reason, and waits to be opened again: counted where streams are.
+    pub(crate) fn lost_stream(&self, reason: &'static str) -> Option<StreamState> {
+        self.http.as_ref().map(|http| http.lost_stream(reason))
+    }
+
+    /// One of the few places for opening a lost stream again; there is none to wait for where a process is started, of which
+    /// only few are started at once anyway (C-SSE-10).
+    ///
+    /// # Cancel safety
+    /// The place in the queue is lost.
+    pub(crate) async fn reconnecting(&self) -> Option<SemaphorePermit<'_>> {
+        match &self.http {
+            Some(http) => http.reconnecting().await,
+            None => None,
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Both relay cells (client and upstream of the same era) are [`relay::Relay`]: the identity, but for the fields that
 //! the proxy has to own. [`handshake`] is what is repeated when a connection is replaced, [`sharing`] what a connection
-//! can be asked that is not one client's alone. The cells that translate between the eras will stand beside them.
+//! can be asked that is not one client's alone, [`promise`] what a stream of notifications is for. The cells that translate between the eras will stand beside them.
 
 pub(crate) mod handshake;
+pub(crate) mod promise;
 pub(crate) mod relay;
 pub(crate) mod sharing;

@@ -72,6 +72,13 @@ pub(crate) fn subscription(known: Known, id: i64, uri: &str) -> Option<Message> 
     Message::parse(text.into(), 8).ok()
 }
 
+/// What a client may have missed of a resource that it had subscribed to with this request, when there was a gap.
+pub(crate) fn missed(request: &Message) -> Option<Message> {
+    let uri = (request.known() == Some(Known::ResourcesSubscribe)).then(|| uri(request))??;
+    let (method, uri) = (Known::ResourceUpdated.as_str(), Value::String(uri));
+    Message::parse(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"uri":{uri}}}}}"#).into(), 8).ok()
+}
+
 /// The answer to a request that needs no more than to be confirmed.
 pub(crate) fn done(id: i64) -> Option<Message> {
     Message::parse(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#).into(), 8).ok()

@@ -28,6 +28,8 @@ pub const CAPABILITIES: &str = "capabilities";
 pub const CLIENT_INFO_PARAM: &str = "clientInfo";
 /// In a capability: changes are told.
 pub const LIST_CHANGED: &str = "listChanged";
+/// What a stream of notifications is asked for, and what it is promised to tell (2026-07-28, Subscriptions).
+pub const NOTIFICATIONS: &str = "notifications";
 /// The parameter that makes a call a task (2025-11-25).
 pub const TASK: &str = "task";
 /// A tool's arguments.

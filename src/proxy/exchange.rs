@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use std::sync::Arc;
 
 use super::error::ProxyError;
+use super::listening::{Listening, Reopened};
 use crate::backend::{Leased, Way};
 use crate::bridge::relay::{Down, Relay};
 use crate::metrics::{GaugeGuard, ServerMetrics};
@@ -50,8 +51,8 @@ pub(crate) struct Exchange {
     screens_tools: bool,
     /// Whether the request may be sent on another connection when nothing of it was done on the first: once.
     repeat: Repeat,
-    /// For a stream of notifications: cancelled when it has to end although its client still listens.
-    until: Option<CancellationToken>,
+    /// For a stream of notifications.
+    listening: Option<Box<Listening>>,
     _in_flight: GaugeGuard,
 }
 
@@ -155,7 +156,7 @@ impl Exchange {
             outcome: "abandoned",
             screens_tools: false,
             repeat: Repeat::Possible,
-            until: None,
+            listening: None,
         }
     }
 
@@ -169,9 +170,9 @@ impl Exchange {
         self.lease = lease;
     }
 
-    /// It is a stream of notifications, which ends when `drain` is cancelled.
-    pub(super) fn listens_until(&mut self, drain: CancellationToken) {
-        self.until = Some(drain);
+    /// It is a stream of notifications.
+    pub(super) fn listens(&mut self, listening: Listening) {
+        self.listening = Some(Box::new(listening));
     }
 
     /// The session it belongs to.
@@ -203,9 +204,23 @@ impl Exchange {
                     return self.stopped(self.session().and_then(|session| session.end_reason()));
                 }
             }
+            if let Some(listening) = &mut self.listening {
+                if let Some(message) = listening.missed() {
+                    return Some(Output { message, last: false, status: StatusCode::OK });
+                }
+                if listening.is_lost() {
+                    // No lease is held meanwhile: the server is gone.
+                    (self.replies, self.lease) = (None, None);
+                    match self.reopened().await {
+                        Some(output) => return Some(output),
+                        None => continue,
+                    }
+                }
+            }
             // When the server is gone, the connection says what that means for this request: what was said before, and
             // whether it may have been executed.
             let gone = self.session().is_some_and(|session| session.end_reason() == Some(EndReason::UpstreamGone));
+            let drain = self.listening.as_ref().map(|listening| listening.drain());
             let replies = self.replies.as_mut()?;
             let own = self.legacy.as_mut().and_then(|legacy| legacy.lease.as_mut());
             let reply = tokio::select! {
@@ -223,7 +238,7 @@ impl Exchange {
                     }
                     continue;
                 }
-                () = until(self.until.as_ref()) => return Some(self.end_listening()),
+                () = drains(drain) => return Some(self.end_listening("drained")),
                 () = self.cut.cancelled() => Some(Err(UpstreamError::Closed { sent: true })),
                 () = sleep_until(self.clock.deadline()) => {
                     let pending = self.legacy.as_ref().is_some_and(|legacy| legacy.pending.any());
@@ -240,9 +255,40 @@ impl Exchange {
                     }
                 }
                 Some(Err(error)) if self.may_go_elsewhere(&error) => self.repeat = Repeat::Due(error),
-                Some(Err(error)) => return Some(self.fail(error)),
-                None => return Some(self.fail(UpstreamError::Lost { sent: true })),
+                reply => {
+                    let error = match reply {
+                        Some(Err(error)) => error,
+                        _ => UpstreamError::Lost { sent: true },
+                    };
+                    if !self.listening.as_mut().is_some_and(|listening| listening.loses(&error)) {
+                        return Some(self.fail(error));
+                    }
+                }
             }
+        }
+    }
+
+    /// Opens a stream of notifications again; what is returned is the end of it.
+    async fn reopened(&mut self) -> Option<Output> {
+        let listening = self.listening.as_mut()?;
+        let drain = listening.drain();
+        let reopened = tokio::select! {
+            biased;
+            () = drain.cancelled() => return Some(self.end_listening("drained")),
+            () = self.cut.cancelled() => Reopened::Lost(UpstreamError::Closed { sent: true }),
+            reopened = listening.reopen() => reopened,
+        };
+        match reopened {
+            Reopened::Open(new) => {
+                (self.relay, self.replies, self.lease) = (new.relay, Some(new.replies), new.lease);
+                None
+            }
+            Reopened::Answer(new) => {
+                self.relay = new.relay;
+                self.down(new.first).await
+            }
+            Reopened::Changed => Some(self.end_listening("changed")),
+            Reopened::Lost(error) => Some(self.fail(error)),
         }
     }
 
@@ -297,6 +343,9 @@ impl Exchange {
             self.clock.progress();
         }
         self.repeat = Repeat::Over;
+        if let Some(listening) = &mut self.listening {
+            listening.hears(&message);
+        }
         let pass = |message| Some(Output { message, last: false, status: StatusCode::OK });
         match (self.relay.down(message), &self.legacy) {
             (Down::Final(message), _) => Some(self.finish(message)),
@@ -350,8 +399,8 @@ impl Exchange {
     }
 
     /// Ends a stream of notifications in good order (2026-07-28, Subscriptions).
-    fn end_listening(&mut self) -> Output {
-        self.outcome = "drained";
+    fn end_listening(&mut self, outcome: &'static str) -> Output {
+        self.outcome = outcome;
         let text = self.relay.graceful_end();
         self.end();
         Output { message: own(text), last: true, status: StatusCode::OK }
@@ -394,6 +443,7 @@ impl Exchange {
 
     fn end(&mut self) {
         self.replies = None;
+        self.listening = None;
         self.lease = None;
         // From here on its id may be used again.
         if let Some(legacy) = self.legacy.take() {
@@ -420,9 +470,10 @@ async fn said(lease: Option<&mut Leased>) -> Option<Message> {
     }
 }
 
-async fn until(token: Option<&CancellationToken>) {
-    match token {
-        Some(token) => token.cancelled().await,
+/// When a stream of notifications has to end although its client still listens.
+async fn drains(drain: Option<CancellationToken>) {
+    match drain {
+        Some(drain) => drain.cancelled_owned().await,
         None => std::future::pending().await,
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod error;
 pub(crate) mod exchange;
+mod listening;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection, Replies};
 use error::ProxyError;
 use exchange::{Exchange, Legacy};
+use listening::Listening;
 use tools::ToolHeaders;
 
 /// Everything that a running proxy is. Made once, by [`Proxy::build`].
@@ -230,6 +232,11 @@ impl Proxy {
         };
         let (relay, upstream) = translate(Era::Modern, request, &connection)?;
         let facts = CallFacts { may_ask: false, wants_log: request.meta(meta::LOG_LEVEL).is_some(), cancellable: true };
+        let is_listen = request.known() == Some(Known::Listen);
+        let listening = is_listen.then(|| {
+            let drain = self.tasks.drain();
+            Listening::new(&server.backend, &server.metrics, caller, request, &headers, drain)
+        });
         let call = Call { id: relay.upstream_id(), message: &upstream, facts, headers };
         let repeatable = request.known().is_some_and(Known::safe_to_repeat);
         let replies = connection.call(call).await.map_err(|error| ProxyError::Upstream { error, repeatable })?;
@@ -241,8 +248,8 @@ impl Proxy {
         if !server.is_child && request.known() == Some(Known::ToolsList) {
             exchange.screen_tools();
         }
-        if request.known() == Some(Known::Listen) {
-            exchange.listens_until(self.tasks.drain().clone());
+        if let Some(listening) = listening {
+            exchange.listens(listening);
         }
         Ok(exchange)
     }

@@ -351,6 +351,9 @@ impl Session {
             let told = crate::backend::start::ask(connection, &renamed, id, &self.route.headers(), deadline).await;
             if told.as_ref().is_ok_and(|answer| answer.kind() == Kind::Result) {
                 notable.iter().for_each(Notable::done);
+                if let Some(missed) = sharing::missed(&request) {
+                    self.standing.push(&missed.line());
+                }
             } else {
                 tracing::warn!(upstream = self.metrics.name(), method = request.method(), "Not restored");
                 self.metrics.error("upstream", "not_restored");

@@ -119,11 +119,15 @@ impl Wire {
         if self.invalid_utf8 && frame.answer {
             break_utf8(&mut bytes);
         }
-        let end = self.end.clone().filter(|(at, _)| at.events == self.frames);
+        let mut end = self.end.clone().filter(|(at, _)| at.events == self.frames);
         if let Some((at, _)) = &end {
             bytes.truncate(at.bytes);
         }
         self.frames += 1;
+        if end.is_none() {
+            // Nothing more may be to say for a long time.
+            end = self.end.clone().filter(|(at, _)| *at == At { events: self.frames, bytes: 0 });
+        }
         self.write(bytes, &mut steps);
         if let Some((_, end)) = end {
             self.ended = true;

@@ -17,8 +17,20 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::message::Message;
+use crate::settings::{Limits, Timeouts};
 use driver::{CallFacts, Handle, Reply};
 use error::UpstreamError;
+
+/// How patiently what was lost is connected again.
+pub(crate) fn patience(limits: &Limits, timeouts: &Timeouts) -> reconnect::Policy {
+    reconnect::Policy {
+        base: timeouts.reconnect_base,
+        cap: timeouts.reconnect_cap,
+        attempts_max: u32::try_from(limits.reconnect_attempts).unwrap_or(u32::MAX),
+        outage_max: timeouts.reconnect_outage,
+        ..reconnect::Policy::default()
+    }
+}
 
 /// An established way to one server. Clones share it; when the last one is dropped, it is closed.
 #[derive(Clone)]

@@ -265,8 +265,10 @@ async fn a_forgotten_session_is_begun_again() {
     let answer = client.call("count", json!({})).ok().await.answer().ok().await;
     assert_eq!((text(&answer), &answer["id"]), ("1", &json!(3)));
     assert_eq!(stage.posts("tools/call").len(), 2, "the one that was refused, and the one that was executed");
-    let changed = next(&mut stream).await.unwrap().json();
-    assert_eq!(changed["method"], "notifications/tools/list_changed", "{changed}");
+    for told in ["resources/updated", "tools/list_changed", "prompts/list_changed", "resources/list_changed"] {
+        let changed = next(&mut stream).await.unwrap().json();
+        assert_eq!(changed["method"], format!("notifications/{told}"), "{changed}");
+    }
     for (method, times) in
         [("initialize", 2), ("notifications/initialized", 2), ("logging/setLevel", 2), ("resources/subscribe", 2)]
     {

@@ -322,6 +322,9 @@ async fn a_client_that_only_listens_gets_another_server() {
         let mut stream = session.stream(None).ok().await;
         proxy.until_metric("shadowcat_streams", &[], 1.0).await;
         kill(pid, rustix::process::Signal::KILL);
+        // It may have missed any of it.
+        let updated = next(&mut stream).await.unwrap().json();
+        assert_eq!((&updated["method"], &updated["params"]), (&json!("notifications/resources/updated"), &uri));
         for kind in ["tools", "prompts", "resources"] {
             let changed = next(&mut stream).await.unwrap().json();
             assert_eq!(changed["method"], format!("notifications/{kind}/list_changed"), "{isolation:?}");
@@ -331,4 +334,32 @@ async fn a_client_that_only_listens_gets_another_server() {
         let updated = next(&mut stream).await.unwrap().json();
         assert_eq!(updated["method"], "notifications/resources/updated", "{isolation:?} {updated}");
     }
+}
+
+/// C-SSE-1: streams of notifications of modern clients go on with another process, which is started once for all of them.
+#[tokio::test]
+async fn modern_listeners_get_another_server() {
+    let proxy = Proxy::start(modern()).await;
+    let listen = async |id: &str| {
+        let filter = json!({ "promptsListChanged": true });
+        let listen = Modern::new("subscriptions/listen").id(id).param("notifications", filter);
+        let mut stream = listen.post(&proxy.url).ok().await;
+        assert_eq!(next(&mut stream).await.unwrap().json()["method"], "notifications/subscriptions/acknowledged");
+        stream
+    };
+    let mut streams = [listen("1").await, listen("2").await];
+    let client = proxy.client(Era::Modern).await;
+    let process: serde_json::Value = serde_json::from_str(text(&client.call("pid", json!({})).await)).unwrap();
+    kill(i32::try_from(process["pid"].as_i64().unwrap()).unwrap(), rustix::process::Signal::KILL);
+    for changes in 0..2 {
+        for (stream, id) in streams.iter_mut().zip([1, 2]) {
+            let changed = next(stream).await.unwrap().json();
+            assert_eq!(changed["method"], "notifications/prompts/list_changed", "{changed}");
+            assert_eq!(changed["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], id);
+        }
+        if changes == 0 {
+            assert_eq!(text(&client.call("change", json!({ "kind": "prompts" })).await), "told 2");
+        }
+    }
+    assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 2.0);
 }

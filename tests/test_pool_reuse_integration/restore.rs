@@ -20,8 +20,13 @@ async fn restarts(proxy: &Proxy, result: &str) -> f64 {
     proxy.metric("shadowcat_session_restarts_total", &[result]).await.abs()
 }
 
-/// What a client hears when its server is another one: everything that can change may have changed.
-async fn hears_that_all_has_changed(stream: &mut Response) {
+/// What a client hears when its server is another one: everything that can change may have changed, and so may this resource
+/// that it has subscribed to.
+async fn hears_that_all_has_changed(stream: &mut Response, subscribed: Option<&str>) {
+    if let Some(uri) = subscribed {
+        let updated = next(stream).await.unwrap().json();
+        assert_eq!((&updated["method"], &updated["params"]["uri"]), (&json!("notifications/resources/updated"), &json!(uri)));
+    }
     for kind in ["tools", "prompts", "resources"] {
         assert_eq!(hears(stream).await, format!("notifications/{kind}/list_changed"));
     }
@@ -49,7 +54,7 @@ async fn a_session_goes_on_with_a_new_process() {
         assert_eq!((&stats["client"]["level"], &stats["client"]["subscriptions"]), (&json!("error"), &json!([HELLO])));
         assert_eq!(stats["client"]["capabilities"], rootless(), "the client's own handshake");
         assert_eq!(stats["notifications"], json!({ "notifications/initialized": 1 }), "{stats}");
-        hears_that_all_has_changed(&mut stream).await;
+        hears_that_all_has_changed(&mut stream, Some(HELLO)).await;
         assert_eq!(restarts(&proxy, "ok").await, f64::from(round));
     }
     assert_eq!(text(&client.call("touch", json!({ "uri": HELLO })).await), "told 1");
@@ -129,8 +134,8 @@ async fn all_sessions_of_a_shared_process_go_on_with_its_successor() {
         let pids = join_all(clients.iter().map(Client::pid)).await;
         assert!(pids.iter().all(|pid| *pid == pids[0] && *pid != old), "{old} {pids:?}");
         old = pids[0];
-        for stream in &mut streams {
-            hears_that_all_has_changed(stream).await;
+        for (stream, uri) in streams.iter_mut().zip([Some(HELLO), Some(HELLO), Some(DOT), None]) {
+            hears_that_all_has_changed(stream, uri).await;
         }
         let stats = clients[3].stats().await;
         assert_eq!(stats["client"]["subscriptions"], json!([DOT, HELLO]));
@@ -279,5 +284,5 @@ async fn a_listener_keeps_its_stream() {
     }
     assert_eq!(request(&client, "ping", json!({})).await["result"], json!({}));
     client.pid().await;
-    hears_that_all_has_changed(&mut stream).await;
+    hears_that_all_has_changed(&mut stream, None).await;
 }

@@ -21,7 +21,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -32,7 +32,7 @@ use super::error::UpstreamError;
 use super::http::{Body, HttpClient, HttpError, Response};
 use super::probe::{self, Verdict};
 use super::reconnect;
-use crate::metrics::{ServerMetrics, StreamMetrics};
+use crate::metrics::{ServerMetrics, StreamAt, StreamMetrics, StreamState};
 use crate::protocol::headers;
 use crate::protocol::message::{Incoming, Message};
 use crate::protocol::method::Known;
@@ -98,7 +98,7 @@ impl HttpUpstream {
         Ok(HttpUpstream {
             gate: Gate::new(limits, timeouts, Arc::clone(&streams)),
             streams,
-            policy: policy(limits, timeouts),
+            policy: super::patience(limits, timeouts),
             client,
             sessions,
             is_2024: AtomicBool::new(target.transport == HttpTransport::Sse),
@@ -114,6 +114,20 @@ impl HttpUpstream {
     pub(crate) fn failing(&self) -> Option<String> {
         let seconds = gate::whole_seconds(self.gate.pause_left()?);
         Some(UpstreamError::CircuitOpen { seconds }.to_string())
+    }
+
+    /// A stream was lost for this reason, and waits to be opened again.
+    pub(crate) fn lost_stream(&self, reason: &'static str) -> StreamState {
+        self.streams.reconnects(reason);
+        self.streams.stream(StreamAt::Backoff)
+    }
+
+    /// One of the few places for opening a lost stream again.
+    ///
+    /// # Cancel safety
+    /// The place in the queue is lost.
+    pub(crate) async fn reconnecting(&self) -> Option<SemaphorePermit<'_>> {
+        self.gate.reconnecting().await
     }
 
     /// The way for stateless requests.
@@ -412,16 +426,6 @@ impl Core {
         if let Some(id) = ping.id() {
             self.leave(Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_json())));
         }
-    }
-}
-
-fn policy(limits: &Limits, timeouts: &Timeouts) -> reconnect::Policy {
-    reconnect::Policy {
-        base: timeouts.reconnect_base,
-        cap: timeouts.reconnect_cap,
-        attempts_max: u32::try_from(limits.reconnect_attempts).unwrap_or(u32::MAX),
-        outage_max: timeouts.reconnect_outage,
-        ..reconnect::Policy::default()
     }
 }
 
