@@ -394,7 +394,11 @@ impl ServerMetrics {
     }
 
     pub(crate) fn dropped(&self, reason: &'static str) {
-        self.metrics.dropped.get_or_create(&self.reason(reason)).inc();
+        self.dropped_many(reason, 1);
+    }
+
+    pub(crate) fn dropped_many(&self, reason: &'static str, count: u64) {
+        self.metrics.dropped.get_or_create(&self.reason(reason)).inc_by(count);
     }
 
     fn reason(&self, reason: &'static str) -> ReasonLabels {

@@ -37,5 +37,7 @@ mod questions;
 mod relay;
 #[path = "integration_reverse_proxy/sessions.rs"]
 mod sessions;
+#[path = "integration_reverse_proxy/slow_readers.rs"]
+mod slow_readers;
 #[path = "integration_reverse_proxy/streams.rs"]
 mod streams;

@@ -381,7 +381,7 @@ fn get(proxy: &Arc<Proxy>, server: &Server, headers: &HeaderMap) -> Result<Respo
         .ok_or(ProxyError::Resume(crate::session::backlog::ResumeError::Gap))?;
     let reader = stream.attach(after, proxy.settings.limits.get_streams).map_err(ProxyError::Resume)?;
     let prime = session.revision() >= Revision::V2025_11_25;
-    Ok(resumed(proxy, reader, session.ended().clone(), prime))
+    Ok(resumed(proxy, session, reader, prime))
 }
 
 fn delete(proxy: &Proxy, server: &Server, headers: &HeaderMap) -> Result<Response, ProxyError> {

@@ -1,5 +1,6 @@
 //! What answers a request, as HTTP: one JSON body, or a stream of server-sent events. The first message decides.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -14,11 +15,13 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use crate::metrics::GaugeGuard;
 use crate::protocol::id::RequestId;
+use crate::protocol::message::Message;
 use crate::protocol::revision::Era;
 use crate::protocol::sse::{self, Event, KEEP_ALIVE};
 use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
 use crate::proxy::exchange::{Exchange, Output};
+use crate::session::Session;
 use crate::session::backlog::EventId;
 use crate::session::stream::{Stream, StreamReader};
 
@@ -227,25 +230,23 @@ pub(super) fn encode(event: &Event, out: &mut BytesMut) {
 }
 
 /// The stream of what belongs to no request, or of one that is resumed.
-pub(super) fn resumed(
-    proxy: &Arc<Proxy>,
-    reader: StreamReader,
-    ended: tokio_util::sync::CancellationToken,
-    prime: bool,
-) -> Response {
+pub(super) fn resumed(proxy: &Arc<Proxy>, session: Arc<Session>, reader: StreamReader, prime: bool) -> Response {
     struct Reading {
+        session: Arc<Session>,
         reader: StreamReader,
+        /// Said instead of what was lost, without ids: a client that resumes goes on behind what it has read.
+        instead: VecDeque<Message>,
         primed: bool,
-        ended: tokio_util::sync::CancellationToken,
         drain: tokio_util::sync::CancellationToken,
         over: bool,
         keepalive: Duration,
         _counted: GaugeGuard,
     }
     let reading = Reading {
+        session,
         reader,
+        instead: VecDeque::new(),
         primed: !prime,
-        ended,
         drain: proxy.tasks.drain().clone(),
         over: false,
         keepalive: proxy.settings.timeouts.sse_keepalive,
@@ -255,18 +256,21 @@ pub(super) fn resumed(
         if reading.over {
             return None;
         }
-        let frame = if std::mem::replace(&mut reading.primed, true) {
+        let frame = if let Some(message) = reading.instead.pop_front() {
+            message_event(None, message.line())
+        } else if std::mem::replace(&mut reading.primed, true) {
             tokio::select! {
                 biased;
                 next = reading.reader.next() => {
                     let missed = reading.reader.take_missed();
                     if missed > 0 {
-                        tracing::warn!(missed, "Events were larger than the backlog and are lost");
+                        tracing::warn!(missed, "Client reads too slowly: events are lost to it");
+                        reading.instead.extend(reading.session.missed(missed));
                     }
                     let (id, data) = next?;
                     message_event(Some(id), data)
                 }
-                () = reading.ended.cancelled() => return None,
+                () = reading.session.ended().cancelled() => return None,
                 () = reading.drain.cancelled() => {
                     // Said before the end, so that the client does not come back at once (2025-11-25, Sending Messages).
                     reading.over = true;

@@ -299,7 +299,9 @@ impl Proxy {
             while let Some(output) = exchange.next().await {
                 match (&stream, &session) {
                     (Some(stream), _) => {
-                        stream.push(&output.message.line());
+                        let line = output.message.line();
+                        stream.room(line.len()).await;
+                        stream.push(&line);
                     }
                     // The client has never seen a stream to come back to: what is not the answer can still reach it elsewhere.
                     (None, Some(session)) if !output.last => {

@@ -63,25 +63,46 @@ impl Backlog {
         Backlog { stream, bounds, kept: VecDeque::new(), kept_bytes: 0, issued: 0 }
     }
 
-    /// Issues an id for `payload`, the data of an event, and keeps the event as far as the bounds allow.
+    /// Issues an id for `payload`, the data of an event, and keeps the event as far as the bounds allow. One that is larger
+    /// than all of the backlog is kept only where somebody is there to read it, until [`trim`](Backlog::trim).
     ///
     /// The bytes are copied. A message is often a slice of a much larger network buffer, which it would keep in memory
     /// with all that had been in it, and the bound in bytes would mean nothing.
-    pub(crate) fn push(&mut self, payload: &[u8], now: Instant) -> EventId {
+    pub(crate) fn push(&mut self, payload: &[u8], now: Instant, is_read: bool) -> EventId {
         self.issued += 1;
         self.expire(now);
         if payload.len() > self.bounds.bytes || self.bounds.events == 0 {
             // Not even alone does it fit. What is older must go as well, as nobody could resume across the gap.
-            self.kept.clear();
-            self.kept_bytes = 0;
-            return self.last();
+            self.clear();
+            if !is_read {
+                return self.last();
+            }
         }
-        while self.kept.len() >= self.bounds.events || self.kept_bytes + payload.len() > self.bounds.bytes {
+        while !self.kept.is_empty() && !self.holds(self.kept.len() + 1, self.kept_bytes + payload.len()) {
             self.drop_oldest();
         }
         self.kept_bytes += payload.len();
         self.kept.push_back(Kept { payload: Bytes::copy_from_slice(payload), since: now });
         self.last()
+    }
+
+    /// Whether an event of so many bytes can be added without dropping one that lies behind `cursor`. There is always room when
+    /// nothing lies there.
+    pub(crate) fn has_room(&self, bytes: usize, cursor: EventId) -> bool {
+        if self.holds(self.kept.len() + 1, self.kept_bytes + bytes) {
+            return true;
+        }
+        let unread = usize::try_from(self.issued.saturating_sub(cursor.number)).unwrap_or(usize::MAX);
+        let unread = self.kept.range(self.kept.len().saturating_sub(unread)..);
+        let (events, unread) = unread.fold((0, 0), |(events, sum), kept| (events + 1, sum + kept.payload.len()));
+        events == 0 || self.holds(events + 1, unread + bytes)
+    }
+
+    /// Drops what is beyond the bounds, which only an event is that somebody was there to read.
+    pub(crate) fn trim(&mut self) {
+        if !self.holds(self.kept.len(), self.kept_bytes) {
+            self.clear();
+        }
     }
 
     /// The events behind `id`, oldest first. Empty if `id` is the last one.
@@ -136,6 +157,15 @@ impl Backlog {
     /// Whether nothing is kept.
     pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty()
+    }
+
+    fn holds(&self, events: usize, bytes: usize) -> bool {
+        events <= self.bounds.events && bytes <= self.bounds.bytes
+    }
+
+    fn clear(&mut self) {
+        self.kept.clear();
+        self.kept_bytes = 0;
     }
 
     fn drop_oldest(&mut self) {

@@ -207,7 +207,11 @@ impl Session {
         loop {
             tokio::select! {
                 message = lease.standing.next() => match message {
-                    Some(message) => self.say(&lease.connection, message).await,
+                    Some(message) => {
+                        // A client that reads slowly slows its own server.
+                        self.standing.room(message.line().len()).await;
+                        self.say(&lease.connection, message).await;
+                    }
                     None => break self.lost(),
                 },
                 () = self.ended().cancelled() => break,
@@ -335,6 +339,15 @@ impl Session {
         self.metrics.session_restarted("ok");
         tracing::info!(upstream = self.metrics.name(), "Session goes on with a new connection");
         Ok(connection)
+    }
+
+    /// The client reads too slowly, and events of its standing stream are lost to it: what it has to be told instead, so that it
+    /// can look for itself.
+    pub(crate) fn missed(&self, events: u64) -> Vec<Message> {
+        self.metrics.dropped_many("backlog", events);
+        let subscriptions: Vec<_> =
+            lock(&self.route.memory).subscriptions.values().filter_map(sharing::missed).collect();
+        handshake::everything_changed(&self.route.answer).into_iter().chain(subscriptions).collect()
     }
 
     /// Repeats log level and subscriptions. A server that does not take one would not have taken it before.

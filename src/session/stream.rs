@@ -21,8 +21,8 @@ pub(crate) struct Stream {
 struct State {
     backlog: Backlog,
     finished: bool,
-    /// Those who are attached, oldest first. The newest one reads.
-    readers: Vec<u64>,
+    /// Those who are attached, and how far each has read; oldest first. The newest one reads.
+    readers: Vec<(u64, EventId)>,
     attached: u64,
     /// How far the standing stream has been delivered.
     delivered: EventId,
@@ -52,9 +52,32 @@ impl Stream {
 
     /// Adds an event and wakes the reader.
     pub(crate) fn push(&self, payload: &[u8]) -> EventId {
-        let id = self.state().backlog.push(payload, Instant::now().into_std());
+        let mut state = self.state();
+        let is_read = !state.readers.is_empty();
+        let id = state.backlog.push(payload, Instant::now().into_std(), is_read);
+        drop(state);
         self.changed.notify_waiters();
         id
+    }
+
+    /// Waits until an event of so many bytes does not push out one that the reader has not read. A reader that is too slow is
+    /// cut off by its connection; where nobody reads there is nothing to wait for (C-SSE-7).
+    ///
+    /// # Cancel safety
+    /// Nothing is held while it waits.
+    pub(crate) async fn room(&self, bytes: usize) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let state = self.state();
+                if state.readers.last().is_none_or(|(_, cursor)| state.backlog.has_room(bytes, *cursor)) {
+                    return;
+                }
+            }
+            changed.await;
+        }
     }
 
     /// Nothing will be added any more.
@@ -119,7 +142,7 @@ impl Stream {
         if state.readers.len() >= readers_max.max(1) {
             state.readers.remove(0);
         }
-        state.readers.push(me);
+        state.readers.push((me, cursor));
         drop(state);
         self.changed.notify_waiters();
         Ok(StreamReader { stream: Arc::clone(self), me, cursor, attached: me, missed: 0 })
@@ -145,10 +168,10 @@ impl StreamReader {
             changed.as_mut().enable();
             {
                 let mut state = self.stream.state();
-                if !state.readers.contains(&self.me) {
+                if !state.readers.iter().any(|(reader, _)| *reader == self.me) {
                     return None;
                 }
-                if state.readers.last() == Some(&self.me) {
+                if state.readers.last().is_some_and(|(reader, _)| *reader == self.me) {
                     if std::mem::replace(&mut self.attached, state.attached) != state.attached {
                         // Others have read in the meantime: what they were given is not given again.
                         self.cursor.number = self.cursor.number.max(state.delivered.number);
@@ -164,6 +187,15 @@ impl StreamReader {
                         self.cursor = id;
                         // Who resumes further back reads again what somebody has read before: that takes nothing back.
                         state.delivered.number = state.delivered.number.max(id.number);
+                        if let Some((_, cursor)) = state.readers.last_mut() {
+                            *cursor = id;
+                        }
+                        if state.backlog.last() == id {
+                            state.backlog.trim();
+                        }
+                        drop(state);
+                        // Whoever waits for room may have it now.
+                        self.stream.changed.notify_waiters();
                         return Some((id, payload));
                     }
                     if state.finished {
@@ -191,7 +223,12 @@ impl StreamReader {
 impl Drop for StreamReader {
     fn drop(&mut self) {
         let me = self.me;
-        self.stream.state().readers.retain(|reader| *reader != me);
+        let mut state = self.stream.state();
+        state.readers.retain(|(reader, _)| *reader != me);
+        if state.readers.is_empty() {
+            state.backlog.trim();
+        }
+        drop(state);
         // The one who waited for its turn may have it now.
         self.stream.changed.notify_waiters();
     }
@@ -247,14 +284,62 @@ mod tests {
         assert!(stream.attach(Some(EventId { stream: 2, number: 1 }), 1).is_err());
     }
 
-    /// An event that is larger than the backlog is a loss that the reader learns of.
+    /// What is pushed faster than it is read is a loss that the reader learns of.
     #[tokio::test]
     async fn a_reader_learns_what_it_missed() {
         let stream = Stream::standing(BOUNDS);
         let mut reader = stream.attach(None, 2).unwrap();
-        stream.push(&[b'x'; 200]);
-        stream.push(b"small");
-        assert_eq!(texts(&mut reader), ["small"]);
-        assert_eq!(reader.take_missed(), 1);
+        for text in ["1", "2", "3", "4", "5", "6"] {
+            stream.push(text.as_bytes());
+        }
+        assert_eq!(texts(&mut reader), ["3", "4", "5", "6"]);
+        assert_eq!(reader.take_missed(), 2);
+    }
+
+    /// An event that is larger than the backlog reaches who is there to read it, and is kept for nobody else.
+    #[tokio::test]
+    async fn a_large_event_is_for_who_is_there() {
+        let stream = Stream::standing(BOUNDS);
+        let large = "x".repeat(200);
+        let id = stream.push(large.as_bytes());
+        assert_eq!(stream.attach(Some(stream.start()), 2).err(), Some(ResumeError::Gap));
+        let mut reader = stream.attach(Some(id), 2).unwrap();
+        stream.push(large.as_bytes());
+        assert_eq!(stream.state().backlog.kept_bytes(), 200);
+        assert_eq!(texts(&mut reader), [large.clone()]);
+        assert_eq!(stream.state().backlog.kept_bytes(), 0, "it has been read");
+        stream.push(large.as_bytes());
+        drop(reader);
+        assert_eq!(stream.state().backlog.kept_bytes(), 0, "nobody is there any more");
+    }
+
+    /// C-SSE-7: there is room as long as nothing is pushed out that a reader still has to read, and where nobody reads.
+    #[tokio::test]
+    async fn there_is_room_for_what_is_read() {
+        let stream = Stream::standing(BOUNDS);
+        let has_room = |bytes| stream.room(bytes).now_or_never().is_some();
+        for _ in 0..8 {
+            assert!(has_room(60), "nobody reads");
+            stream.push(&[b'x'; 60]);
+        }
+        let last = stream.state().backlog.last();
+        let mut reader = stream.attach(Some(last), 2).unwrap();
+        assert!(has_room(1000), "all has been read");
+        stream.push(&[b'x'; 60]);
+        assert!(has_room(40) && !has_room(41), "bytes");
+        for _ in 0..3 {
+            assert!(has_room(1));
+            stream.push(b"x");
+        }
+        assert!(!has_room(1), "events");
+        let waiting = stream.room(1);
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        reader.next().await.unwrap();
+        assert!(waiting.now_or_never().is_some(), "one has been read");
+        stream.push(b"x");
+        assert!(!has_room(1));
+        drop(reader);
+        assert!(has_room(1), "the reader is gone");
     }
 }

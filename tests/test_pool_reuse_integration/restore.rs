@@ -25,7 +25,10 @@ async fn restarts(proxy: &Proxy, result: &str) -> f64 {
 async fn hears_that_all_has_changed(stream: &mut Response, subscribed: Option<&str>) {
     if let Some(uri) = subscribed {
         let updated = next(stream).await.unwrap().json();
-        assert_eq!((&updated["method"], &updated["params"]["uri"]), (&json!("notifications/resources/updated"), &json!(uri)));
+        assert_eq!(
+            (&updated["method"], &updated["params"]["uri"]),
+            (&json!("notifications/resources/updated"), &json!(uri))
+        );
     }
     for kind in ["tools", "prompts", "resources"] {
         assert_eq!(hears(stream).await, format!("notifications/{kind}/list_changed"));

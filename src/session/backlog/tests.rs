@@ -21,8 +21,8 @@ fn after(backlog: &Backlog, id: EventId) -> Result<Vec<(EventId, Bytes)>, Resume
 fn everything_behind_an_id_is_replayed_in_order() {
     let mut backlog = Backlog::new(7, BOUNDS);
     assert_eq!(after(&backlog, backlog.start()), Ok(vec![]));
-    assert_eq!(backlog.push(b"a", now()), id(7, 1));
-    assert_eq!(backlog.push(b"b", now()), id(7, 2));
+    assert_eq!(backlog.push(b"a", now(), false), id(7, 1));
+    assert_eq!(backlog.push(b"b", now(), false), id(7, 2));
     let (a, b) = ((id(7, 1), Bytes::from("a")), (id(7, 2), Bytes::from("b")));
     assert_eq!(after(&backlog, id(7, 0)), Ok(vec![a, b.clone()]));
     assert_eq!(after(&backlog, id(7, 1)), Ok(vec![b]));
@@ -34,11 +34,11 @@ fn everything_behind_an_id_is_replayed_in_order() {
 fn a_dropped_event_is_a_gap_only_for_those_who_have_not_seen_it() {
     let mut backlog = Backlog::new(7, BOUNDS);
     for payload in [b"a", b"b", b"c", b"d"] {
-        backlog.push(payload, now());
+        backlog.push(payload, now(), false);
     }
     assert_eq!(after(&backlog, id(7, 0)), Err(ResumeError::Gap));
     assert_eq!(after(&backlog, id(7, 1)).map(|events| events.len()), Ok(3), "b, c and d are all there");
-    backlog.push(&[b'x'; 101], now());
+    backlog.push(&[b'x'; 101], now(), false);
     assert!(backlog.is_empty(), "an event that does not fit takes its predecessors with it");
     assert_eq!(after(&backlog, id(7, 4)), Err(ResumeError::Gap));
     assert_eq!(after(&backlog, id(7, 5)), Ok(vec![]));
@@ -48,7 +48,7 @@ fn a_dropped_event_is_a_gap_only_for_those_who_have_not_seen_it() {
 #[test]
 fn ids_of_other_streams_and_of_the_future_are_unknown() {
     let mut backlog = Backlog::new(7, BOUNDS);
-    backlog.push(b"a", now());
+    backlog.push(b"a", now(), false);
     for unknown in [id(6, 0), id(6, 1), id(8, 1), id(7, 2), id(7, u64::MAX)] {
         assert_eq!(after(&backlog, unknown), Err(ResumeError::Unknown), "{unknown}");
     }
@@ -58,8 +58,8 @@ fn ids_of_other_streams_and_of_the_future_are_unknown() {
 fn events_expire() {
     let start = now();
     let mut backlog = Backlog::new(7, BOUNDS);
-    backlog.push(b"a", start);
-    backlog.push(b"b", start + Duration::from_secs(1));
+    backlog.push(b"a", start, false);
+    backlog.push(b"b", start + Duration::from_secs(1), false);
     backlog.expire(start + BOUNDS.retention - Duration::from_nanos(1));
     assert_eq!(after(&backlog, id(7, 0)).map(|events| events.len()), Ok(2));
     backlog.expire(start + BOUNDS.retention);
@@ -68,14 +68,14 @@ fn events_expire() {
     backlog.expire(start + BOUNDS.retention * 2);
     assert!(backlog.is_empty());
     assert_eq!(after(&backlog, id(7, 1)), Err(ResumeError::Gap));
-    assert_eq!(backlog.push(b"c", start + BOUNDS.retention * 2), id(7, 3), "numbers are not used again");
+    assert_eq!(backlog.push(b"c", start + BOUNDS.retention * 2, false), id(7, 3), "numbers are not used again");
 }
 
 #[test]
 fn what_is_kept_does_not_hold_on_to_what_it_was_cut_from() {
     let buffer = Bytes::from(vec![b'x'; 4096]);
     let mut backlog = Backlog::new(7, BOUNDS);
-    backlog.push(&buffer[..10], now());
+    backlog.push(&buffer[..10], now(), false);
     assert!(buffer.is_unique());
 }
 
@@ -150,7 +150,7 @@ proptest! {
                 Op::Expire => backlog.expire(time),
                 Op::Push { bytes } => {
                     let payload = vec![all.len() as u8; bytes];
-                    prop_assert_eq!(backlog.push(&payload, time), id(7, all.len() as u64 + 1));
+                    prop_assert_eq!(backlog.push(&payload, time, false), id(7, all.len() as u64 + 1));
                     all.push((payload.into(), time));
                 }
             }
