@@ -206,6 +206,27 @@ async fn a_talkative_server_goes_on() {
     }
 }
 
+/// C-POOL-10: an answer that is no message is an answer: nothing is under way any more, and the process is used again.
+#[tokio::test]
+async fn an_answer_that_is_no_message_leaves_nothing_under_way() {
+    for era in Era::BOTH {
+        let script = era.server().fault(On::tool("echo").nth(1), Do::ResultAndError);
+        let change = |settings: &mut Settings| {
+            one(settings);
+            settings.timeouts.cancel_grace = DEADLINE;
+            settings.timeouts.acquire = ms(500);
+        };
+        let proxy = isolated(Isolation::Request, script, change).await;
+        let client = match era {
+            Era::Legacy => open(&proxy).await,
+            Era::Modern => proxy.client(era).await,
+        };
+        let pid = client.pid().await;
+        assert_eq!(reason(&client.call("echo", json!({ "text": "x" })).await), "violation", "{era:?}");
+        assert_eq!(client.pid().await, pid, "{era:?}");
+    }
+}
+
 /// 2025-11-25, Logging, Resources, Tasks: what needs a connection that stays is not offered, and refused with a reason.
 #[tokio::test]
 async fn what_needs_a_connection_that_stays_is_refused() {

@@ -252,6 +252,20 @@ async fn a_cancellation_ends_ones_own_request_only() {
     assert_eq!(text(&ada.begin("1", None, "echo", json!({ "text": "on" })).await.answer().ok().await), "on");
 }
 
+/// 2025-11-25, Cancellation: what a session had under way when it ended is cancelled; the process, which others use, would
+/// work on it for nobody.
+#[tokio::test]
+async fn the_end_of_a_session_cancels_its_requests() {
+    let proxy = isolated(Isolation::Shared, legacy(), plain).await;
+    let (ada, bob) = (open(&proxy).await, open(&proxy).await);
+    let (slept, ()) = tokio::join!(ada.call("sleep", json!({ "ms": 600_000 })), async {
+        bob.until_stats("/tools/sleep", 1).await;
+        assert_eq!(session(&ada).delete().ok().await.status, 204);
+        bob.until_stats("/cancellations", 1).await;
+    });
+    assert_eq!(reason(&slept), "session_ended");
+}
+
 /// C-SSE-7: a client that does not read is given up in the end; until then and after it the others are served.
 #[tokio::test]
 async fn a_slow_client_does_not_stop_the_others() {
