@@ -418,14 +418,21 @@ impl<P: Pipe> Driver<P> {
                 self.shared.ended();
                 continue;
             }
-            self.tombstones.insert(id);
-            if self.tombstones.len() > TOMBSTONES_MAX {
-                self.tombstones.pop_first();
-            }
+            self.bury(id);
             if call.facts.cancellable {
                 let line = notification.unwrap_or_else(|| cancelled(id));
                 self.pipe.write(None, line);
             }
+        }
+    }
+
+    /// A call was given up that the server may still answer.
+    fn bury(&mut self, id: i64) {
+        self.tombstones.insert(id);
+        if self.tombstones.len() > TOMBSTONES_MAX {
+            self.tombstones.pop_first();
+            // Its answer would be one to nothing. If it were still waited for, the connection would never be quiet again.
+            self.shared.ended();
         }
     }
 
@@ -583,7 +590,7 @@ impl<P: Pipe> Driver<P> {
                         self.metrics.error("client", "slow");
                         if let Some(call) = self.calls.remove(&id) {
                             call.replies.finish(Err(UpstreamError::SlowClient), 0);
-                            self.tombstones.insert(id);
+                            self.bury(id);
                             self.pipe.write(None, cancelled(id));
                         }
                     }

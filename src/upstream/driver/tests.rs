@@ -207,3 +207,30 @@ fn a_cancelled_call_is_taken_back_or_told() {
         assert!(heard[2..].iter().all(|line| !line.contains("\"requestId\":1")), "told once: {heard:?}");
     });
 }
+
+/// C-POOL-10: however many calls were cancelled, the connection is quiet again when the server has answered them all.
+#[test]
+fn a_connection_is_quiet_after_any_number_of_cancelled_calls() {
+    const CALLS: usize = TOMBSTONES_MAX + 10;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let answers = (1..=CALLS + 1).map(|id| Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)));
+    // The last call is not cancelled: only when it has arrived is anything answered.
+    let pipe = Scripted { awaited: CALLS + 1, queue: VecDeque::new(), says: answers.collect(), heard: Arc::default() };
+    let limits = DriverLimits { depth: 64, message_bytes: 1 << 20 };
+    let metrics = Arc::new(Metrics::new()).server("test");
+    let (handle, _said, task) = drive(pipe, Sharing::Exclusive, limits, metrics, CancellationToken::new());
+    let facts = CallFacts { may_ask: false, wants_log: false, cancellable: true };
+    let talk = async {
+        let mut calls = Vec::new();
+        for _ in 0..CALLS {
+            calls.push(handle.call(handle.next_id(), Bytes::from_static(b"{}"), facts).await.unwrap());
+        }
+        turns().await;
+        drop(calls);
+        turns().await;
+        let mut last = handle.call(handle.next_id(), Bytes::from_static(b"{}"), facts).await.unwrap();
+        assert!(last.next().await.unwrap().is_ok());
+        assert!(handle.is_quiescent());
+    };
+    runtime.block_on(async { tokio::join!(talk, task) });
+}
