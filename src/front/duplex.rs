@@ -228,8 +228,9 @@ impl Duplex {
         if self.proxy.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        let exchange = self.proxy.begin(session, request, self.caller.headers.clone()).await?;
-        self.run(exchange, None);
+        if let Some(exchange) = self.proxy.begin(session, request, self.caller.headers.clone()).await? {
+            self.run(exchange, None);
+        }
         Ok(())
     }
 

@@ -267,6 +267,33 @@ async fn a_cancellation_is_for_ones_own_request() {
     assert_eq!(text(&ada.call("echo", json!({ "text": "on" })).await), "on");
 }
 
+/// 2025-11-25, Cancellation: a request that is taken back while it waits for its turn, or whose session ends, is not executed.
+#[tokio::test]
+async fn what_is_cancelled_while_it_waits_is_not_executed() {
+    for ends in [false, true] {
+        let proxy = isolated(Isolation::Request, legacy(), one).await;
+        let (ada, bob) = (open(&proxy).await, open(&proxy).await);
+        let question = asking(&ada, "1", "Wait?").await;
+        let (waited, said) = tokio::join!(bob.begin("7", None, "count", json!({ "key": "k" })), async {
+            proxy.until_metric("shadowcat_queue", &[], 1.0).await;
+            if ends {
+                assert_eq!(session(&bob).delete().ok().await.status, 204);
+            } else {
+                assert_eq!(session(&bob).send(&cancelled(json!(7))).ok().await.status, 202);
+            }
+            answering(&ada, question, "done").await
+        });
+        assert!(said.contains("done"), "{said}");
+        assert_eq!(waited.status, if ends { 404 } else { 200 });
+        if !ends {
+            assert_eq!(waited.text().ok().await, "", "what is taken back is not answered");
+            assert_eq!(text(&bob.begin("7", None, "echo", json!({ "text": "on" })).await.answer().ok().await), "on");
+        }
+        assert_eq!(ada.stats().await["tools"].get("count"), None, "{ends}");
+        rests_with(&proxy, 1, 0).await;
+    }
+}
+
 /// 2026-07-28, Cancellation: a modern client that goes away while it waits for its turn leaves nothing behind: its request
 /// is not executed, and the next in the queue is served.
 #[tokio::test]
