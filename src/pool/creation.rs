@@ -19,6 +19,7 @@ impl<C: Connect> Shared<C> {
             let creation = Creation { shared: Arc::downgrade(self), number, spare, done: false };
             let place = Place { number, worked: false, vacate: Some(vacate(Arc::downgrade(self))) };
             let (connector, over, crew) = (Arc::clone(&self.connector), self.over.clone(), self.crew.token());
+            let needed = self.desk.needed(number);
             self.tasks.spawn("pool-connect", async move {
                 let _crew = crew;
                 let started = Instant::now();
@@ -26,7 +27,7 @@ impl<C: Connect> Shared<C> {
                     biased;
                     // First, so that nothing is begun in a pool that is closed.
                     () = over.cancelled(), if !is_on(Mutant::CreatesAfterClose) => return,
-                    made = connector.connect(&key, place) => made,
+                    made = connector.connect(&key, place, needed) => made,
                 };
                 creation.end(made, started);
             });
@@ -110,8 +111,10 @@ impl<C: Connect> Creation<C> {
         shared.metrics.created(now - started);
         let expires = shared.expiry(now).into_std();
         let (works, after) = shared.desk.visit(|ledger, orders| {
+            // One that was not waited for has shown nothing yet.
+            let ready = !ledger.is_needed(self.number);
             let works = ledger.created(self.number, conn, expires, now.into_std(), orders);
-            if works {
+            if works && ready {
                 shared.restarts().succeeded();
                 ledger.rest_until(None, orders);
             }
