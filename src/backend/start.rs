@@ -194,8 +194,9 @@ impl Starter {
                 let pipe = StdioPipe::spawn(target, &self.limits, &self.timeouts, &self.tasks, &self.metrics)?;
                 let limits = DriverLimits { depth: self.limits.depth, message_bytes: self.limits.message_bytes };
                 let stop = self.tasks.stop().clone();
-                let (handle, standing, task) =
-                    driver::drive(pipe, Sharing::Exclusive, limits, self.metrics.clone(), stop);
+                let (writer, standing) = driver::standing();
+                let (handle, task) =
+                    driver::drive(pipe, writer, Sharing::Exclusive, limits, self.metrics.clone(), stop);
                 self.tasks.spawn("child-driver", async move {
                     let mut place = place;
                     // Only after this is the process gone: until then it counts (C-POOL-12).

@@ -316,7 +316,7 @@ impl Duplex {
         loop {
             let bytes = line.len();
             match self.outbox.push(line, bytes) {
-                Ok(()) | Err(PushError::Gone) => return,
+                Ok(()) | Err(PushError::Gone | PushError::Forgotten(_)) => return,
                 Err(PushError::Full(back)) => line = back,
             }
             tokio::select! {
