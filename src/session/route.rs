@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use http::HeaderMap;
 use tokio::time::{Instant, sleep_until};
 
@@ -36,10 +38,13 @@ pub(crate) struct Route {
     answer: Message,
     /// Held for a look or a replacement.
     state: Mutex<State>,
-    /// Held by the one request that finds the connection lost, while it makes another.
-    restoring: tokio::sync::Mutex<()>,
+    /// The latest attempt to make another connection, for all who wait for one. Held for a look or a replacement.
+    restoring: Mutex<Option<Attempt>>,
     memory: Mutex<Memory>,
 }
+
+/// Goes on though nobody waits for it any more: what is restored must not be left half done.
+type Attempt = Shared<BoxFuture<'static, Result<(), OpenError>>>;
 
 enum State {
     /// There is none, or none any more.
@@ -124,7 +129,7 @@ impl Route {
             headers: Mutex::new(headers),
             answer: answer.ok_or(OpenError::Lost)?,
             state: Mutex::new(State::None),
-            restoring: tokio::sync::Mutex::default(),
+            restoring: Mutex::default(),
             memory: Mutex::default(),
         };
         Ok(Opened { route, lease, hub })
@@ -273,17 +278,40 @@ impl Session {
             }
             return Ok(lease.into());
         }
-        if let Some(connection) = route.current() {
-            return Ok(connection.into());
+        if let Some(attempt) = self.attempt()? {
+            attempt.await?;
+        }
+        // It may have been lost again.
+        route.current().map(Way::from).ok_or(OpenError::Unanswered(UpstreamError::Lost { sent: false }))
+    }
+
+    /// What has to end before there is a connection that can be used, if anything.
+    fn attempt(self: &Arc<Self>) -> Result<Option<Attempt>, OpenError> {
+        let route = &self.route;
+        let under_way = |attempt: &&Attempt| attempt.peek().is_none();
+        let mut restoring = lock(&route.restoring);
+        if let Some(attempt) = restoring.as_ref().filter(under_way) {
+            return Ok(Some(attempt.clone()));
+        }
+        if route.current().is_some() {
+            return Ok(None);
         }
         if !route.backend.reinitializes() || self.ended().is_cancelled() {
+            drop(restoring);
             return Err(self.is_lost());
         }
-        let _one = route.restoring.lock().await;
-        match route.current() {
-            Some(connection) => Ok(connection.into()),
-            None => self.restore().await.map(Way::from),
-        }
+        let session = Arc::clone(self);
+        let attempt = async move {
+            tokio::select! {
+                biased;
+                () = session.ended().cancelled() => Err(OpenError::Lost),
+                restored = session.restore() => restored,
+            }
+        };
+        let attempt = attempt.boxed().shared();
+        *restoring = Some(attempt.clone());
+        route.backend.adopter().adopt(attempt.clone().map(drop));
+        Ok(Some(attempt))
     }
 
     /// There is no way back: the client learns it from the end of its session.
@@ -301,7 +329,7 @@ impl Session {
     }
 
     /// Makes the handshake again, and tells the server what it has to know.
-    async fn restore(self: &Arc<Self>) -> Result<Connection, OpenError> {
+    async fn restore(self: &Arc<Self>) -> Result<(), OpenError> {
         let route = &self.route;
         let opened = match route.isolation() {
             Isolation::Session | Isolation::Request => {
@@ -334,7 +362,7 @@ impl Session {
         }
         self.metrics.session_restarted("ok");
         tracing::info!(upstream = self.metrics.name(), "Session goes on with a new connection");
-        Ok(connection)
+        Ok(())
     }
 
     /// Repeats log level and subscriptions. A server that does not take one would not have taken it before.
