@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use shadowcat::settings::{Isolation, Reuse, Settings};
-use shadowcat::testing::client::{LegacySession, Modern};
-use shadowcat::testing::{Do, On};
+use shadowcat::testing::client::{LegacySession, Modern, SseSession};
+use shadowcat::testing::{Do, On, Script};
 
 use crate::common::*;
 use crate::support::*;
@@ -291,6 +291,32 @@ async fn what_is_cancelled_while_it_waits_is_not_executed() {
         }
         assert_eq!(ada.stats().await["tools"].get("count"), None, "{ends}");
         rests_with(&proxy, 1, 0).await;
+    }
+}
+
+/// 2024-11-05, HTTP with SSE: while a request waits for its turn, its client is heard: it is told that the proxy is there, and can
+/// take the request back. So does one of 2026-07-28 on such a connection.
+#[tokio::test]
+async fn who_waits_on_one_connection_is_heard_meanwhile() {
+    let proxy = isolated(Isolation::Request, Script::default(), one).await;
+    let ada = open(&proxy).await;
+    let mut bob = SseSession::open(&proxy.at("/sse"), "2024-11-05", rootless()).ok().await;
+    let envelope = json!({ "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "0" },
+        "io.modelcontextprotocol/clientCapabilities": {} });
+    for meta in [json!({}), envelope] {
+        // Its era is known before there is nothing to ask it with.
+        assert_eq!(text(&modern_call(&proxy, None, "echo", json!({ "text": "x" })).await.answer().ok().await), "x");
+        let question = asking(&ada, "1", "Wait?").await;
+        let count = json!({ "name": "count", "arguments": { "key": "k" }, "_meta": meta });
+        assert_eq!(bob.send(&message("7", "tools/call", &count.to_string())).ok().await.status, 202);
+        proxy.until_metric("shadowcat_queue", &[], 1.0).await;
+        bob.send(&message("8", "ping", "{}")).ok().await;
+        assert_eq!(bob.next().ok().await["id"], 8);
+        bob.send(&cancelled(json!(7))).ok().await;
+        proxy.until_metric("shadowcat_queue", &[], 0.0).await;
+        answering(&ada, question, "done").await;
+        assert_eq!(ada.stats().await["tools"].get("count"), None);
     }
 }
 
