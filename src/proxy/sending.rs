@@ -65,8 +65,8 @@ async fn on_its_way(
         let (relay, upstream) = translate(Era::Legacy, request, &connection)?;
         let id = relay.upstream_id();
         call.sent(id, &connection);
-        let notable = session.notes(request);
-        if known == Some(Known::ResourcesUnsubscribe) && session.gives_up(request) {
+        let notable = session.notes(request).await;
+        if notable.as_ref().is_some_and(Notable::is_needless) {
             let replies = Replies::Ready(sharing::done(id).map(Box::new));
             return Ok(Sent { relay, replies, connection, lease, notable });
         }

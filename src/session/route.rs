@@ -10,7 +10,7 @@ use http::HeaderMap;
 use tokio::time::{Instant, sleep_until};
 
 use super::{EndReason, Session, lock};
-use crate::backend::hub::{Awaited, Membership, Said};
+use crate::backend::hub::{Awaited, Ending, Membership, Said};
 use crate::backend::key::Principal;
 use crate::backend::start::Completion;
 use crate::backend::{Backend, Leased, OpenError, Way};
@@ -68,10 +68,25 @@ struct Memory {
 pub(crate) struct Notable {
     session: Arc<Session>,
     request: Message,
-    _awaited: Option<Awaited>,
+    turn: Turn,
+}
+
+/// What a request means to those who share a connection, for as long as it is under way.
+enum Turn {
+    /// Nothing.
+    Free,
+    Subscribes(#[expect(dead_code, reason = "it is what its drop does")] Awaited),
+    Ends(#[expect(dead_code, reason = "it is what its drop does")] Ending),
+    /// It gives up what others hold.
+    Needless,
 }
 
 impl Notable {
+    /// The server need not know of it.
+    pub(crate) fn is_needless(&self) -> bool {
+        matches!(self.turn, Turn::Needless)
+    }
+
     /// The server has done what it asked for.
     pub(crate) fn done(&self) {
         self.session.note(&self.request);
@@ -375,7 +390,7 @@ impl Session {
         for request in requests {
             let id = connection.next_id();
             let renamed = request.edit().id(&id.to_string()).finish();
-            let notable = self.notes(&request);
+            let notable = self.notes(&request).await;
             let told = crate::backend::start::ask(connection, &renamed, id, &self.route.headers(), deadline).await;
             if told.as_ref().is_ok_and(|answer| answer.kind() == Kind::Result) {
                 notable.iter().for_each(Notable::done);
@@ -387,18 +402,19 @@ impl Session {
     }
 
     /// Takes note of a request that is about to be sent, if it may change what the server keeps: from then on the connection
-    /// is not what it was, even if there is never an answer.
-    pub(crate) fn notes(self: &Arc<Self>, request: &Message) -> Option<Notable> {
+    /// is not what it was, even if there is never an answer. Where others have the connection, too, requests about one resource
+    /// wait for each other.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nobody waits for it.
+    pub(crate) async fn notes(self: &Arc<Self>, request: &Message) -> Option<Notable> {
         let known = request.known().filter(|known| known.is_remembered())?;
+        let turn = self.turn(known, request).await;
         let mut memory = lock(&self.route.memory);
-        let mut awaited = None;
         match known {
             Known::SetLevel => memory.marked = true,
             Known::ResourcesSubscribe => {
                 let uri = sharing::uri(request)?;
-                if let State::Shared(membership) = &*lock(&self.route.state) {
-                    awaited = Some(membership.awaits(uri.clone()));
-                }
                 if memory.asked.len() < SUBSCRIPTIONS_MAX {
                     memory.asked.insert(uri);
                 } else {
@@ -409,7 +425,28 @@ impl Session {
             _ if handshake::is_of_task(request) => memory.marked = true,
             _ => return None,
         }
-        Some(Notable { session: Arc::clone(self), request: request.clone(), _awaited: awaited })
+        Some(Notable { session: Arc::clone(self), request: request.clone(), turn })
+    }
+
+    /// Waits until a request to subscribe, or to end that, can be sent.
+    async fn turn(&self, known: Known, request: &Message) -> Turn {
+        let subscribes = known == Known::ResourcesSubscribe;
+        let Some(uri) = sharing::uri(request).filter(|_| subscribes || known == Known::ResourcesUnsubscribe) else {
+            return Turn::Free;
+        };
+        loop {
+            let turn = match &*lock(&self.route.state) {
+                State::Shared(membership) if subscribes => membership.awaits(&uri).map(Turn::Subscribes),
+                State::Shared(membership) => {
+                    membership.gives_up(&uri).map(|ending| ending.map_or(Turn::Needless, Turn::Ends))
+                }
+                _ => Ok(Turn::Free),
+            };
+            match turn {
+                Ok(turn) => return turn,
+                Err(over) => over.cancelled().await,
+            }
+        }
     }
 
     /// The server has done what this request asked for: some of it has to be known later.
@@ -433,14 +470,6 @@ impl Session {
                 }
             }
             _ => {}
-        }
-    }
-
-    /// Whether the end of a subscription is none for the server, since others hold it.
-    pub(crate) fn gives_up(&self, request: &Message) -> bool {
-        match (&*lock(&self.route.state), sharing::uri(request)) {
-            (State::Shared(membership), Some(uri)) => membership.gives_up(&uri),
-            _ => false,
         }
     }
 

@@ -160,6 +160,33 @@ async fn a_subscription_under_way_is_not_ended_by_another() {
     }
 }
 
+/// The other way round: one subscribes while the end of the last subscription is under way: the server learns of the end first,
+/// however slow it is.
+#[tokio::test]
+async fn a_subscription_is_not_overtaken_by_the_end_of_another() {
+    for goes in [false, true] {
+        let slow = On::method("resources/unsubscribe").nth(1);
+        let proxy = isolated(Isolation::Shared, legacy().fault(slow, Do::Delay { ms: 400 }), plain).await;
+        let (ada, bob, cid) = (open(&proxy).await, open(&proxy).await, open(&proxy).await);
+        let mut stream = listening(&bob).await;
+        resource(&ada, "subscribe", HELLO).await;
+        let ends = async {
+            if goes {
+                end(ada).await;
+            } else {
+                resource(&ada, "unsubscribe", HELLO).await;
+            }
+        };
+        tokio::join!(ends, async {
+            cid.until_stats("/requests/resources~1unsubscribe", 1).await;
+            resource(&bob, "subscribe", HELLO).await;
+        });
+        assert_eq!(cid.stats().await["client"]["subscriptions"], json!([HELLO]), "{goes}");
+        touch(&cid, HELLO).await;
+        assert_eq!(hears(&mut stream).await, "notifications/resources/updated", "{goes}");
+    }
+}
+
 /// 2025-11-25, Logging: a log message does not say which client it is for, so it is for none.
 #[tokio::test]
 async fn log_messages_reach_nobody() {
