@@ -12,7 +12,14 @@ impl<C: Connect> Shared<C> {
     /// Starts what the ledger wants to be created. Must be called within a runtime.
     pub(super) fn plan(self: &Arc<Self>) {
         let now = Instant::now().into_std();
-        let (create, after) = self.desk.visit(|ledger, orders| ledger.plan(now, orders));
+        let drains = self.tasks.drain().is_cancelled();
+        let (create, after) = self.desk.visit(|ledger, orders| {
+            if drains {
+                // They would end before anybody comes.
+                ledger.keep_spares(0, orders);
+            }
+            ledger.plan(now, orders)
+        });
         self.after(After { plan: false, ..after });
         for (number, key) in create {
             let spare = key.is_spare();
@@ -34,8 +41,11 @@ impl<C: Connect> Shared<C> {
         }
     }
 
-    /// A start failed, or a connection broke soon after it.
+    /// A start failed, or a connection broke soon after it. While the program drains that says nothing: it may be why.
     pub(super) fn failed(&self) {
+        if self.tasks.drain().is_cancelled() {
+            return;
+        }
         let now = Instant::now().into_std();
         // Both sets of books under one lock, so that they agree.
         let (rest, after) = self.desk.visit(|ledger, orders| {

@@ -154,6 +154,24 @@ async fn a_spare_that_fails_is_nobodys_failure() {
     assert_eq!(setup.lease(ONE).await.key(), &ONE);
 }
 
+/// C-LIFE-3: once the program drains, no spare is begun, and what fails or ends is no sign of a server that does not work.
+#[tokio::test(start_paused = true)]
+async fn a_drain_makes_no_spares_and_no_failures() {
+    let mut config = config(4);
+    config.bounds.spares = 2;
+    let world = World::default();
+    world.order([Make::Well, Make::Badly(true, 10)]);
+    let setup = Setup::with(config, world);
+    settle().await;
+    assert_eq!(setup.counts(), [1, 0, 1, 0]);
+    setup.tasks.drain().cancel();
+    setup.world.order([Make::Badly(false, 0); 20]);
+    setup.world.peer(0).die();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((setup.counts(), setup.world.begun().len()), ([0; 4], 2));
+    assert_eq!(setup.pool.rest(), None, "nothing that would be told as a failure");
+}
+
 /// One who waits does not wait for a spare that is not ready: it gets it as it is, or its place.
 #[tokio::test(start_paused = true)]
 async fn a_spare_that_is_not_ready_is_in_nobodys_way() {
