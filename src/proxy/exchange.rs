@@ -259,6 +259,8 @@ impl Exchange {
         let Some(legacy) = &mut self.legacy else { return Ok(false) };
         tracing::debug!(upstream = self.metrics.name(), %error, "Request goes to another connection");
         self.metrics.repeated(error.kind());
+        // It would wait for itself.
+        legacy.notable = None;
         let sent = sending::send(&legacy.session, &legacy.call, &legacy.request, &legacy.headers).await?;
         let Some(Sent { relay, replies, connection, lease, notable }) = sent else { return Ok(false) };
         (legacy.connection, legacy.lease, legacy.notable) = (connection, lease, notable);

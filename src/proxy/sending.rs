@@ -64,12 +64,12 @@ async fn on_its_way(
         let Way { connection, lease } = session.way(Some(headers)).await?;
         let (relay, upstream) = translate(Era::Legacy, request, &connection)?;
         let id = relay.upstream_id();
-        call.sent(id, &connection);
         let notable = session.notes(request).await;
         if notable.as_ref().is_some_and(Notable::is_needless) {
             let replies = Replies::Ready(sharing::done(id).map(Box::new));
             return Ok(Sent { relay, replies, connection, lease, notable });
         }
+        call.sent(id, &connection);
         match connection.call(Call { id, message: &upstream, facts, headers: headers.clone() }).await {
             Ok(replies) => return Ok(Sent { relay, replies, connection, lease, notable }),
             // It was lost before it could take the request: there may be another.

@@ -309,7 +309,7 @@ async fn what_is_restored_does_not_depend_on_who_waits_for_it() {
     let client = open(&proxy).await;
     request(&client, "logging/setLevel", json!({ "level": "error" })).await;
     let pid = client.pid().await;
-    proxy.play(&legacy().fault(On::method("logging/setLevel"), Do::Delay { ms: 500 }));
+    proxy.play(&legacy().fault(On::method("logging/setLevel"), Do::Delay { ms: 1500 }));
     kill_and_wait(&proxy, pid).await;
     let (taken_back, stats) = tokio::join!(client.begin("1", None, "count", json!({ "key": "k" })), async {
         // The handshake is made, the log level is being set.
