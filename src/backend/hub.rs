@@ -53,6 +53,9 @@ struct State {
     holders: BTreeMap<String, BTreeSet<u64>>,
     /// How many requests to subscribe to what have not been answered yet.
     awaited: HashMap<String, usize>,
+    /// Of what the server is being told that nobody wants to hear. Cancelled when that is over: until then nobody subscribes to
+    /// it, since what is sent later may be done earlier.
+    ending: HashMap<String, CancellationToken>,
     left: Instant,
 }
 
@@ -60,6 +63,19 @@ impl State {
     /// Whether the server has to go on telling of this.
     fn wants(&self, uri: &str) -> bool {
         self.holders.contains_key(uri) || self.awaited.contains_key(uri)
+    }
+
+    /// Notes that the server is about to be told, if nobody wants to hear of it. An error if it is being told already.
+    fn end(&mut self, uri: &str) -> Result<Option<CancellationToken>, CancellationToken> {
+        if self.wants(uri) {
+            return Ok(None);
+        }
+        if let Some(over) = self.ending.get(uri) {
+            return Err(over.clone());
+        }
+        let over = CancellationToken::new();
+        self.ending.insert(uri.to_owned(), over.clone());
+        Ok(Some(over))
     }
 }
 
@@ -119,6 +135,7 @@ impl Backend {
                 next: 0,
                 holders: BTreeMap::new(),
                 awaited: HashMap::new(),
+                ending: HashMap::new(),
                 left: Instant::now(),
             }),
             over: CancellationToken::new(),
@@ -226,9 +243,14 @@ impl Hub {
 
     async fn unsubscribe(self: Arc<Self>, abandoned: Vec<String>) {
         for uri in abandoned {
-            if lock(&self.state).wants(&uri) {
-                continue;
-            }
+            let ending = loop {
+                let ending = lock(&self.state).end(&uri);
+                match ending {
+                    Ok(over) => break over.map(|over| Ending { hub: Arc::clone(&self), uri: uri.clone(), over }),
+                    Err(over) => over.cancelled().await,
+                }
+            };
+            let Some(_ending) = ending else { continue };
             let id = self.connection.next_id();
             if let Some(request) = sharing::subscription(Known::ResourcesUnsubscribe, id, &uri) {
                 // A server that does not take it tells of changes that concern nobody.
@@ -254,10 +276,15 @@ impl Membership {
         lock(&self.hub.state).holders.len() < SUBSCRIPTIONS_MAX
     }
 
-    /// A request to subscribe is about to be sent: until it is answered, nobody ends that subscription for all.
-    pub(crate) fn awaits(&self, uri: String) -> Awaited {
-        *lock(&self.hub.state).awaited.entry(uri.clone()).or_default() += 1;
-        Awaited { hub: Arc::clone(&self.hub), uri }
+    /// A request to subscribe is about to be sent: until it is answered, nobody ends that subscription for all. An error if the
+    /// end of one is under way: what has to be waited for.
+    pub(crate) fn awaits(&self, uri: &str) -> Result<Awaited, CancellationToken> {
+        let mut state = lock(&self.hub.state);
+        if let Some(over) = state.ending.get(uri) {
+            return Err(over.clone());
+        }
+        *state.awaited.entry(uri.to_owned()).or_default() += 1;
+        Ok(Awaited { hub: Arc::clone(&self.hub), uri: uri.to_owned() })
     }
 
     /// The server has accepted a subscription.
@@ -265,8 +292,9 @@ impl Membership {
         lock(&self.hub.state).holders.entry(uri).or_default().insert(self.number);
     }
 
-    /// This member does not want to hear of it any more. Whether somebody else does, so that the server need not know.
-    pub(crate) fn gives_up(&self, uri: &str) -> bool {
+    /// This member does not want to hear of it any more. `None` if somebody else does, so that the server need not know. An
+    /// error if the end of that subscription is under way: what has to be waited for.
+    pub(crate) fn gives_up(&self, uri: &str) -> Result<Option<Ending>, CancellationToken> {
         let mut state = lock(&self.hub.state);
         if let Some(holders) = state.holders.get_mut(uri) {
             holders.remove(&self.number);
@@ -274,7 +302,22 @@ impl Membership {
                 state.holders.remove(uri);
             }
         }
-        state.wants(uri)
+        let over = state.end(uri)?;
+        Ok(over.map(|over| Ending { hub: Arc::clone(&self.hub), uri: uri.to_owned(), over }))
+    }
+}
+
+/// The end of a subscription that is under way.
+pub(crate) struct Ending {
+    hub: Arc<Hub>,
+    uri: String,
+    over: CancellationToken,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        lock(&self.hub.state).ending.remove(&self.uri);
+        self.over.cancel();
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::ops::{Deref, DerefMut};
 
-use futures_util::FutureExt;
-
 use super::key::Key;
 use super::start::{Link, Starter};
 use crate::metrics::{ServerMetrics, Start};
@@ -29,10 +27,8 @@ impl Leased {
     /// Drops what was said to the holder before: it may be about what only that one may know.
     fn forget_said(&mut self) {
         let link: &mut Link = &mut self.lease;
-        for _ in link.early.drain(..) {
-            self.metrics.dropped("no_recipient");
-        }
-        while let Some(Some(_)) = link.standing.next().now_or_never() {
+        let said = link.early.drain(..).count() + link.standing.forget();
+        for _ in 0..said {
             self.metrics.dropped("no_recipient");
         }
     }

@@ -25,7 +25,7 @@ use crate::pool::restarts::Policy;
 use crate::pool::{self, Config, Patience, Pool};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
-use crate::settings::{Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings};
+use crate::settings::{EraChoice, Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::reconnect;
 use crate::upstream::streamable::HttpUpstream;
@@ -335,7 +335,8 @@ fn config(upstream: &UpstreamSettings, limits: &Limits, timeouts: &Timeouts) -> 
             creating: limits.starting,
             queue: limits.queue,
             idle: timeouts.connection_idle,
-            spares: upstream.warm_spares,
+            // A server without a handshake has no use for what waits for one.
+            spares: if upstream.era == EraChoice::Modern { 0 } else { upstream.warm_spares },
         },
         spare: Some(Key::Spare),
         max_age: timeouts.connection_max_age,

@@ -17,6 +17,7 @@ use crate::upstream::Connection;
 use crate::upstream::driver::Sharing;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::probe::Verdict;
+use crate::upstream::streamable::HttpUpstream;
 
 /// How long a verdict is relied on. A child's ends with the child.
 const VERDICT_FOR: Duration = Duration::from_secs(3600);
@@ -126,6 +127,9 @@ impl Backend {
         if self.settings.era == EraChoice::Legacy {
             return Ok(Known::new(Modern::LegacyOnly, None, None));
         }
+        if self.settings.era == EraChoice::Modern {
+            return self.take_for_modern(owner).await;
+        }
         if let Target::Http(_) = self.settings.target {
             return self.ask_http().await;
         }
@@ -166,11 +170,31 @@ impl Backend {
             lease.reuse(self.keeps(None));
             return Ok(Known::new(Modern::Each(versions), Some(Instant::now() + VERDICT_FOR), None));
         }
+        lease.file_under(Key::Modern { owner });
+        Ok(self.share(lease, versions, asked))
+    }
+
+    /// What the configuration says needs no question.
+    async fn take_for_modern(&self, owner: Option<Principal>) -> Result<Known, OpenError> {
+        let versions = [Revision::V2026_07_28.as_str().to_owned()].into();
+        if let Target::Http(_) = self.settings.target {
+            let connection = Connection::Http(self.http_upstream()?.modern());
+            return Ok(Known::new(Modern::Shared(connection, versions), None, None));
+        }
+        if self.settings.isolation == Isolation::Request {
+            return Ok(Known::new(Modern::Each(versions), None, None));
+        }
+        let asked = Instant::now();
+        let lease = self.acquire(&Key::Modern { owner }).await?;
+        Ok(self.share(lease, versions, asked))
+    }
+
+    /// From now on a connection is for all that ask.
+    fn share(&self, mut lease: Leased, versions: Arc<[String]>, asked: Instant) -> Known {
         self.metrics.ready(lease.start(), asked.elapsed());
         lease.reuse(false);
-        lease.file_under(Key::Modern { owner });
         lease.connection.share(Sharing::Shared);
-        Ok(Known::new(Modern::Shared(lease.connection.clone(), versions), None, Some(lease)))
+        Known::new(Modern::Shared(lease.connection.clone(), versions), None, Some(lease))
     }
 
     /// A connection that has been asked; or what came instead of an answer, which is evidence, too.
@@ -182,16 +206,16 @@ impl Backend {
         }
     }
 
-    async fn ask_http(&self) -> Result<Known, OpenError> {
-        let http = self.http.as_ref().ok_or_else(|| {
+    fn http_upstream(&self) -> Result<&Arc<HttpUpstream>, OpenError> {
+        self.http.as_ref().ok_or_else(|| {
             OpenError::from(PoolError::Create(StartError::Start(UpstreamError::Unreachable(
                 "its URL or the system's certificates cannot be used".into(),
             ))))
-        })?;
-        if self.settings.era == EraChoice::Modern {
-            let versions = [Revision::V2026_07_28.as_str().to_owned()].into();
-            return Ok(Known::new(Modern::Shared(Connection::Http(http.modern()), versions), None, None));
-        }
+        })
+    }
+
+    async fn ask_http(&self) -> Result<Known, OpenError> {
+        let http = self.http_upstream()?;
         let until = Some(Instant::now() + VERDICT_FOR);
         let modern = match http.probe().await.map_err(OpenError::Start)? {
             Verdict::Modern(versions) => {

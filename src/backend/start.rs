@@ -194,8 +194,9 @@ impl Starter {
                 let pipe = StdioPipe::spawn(target, &self.limits, &self.timeouts, &self.tasks, &self.metrics)?;
                 let limits = DriverLimits { depth: self.limits.depth, message_bytes: self.limits.message_bytes };
                 let stop = self.tasks.stop().clone();
-                let (handle, standing, task) =
-                    driver::drive(pipe, Sharing::Exclusive, limits, self.metrics.clone(), stop);
+                let (writer, standing) = driver::standing();
+                let (handle, task) =
+                    driver::drive(pipe, writer, Sharing::Exclusive, limits, self.metrics.clone(), stop);
                 self.tasks.spawn("child-driver", async move {
                     let mut place = place;
                     // Only after this is the process gone: until then it counts (C-POOL-12).
@@ -232,18 +233,27 @@ impl Starter {
         Ok(probe::judge(&link.ask(&question, id, deadline).await?))
     }
 
-    async fn start(&self, key: &Key, place: Place) -> Result<Link, StartError> {
+    async fn start(
+        &self,
+        key: &Key,
+        place: Place,
+        needed: impl Future<Output = ()> + Send,
+    ) -> Result<Link, StartError> {
         let begun = Instant::now();
         let mut link = self.open(place).map_err(StartError::Start)?;
         match key {
             Key::Spare => {
                 // A ping is the one thing that may be said before the handshake (2025-11-25, Lifecycle). Whatever it answers,
-                // it is there; one that keeps silent is taken to be, after the time that a start may take.
+                // it is there; one that keeps silent is taken to be, after the time that a start may take, or when it is needed.
                 let id = link.connection.next_id();
                 let ping = crate::bridge::handshake::ping(id);
-                match link.ask(&ping, id, begun + self.timeouts.start).await {
-                    Ok(_) | Err(UpstreamError::Timeout { .. }) => {}
-                    Err(error) => return Err(StartError::Unanswered(error)),
+                tokio::select! {
+                    biased;
+                    answer = link.ask(&ping, id, begun + self.timeouts.start) => match answer {
+                        Ok(_) | Err(UpstreamError::Timeout { .. }) => {}
+                        Err(error) => return Err(StartError::Unanswered(error)),
+                    },
+                    () = needed => {}
                 }
             }
             Key::Probe => {
@@ -267,8 +277,13 @@ impl Connect for Starter {
     type Conn = Link;
     type Error = StartError;
 
-    async fn connect(&self, key: &Key, place: Place) -> Result<Link, Failure<StartError>> {
-        self.start(key, place).await.map_err(|error| Failure { counts: self.counts(key, &error), error })
+    async fn connect(
+        &self,
+        key: &Key,
+        place: Place,
+        needed: impl Future<Output = ()> + Send,
+    ) -> Result<Link, Failure<StartError>> {
+        self.start(key, place, needed).await.map_err(|error| Failure { counts: self.counts(key, &error), error })
     }
 }
 

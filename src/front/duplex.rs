@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::HeaderMap;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -145,9 +146,9 @@ impl Duplex {
     async fn message(self: &Arc<Self>, message: Message) {
         let id = message.id();
         let result = match message.kind() {
-            Kind::Request if Envelope::of(&message) != Envelope::Absent => self.modern(&message).await,
-            Kind::Request if message.known() == Some(Known::Initialize) => self.initialize(message).await,
-            Kind::Request => self.legacy(&message).await,
+            Kind::Request if Envelope::of(&message) != Envelope::Absent => self.modern(message),
+            Kind::Request if message.known() == Some(Known::Initialize) => self.initialize(message),
+            Kind::Request => self.legacy(message).await,
             Kind::Notification if self.cancel_modern(&message) => Ok(()),
             Kind::Notification | Kind::Result | Kind::Error => match self.session.get() {
                 Some(session) => deliver(session, &message).await,
@@ -164,7 +165,7 @@ impl Duplex {
         }
     }
 
-    async fn initialize(self: &Arc<Self>, request: Message) -> Result<(), ProxyError> {
+    fn initialize(self: &Arc<Self>, request: Message) -> Result<(), ProxyError> {
         if self.proxy.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
@@ -212,7 +213,7 @@ impl Duplex {
         self.closed.cancel();
     }
 
-    async fn legacy(self: &Arc<Self>, request: &Message) -> Result<(), ProxyError> {
+    async fn legacy(self: &Arc<Self>, request: Message) -> Result<(), ProxyError> {
         let Some(session) = self.session.get() else {
             // A modern client that forgot its metadata, or a legacy one that forgot its handshake.
             return Err(if request.known() == Some(Known::Discover) {
@@ -221,20 +222,21 @@ impl Duplex {
                 ProxyError::SessionMissing
             });
         };
-        if let Some(pong) = pong(request) {
+        if let Some(pong) = pong(&request) {
             self.say(pong).await;
             return Ok(());
         }
         if self.proxy.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        let exchange = self.proxy.begin(session, request, self.caller.headers.clone()).await?;
-        self.run(exchange, None);
+        let (duplex, session) = (Arc::clone(self), Arc::clone(session));
+        self.run(None, request.id(), async move {
+            duplex.proxy.begin(&session, &request, duplex.caller.headers.clone()).await
+        });
         Ok(())
     }
 
-    async fn modern(self: &Arc<Self>, request: &Message) -> Result<(), ProxyError> {
-        self.proxy.check_envelope(&self.server, request, self.caller.principal).await?;
+    fn modern(self: &Arc<Self>, request: Message) -> Result<(), ProxyError> {
         let Some(id) = request.id() else { return Ok(()) };
         let cancelled = self.closed.child_token();
         {
@@ -247,33 +249,57 @@ impl Duplex {
             }
             modern.insert(id.clone(), cancelled.clone());
         }
-        let under_way = UnderWay { duplex: Arc::clone(self), id, cancelled };
-        let exchange = self.proxy.begin_modern(&self.server, request, self.caller.principal, None).await?;
-        self.run(exchange, Some(under_way));
+        let under_way = UnderWay { duplex: Arc::clone(self), id: id.clone(), cancelled };
+        let duplex = Arc::clone(self);
+        self.run(Some(under_way), Some(id), async move {
+            let (proxy, server, principal) = (&duplex.proxy, &duplex.server, duplex.caller.principal);
+            proxy.check_envelope(server, &request, principal).await?;
+            proxy.begin_modern(server, &request, principal, None).await.map(Some)
+        });
         Ok(())
     }
 
-    /// Passes on everything that answers a request. A modern one ends when it is cancelled: dropping it tells the server.
-    fn run(self: &Arc<Self>, mut exchange: Exchange, under_way: Option<UnderWay>) {
+    /// Begins a request, and passes on everything that answers it, while its client is read on: it may take back what waits for
+    /// a connection. A modern one ends when it is cancelled: dropping it tells the server.
+    fn run(
+        self: &Arc<Self>,
+        under_way: Option<UnderWay>,
+        id: Option<RequestId>,
+        begin: impl Future<Output = Result<Option<Exchange>, ProxyError>> + Send + 'static,
+    ) {
         let duplex = Arc::clone(self);
         let working = Working::begin(self);
-        self.adopt(async move {
+        let mut work = async move {
             let _working = working;
             let cancelled = under_way.as_ref().map_or_else(CancellationToken::new, |one| one.cancelled.clone());
-            loop {
-                let output = tokio::select! {
-                    biased;
-                    () = cancelled.cancelled() => return,
-                    output = exchange.next() => output,
-                };
-                let Some(output) = output else { return };
-                let last = output.last;
-                duplex.say(output.message.line()).await;
-                if last {
-                    return;
+            let answers = async {
+                match begin.await {
+                    Ok(Some(exchange)) => duplex.pass_on(exchange).await,
+                    Ok(None) => {}
+                    Err(error) => duplex.refuse(&error, id).await,
                 }
+            };
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => {}
+                () = answers => {}
             }
-        });
+        }
+        .boxed();
+        // What need not wait is sent in the order in which it came, and what waits is known by its id before the next is read.
+        if (&mut work).now_or_never().is_none() {
+            self.adopt(work);
+        }
+    }
+
+    async fn pass_on(&self, mut exchange: Exchange) {
+        while let Some(output) = exchange.next().await {
+            let last = output.last;
+            self.say(output.message.line()).await;
+            if last {
+                return;
+            }
+        }
     }
 
     /// A modern request is cancelled by a notification where there is no stream to close (2026-07-28, Cancellation).
@@ -315,7 +341,7 @@ impl Duplex {
         loop {
             let bytes = line.len();
             match self.outbox.push(line, bytes) {
-                Ok(()) | Err(PushError::Gone) => return,
+                Ok(()) | Err(PushError::Gone | PushError::Forgotten(_)) => return,
                 Err(PushError::Full(back)) => line = back,
             }
             tokio::select! {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use tokio::time::timeout;
 
 use super::guard::{Accepts, check_content_type, read_body};
-use super::reply::{Running, answer, empty, event_stream, json, message_event, refuse, resumed};
+use super::reply::{Running, answer, empty, event_stream, json, message_event, refuse, resumed, unanswered};
 use crate::protocol::headers;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message, ParseError};
@@ -210,7 +210,7 @@ async fn request(
     if proxy.is_draining() {
         return Err(ProxyError::ShuttingDown);
     }
-    let exchange = proxy.begin(session, message, headers).await?;
+    let Some(exchange) = proxy.begin(session, message, headers).await? else { return Ok(unanswered(accepts)) };
     let prime = session.revision() >= Revision::V2025_11_25;
     Ok(answer(Running::new(proxy, exchange), accepts, prime).await)
 }
@@ -294,7 +294,7 @@ async fn batch(
         return Err(ProxyError::NotAcceptable);
     }
     let mut answers: Vec<Bytes> = Vec::new();
-    let running = FuturesUnordered::new();
+    let mut running = FuturesUnordered::new();
     for message in messages {
         let (error, id) = match message {
             Err(error) => (ProxyError::Parse(error), None),
@@ -310,7 +310,7 @@ async fn batch(
                 }
                 match proxy.begin(&session, &message, server.forwarded(headers)).await {
                     Ok(exchange) => {
-                        running.push(advance(Running::new(proxy, exchange)));
+                        running.extend(exchange.map(|exchange| advance(Running::new(proxy, exchange))));
                         continue;
                     }
                     Err(error) => (error, message.id()),
@@ -340,7 +340,6 @@ async fn batch(
         });
         return Ok(event_stream(ready.chain(later)));
     }
-    let mut running = running;
     while let Some((one, output)) = running.next().await {
         match output {
             Some(output) if output.last => answers.push(output.message.line()),

@@ -73,6 +73,11 @@ pub(super) fn empty(status: StatusCode) -> Response {
     response
 }
 
+/// A request was cancelled by its client: there is no answer, and HTTP wants one.
+pub(super) fn unanswered(accepts: Accepts) -> Response {
+    if accepts.sse { event_stream(stream::empty()) } else { empty(StatusCode::ACCEPTED) }
+}
+
 /// A request under way, owned by the connection that asked. If that goes away, a legacy request is handed over and a
 /// modern one is cancelled: this is what its `Drop` does.
 pub(super) struct Running {
@@ -130,8 +135,7 @@ pub(super) async fn answer(mut running: Running, accepts: Accepts, prime: bool) 
             Err(_) => continue,
         };
         match next {
-            // Cancelled by its client: there is no answer, and HTTP wants one.
-            None => return if accepts.sse { event_stream(stream::empty()) } else { empty(StatusCode::ACCEPTED) },
+            None => return unanswered(accepts),
             Some(output) if output.last && (accepts.json || output.status != StatusCode::OK) => {
                 return json(output.status, output.message.text().clone());
             }

@@ -12,13 +12,21 @@ impl<C: Connect> Shared<C> {
     /// Starts what the ledger wants to be created. Must be called within a runtime.
     pub(super) fn plan(self: &Arc<Self>) {
         let now = Instant::now().into_std();
-        let (create, after) = self.desk.visit(|ledger, orders| ledger.plan(now, orders));
+        let drains = self.tasks.drain().is_cancelled();
+        let (create, after) = self.desk.visit(|ledger, orders| {
+            if drains {
+                // They would end before anybody comes.
+                ledger.keep_spares(0, orders);
+            }
+            ledger.plan(now, orders)
+        });
         self.after(After { plan: false, ..after });
         for (number, key) in create {
             let spare = key.is_spare();
             let creation = Creation { shared: Arc::downgrade(self), number, spare, done: false };
             let place = Place { number, worked: false, vacate: Some(vacate(Arc::downgrade(self))) };
             let (connector, over, crew) = (Arc::clone(&self.connector), self.over.clone(), self.crew.token());
+            let needed = self.desk.needed(number);
             self.tasks.spawn("pool-connect", async move {
                 let _crew = crew;
                 let started = Instant::now();
@@ -26,15 +34,18 @@ impl<C: Connect> Shared<C> {
                     biased;
                     // First, so that nothing is begun in a pool that is closed.
                     () = over.cancelled(), if !is_on(Mutant::CreatesAfterClose) => return,
-                    made = connector.connect(&key, place) => made,
+                    made = connector.connect(&key, place, needed) => made,
                 };
                 creation.end(made, started);
             });
         }
     }
 
-    /// A start failed, or a connection broke soon after it.
+    /// A start failed, or a connection broke soon after it. While the program drains that says nothing: it may be why.
     pub(super) fn failed(&self) {
+        if self.tasks.drain().is_cancelled() {
+            return;
+        }
         let now = Instant::now().into_std();
         // Both sets of books under one lock, so that they agree.
         let (rest, after) = self.desk.visit(|ledger, orders| {
@@ -110,8 +121,10 @@ impl<C: Connect> Creation<C> {
         shared.metrics.created(now - started);
         let expires = shared.expiry(now).into_std();
         let (works, after) = shared.desk.visit(|ledger, orders| {
+            // One that was not waited for has shown nothing yet.
+            let ready = !ledger.is_needed(self.number);
             let works = ledger.created(self.number, conn, expires, now.into_std(), orders);
-            if works {
+            if works && ready {
                 shared.restarts().succeeded();
                 ledger.rest_until(None, orders);
             }

@@ -5,11 +5,11 @@
 //! hand-over and a change of mind cannot miss each other.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::ledger::{Ask, Counts, Key, Ledger, Orders, Outcome, Pooled, Reason, Ticket};
+use super::ledger::{Ask, Counts, Key, Ledger, Orders, Outcome, Place, Pooled, Reason, Ticket};
 use super::sync::{Mutex, MutexGuard};
 
 /// See the module.
@@ -69,6 +69,11 @@ impl<K: Key, T: Pooled, E> Desk<K, T, E> {
         self.visit(|ledger, orders| ledger.cancel(ticket, now, orders)).1
     }
 
+    /// Waits until a creation has to do with what there is, since somebody waits for its place. Cancel safe.
+    pub(crate) fn needed(self: &Arc<Self>, place: Place) -> Needed<K, T, E> {
+        Needed { desk: Arc::downgrade(self), place }
+    }
+
     /// Whether all places are free; otherwise the caller is woken when they are.
     pub(crate) fn poll_empty(&self, context: &Context<'_>) -> Poll<()> {
         self.lock().poll_empty(context.waker())
@@ -88,5 +93,22 @@ impl<K: Key, T: Pooled, E> Future for Turn<K, T, E> {
         // Dropped after the lock was given back.
         let mut spent = None;
         self.desk.lock().poll(self.ticket, context.waker(), &mut spent)
+    }
+}
+
+/// See [`Desk::needed`]. It keeps nothing of the pool.
+pub(crate) struct Needed<K, T, E> {
+    desk: Weak<Desk<K, T, E>>,
+    place: Place,
+}
+
+impl<K: Key, T: Pooled, E> Future for Needed<K, T, E> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(desk) = self.desk.upgrade() else { return Poll::Pending };
+        // Dropped after the lock was given back.
+        let mut spent = None;
+        desk.lock().poll_needed(self.place, context.waker(), &mut spent)
     }
 }

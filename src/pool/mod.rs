@@ -40,11 +40,13 @@ pub(crate) trait Connect: Send + Sync + 'static {
 
     /// Makes a connection that serves whoever asks for `key`. Runs in a task of its own; dropped when the pool is closed.
     /// `place` is dropped by whoever sees to it that nothing is left of the connection, when nothing is: whoever keeps it
-    /// for ever keeps the place of a connection for ever.
+    /// for ever keeps the place of a connection for ever. When `needed` ends, somebody waits for the place of a spare: it has
+    /// to do as it is.
     fn connect(
         &self,
         key: &Self::Key,
         place: Place,
+        needed: impl Future<Output = ()> + Send,
     ) -> impl Future<Output = Result<Self::Conn, Failure<Self::Error>>> + Send;
 }
 

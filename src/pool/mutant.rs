@@ -41,6 +41,8 @@ pub(super) enum Mutant {
     NoRest,
     /// A spare that cannot be made is tried again for ever, without a pause.
     SparesHammer,
+    /// One who waits has to wait for a spare that is not ready, though no other place is free.
+    SparesFirst,
     /// Nobody looks at those who wait when a rest is over.
     RestUnnoticed,
     /// Those whom the limit of creations held back are forgotten when one ends.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::error::ProxyError;
 use super::listening::{Listening, Reopened};
-use crate::backend::{Leased, Way};
+use super::sending::{self, Sent};
+use crate::backend::Leased;
 use crate::bridge::relay::{Down, Relay};
 use crate::metrics::{GaugeGuard, ServerMetrics};
 use crate::protocol::error as code;
@@ -19,7 +20,7 @@ use crate::session::route::Notable;
 use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::{Call, Connection, Replies};
+use crate::upstream::{Connection, Replies};
 
 /// One message on its way to the client.
 #[derive(Debug)]
@@ -188,20 +189,15 @@ impl Exchange {
     pub(crate) async fn next(&mut self) -> Option<Output> {
         loop {
             if let Repeat::Due(error) = self.repeat.clone() {
-                let cancelled = self.cancelled.clone();
-                let repeated = tokio::select! {
-                    biased;
-                    () = cancelled.cancelled() => Ok(()),
-                    repeated = self.again(error) => repeated,
-                };
+                let repeated = self.again(error).await;
                 self.repeat = Repeat::Over;
-                if let Err(error) = repeated {
-                    return Some(self.refuse(&error));
-                }
-                if cancelled.is_cancelled() {
-                    // Nobody has told the new server: dropping the call does.
-                    self.replies = None;
-                    return self.stopped(self.session().and_then(|session| session.end_reason()));
+                match repeated {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        self.replies = None;
+                        return self.stopped(self.session().and_then(|session| session.end_reason()));
+                    }
+                    Err(error) => return Some(self.refuse(&error)),
                 }
             }
             if let Some(listening) = &mut self.listening {
@@ -304,28 +300,18 @@ impl Exchange {
         connection_is_gone && live && self.repeat == Repeat::Possible && !self.cut.is_cancelled()
     }
 
-    /// Sends the request on the connection that the session has now.
-    async fn again(&mut self, error: UpstreamError) -> Result<(), ProxyError> {
-        let known = self.known;
-        let Some(legacy) = &mut self.legacy else { return Ok(()) };
+    /// Sends the request on the connection that the session has now. Whether it is still wanted.
+    async fn again(&mut self, error: UpstreamError) -> Result<bool, ProxyError> {
+        let Some(legacy) = &mut self.legacy else { return Ok(false) };
         tracing::debug!(upstream = self.metrics.name(), %error, "Request goes to another connection");
         self.metrics.repeated(error.kind());
-        let Way { connection, lease } = legacy.session.way(Some(&legacy.headers)).await?;
-        let (relay, upstream) = super::translate(Era::Legacy, &legacy.request, &connection)?;
-        let call = Call {
-            id: relay.upstream_id(),
-            message: &upstream,
-            facts: super::legacy_facts(known),
-            headers: legacy.headers.clone(),
-        };
-        let repeatable = known.is_some_and(Known::safe_to_repeat);
-        let sent = connection.call(call).await;
-        self.replies = Some(sent.map_err(|error| ProxyError::Upstream { error, repeatable })?);
-        legacy.call.moved(relay.upstream_id(), &connection);
-        legacy.notable = legacy.session.notes(&legacy.request);
-        (legacy.connection, legacy.lease) = (connection, lease);
-        self.relay = relay;
-        Ok(())
+        // It would wait for itself.
+        legacy.notable = None;
+        let sent = sending::send(&legacy.session, &legacy.call, &legacy.request, &legacy.headers).await?;
+        let Some(Sent { relay, replies, connection, lease, notable }) = sent else { return Ok(false) };
+        (legacy.connection, legacy.lease, legacy.notable) = (connection, lease, notable);
+        (self.relay, self.replies) = (relay, Some(replies));
+        Ok(true)
     }
 
     /// What failed before it reached the server, as the end of the request.

@@ -3,6 +3,7 @@
 pub(crate) mod error;
 pub(crate) mod exchange;
 mod listening;
+mod sending;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -24,14 +25,15 @@ use crate::protocol::revision::{Era, Revision};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
 use crate::session::route::Route;
-use crate::session::{Pending, Session, SessionError, Sessions};
+use crate::session::{CallError, Pending, Session, SessionError, Sessions};
 use crate::settings::{Settings, Target};
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::{Call, Connection, Replies};
+use crate::upstream::{Call, Connection};
 use error::ProxyError;
 use exchange::{Exchange, Legacy};
 use listening::Listening;
+use sending::Sent;
 use tools::ToolHeaders;
 
 /// Everything that a running proxy is. Made once, by [`Proxy::build`].
@@ -144,51 +146,40 @@ impl Proxy {
         Ok((Some(session), answer.edit().id(id.as_json()).finish()))
     }
 
-    /// Begins a request of a legacy session; `headers` are what an HTTP upstream gets of the client's.
+    /// Begins a request of a legacy session; `headers` are what an HTTP upstream gets of the client's. `None` if the client
+    /// took it back before it was sent: then there is no answer (2025-11-25, Cancellation).
     ///
     /// # Errors
     /// Nothing was sent.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is sent. The request is known to its session, so that it can be cancelled, when
+    /// this has been polled once.
     pub(crate) async fn begin(
         &self,
         session: &Arc<Session>,
         request: &Message,
         headers: HeaderMap,
-    ) -> Result<Exchange, ProxyError> {
+    ) -> Result<Option<Exchange>, ProxyError> {
         let isolation = session.route().isolation();
         if let Some(why) = sharing::refuses(isolation, request) {
             return Err(ProxyError::Isolated { isolation, why });
         }
         // A client that asks for something is there, whether or not it cared to say so.
         session.initialized();
-        let known = request.known();
-        if known == Some(Known::ResourcesSubscribe) && !session.may_subscribe() {
+        if request.known() == Some(Known::ResourcesSubscribe) && !session.may_subscribe() {
             return Err(ProxyError::Subscriptions);
         }
-        let repeatable = known.is_some_and(Known::safe_to_repeat);
-        let mut tries = 0;
-        let (relay, call, Way { connection, lease }, notable, replies) = loop {
-            let way = session.way(Some(&headers)).await?;
-            let (relay, upstream) = translate(Era::Legacy, request, &way.connection)?;
-            let id = relay.upstream_id();
-            let guard = session.begin_call(relay.client_id(), id, &way.connection, true)?;
-            let notable = session.notes(request);
-            if known == Some(Known::ResourcesUnsubscribe) && session.gives_up(request) {
-                break (relay, guard, way, notable, Replies::Ready(sharing::done(id).map(Box::new)));
-            }
-            let call = Call { id, message: &upstream, facts: legacy_facts(known), headers: headers.clone() };
-            match way.connection.call(call).await {
-                Ok(replies) => break (relay, guard, way, notable, replies),
-                // It was lost before it could take the request: there may be another.
-                Err(_) if way.connection.gone().is_cancelled() && tries == 0 => tries += 1,
-                Err(error) => return Err(ProxyError::Upstream { error, repeatable }),
-            }
+        let call = session.begin_call(&request.id().ok_or(ProxyError::Initialize)?)?;
+        let Some(sent) = sending::send(session, &call, request, &headers).await? else {
+            return if session.ended().is_cancelled() { Err(CallError::Ended.into()) } else { Ok(None) };
         };
-        let (session, pending) = (Arc::clone(session), Pending::default());
-        let request_again = request.clone();
+        let Sent { relay, replies, connection, lease, notable } = sent;
+        let (session, request_again, pending) = (Arc::clone(session), request.clone(), Pending::default());
         let legacy = Legacy { session, call, connection, lease, request: request_again, headers, notable, pending };
         let metrics = legacy.session.metrics().clone();
-        let cut = self.tasks.cut().clone();
-        Ok(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), &self.settings.timeouts, cut, metrics))
+        let (timeouts, cut) = (&self.settings.timeouts, self.tasks.cut().clone());
+        Ok(Some(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), timeouts, cut, metrics)))
     }
 
     /// Begins a modern request, whose envelope and standard headers are known to be right. `mirrored` are the headers
@@ -352,11 +343,6 @@ impl Proxy {
             }
         });
     }
-}
-
-/// What is to be known of a client's call in a session.
-fn legacy_facts(known: Option<Known>) -> CallFacts {
-    CallFacts { may_ask: known.is_none_or(Known::may_ask), wants_log: true, cancellable: true }
 }
 
 fn translate(era: Era, request: &Message, connection: &Connection) -> Result<(Relay, Message), ProxyError> {

@@ -33,11 +33,13 @@ struct State<T> {
     bytes: usize,
     finished: bool,
     reader_gone: bool,
+    /// How often the reader has forgotten.
+    forgotten: u64,
 }
 
 impl<T> Default for State<T> {
     fn default() -> Self {
-        State { queue: VecDeque::new(), bytes: 0, finished: false, reader_gone: false }
+        State { queue: VecDeque::new(), bytes: 0, finished: false, reader_gone: false, forgotten: 0 }
     }
 }
 
@@ -63,14 +65,33 @@ pub(crate) struct Writer<T> {
 pub(crate) enum PushError<T> {
     /// No room; here it is back.
     Full(T),
+    /// The reader has forgotten what was meant for it then; here it is back.
+    Forgotten(T),
     /// Nobody reads any more.
     Gone,
 }
 
+/// A time between two moments at which the reader forgot: see [`Writer::now`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Time(u64);
+
 impl<T> Writer<T> {
+    /// The time it is: what is meant for the reader as it is now has to be put in with this.
+    pub(crate) fn now(&self) -> Time {
+        Time(self.shared.state().forgotten)
+    }
+
     /// Puts an item in, if there is room for it.
     pub(crate) fn push(&self, item: T, bytes: usize) -> Result<(), PushError<T>> {
+        self.push_of(self.now(), item, bytes)
+    }
+
+    /// Puts an item in that was meant for the reader as it was then, unless it has forgotten since.
+    pub(crate) fn push_of(&self, time: Time, item: T, bytes: usize) -> Result<(), PushError<T>> {
         let mut state = self.shared.state();
+        if state.forgotten != time.0 {
+            return Err(PushError::Forgotten(item));
+        }
         if state.reader_gone || state.finished {
             return Err(PushError::Gone);
         }
@@ -153,6 +174,18 @@ impl<T> Reader<T> {
             notified.await;
         }
     }
+
+    /// Drops what is there, a last item included, and what was meant to be there and has found no room yet. Returns how many
+    /// items were there.
+    pub(crate) fn forget(&mut self) -> usize {
+        let mut state = self.shared.state();
+        state.forgotten += 1;
+        state.bytes = 0;
+        let queue = std::mem::take(&mut state.queue);
+        drop(state);
+        self.shared.room.notify_one();
+        queue.len()
+    }
 }
 
 impl<T> Drop for Reader<T> {
@@ -197,6 +230,19 @@ mod tests {
         writer.push(1, 10).unwrap();
         tokio::join!(writer.room(), async { drop(reader) });
         assert!(matches!(writer.push(1, 1), Err(PushError::Gone)));
+    }
+
+    #[tokio::test]
+    async fn what_was_meant_for_a_reader_that_has_forgotten_is_refused() {
+        let (writer, mut reader) = mailbox(BOUNDS);
+        let before = writer.now();
+        writer.push_of(before, 1, 10).unwrap();
+        assert!(matches!(writer.push_of(before, 2, 1), Err(PushError::Full(2))));
+        let (forgotten, ()) = (reader.forget(), writer.room().await);
+        assert_eq!(forgotten, 1);
+        assert!(matches!(writer.push_of(before, 2, 1), Err(PushError::Forgotten(2))));
+        writer.push_of(writer.now(), 3, 1).unwrap();
+        assert_eq!(reader.next().await, Some(3));
     }
 
     #[tokio::test]

@@ -110,9 +110,8 @@ pub(crate) struct Session {
 
 #[derive(Clone)]
 struct OpenCall {
-    upstream_id: i64,
-    connection: Connection,
-    cancellable: bool,
+    /// Where it is under way, and by which name. Until then it waits for a connection.
+    sent: Option<(Connection, i64)>,
     cancelled: CancellationToken,
 }
 
@@ -337,17 +336,11 @@ impl Session {
         }
     }
 
-    /// Notes a request of the client under way.
+    /// Notes a request of the client, which has no connection yet: from now on it can be cancelled.
     ///
     /// # Errors
     /// Another one has the same id, or there are too many.
-    pub(crate) fn begin_call(
-        self: &Arc<Self>,
-        id: &RequestId,
-        upstream_id: i64,
-        connection: &Connection,
-        cancellable: bool,
-    ) -> Result<CallGuard, CallError> {
+    pub(crate) fn begin_call(self: &Arc<Self>, id: &RequestId) -> Result<CallGuard, CallError> {
         let mut calls = lock(&self.calls);
         // Looked at under this lock: whoever gives the connection away sees the call, or the call sees that it is late.
         if self.ended.is_cancelled() {
@@ -360,25 +353,25 @@ impl Session {
         match calls.entry(id.clone()) {
             Entry::Occupied(_) => Err(CallError::Duplicate),
             Entry::Vacant(vacant) => {
-                let connection = connection.clone();
-                vacant.insert(OpenCall { upstream_id, connection, cancellable, cancelled: cancelled.clone() });
+                vacant.insert(OpenCall { sent: None, cancelled: cancelled.clone() });
                 Ok(CallGuard { session: Arc::clone(self), id: id.clone(), cancelled })
             }
         }
     }
 
-    /// The client cancels a request: the server is told in the client's own words, but for the name.
-    /// Unknown, finished and uncancellable requests are left alone (2025-11-25, Cancellation).
-    pub(crate) fn cancel(&self, notification: &Message) -> bool {
+    /// The client cancels a request: the server is told in the client's own words, but for the name. One that waits for a
+    /// connection is not sent. Unknown and finished requests are left alone (2025-11-25, Cancellation).
+    pub(crate) fn cancel(&self, notification: &Message) {
         let id = notification.param(meta::REQUEST_ID).and_then(RequestId::from_json);
-        let Some(call) = id.and_then(|id| lock(&self.calls).get(&id).cloned()).filter(|call| call.cancellable) else {
-            self.metrics.dropped("cancel_of_nothing");
-            return false;
+        let Some(call) = id.and_then(|id| lock(&self.calls).get(&id).cloned()) else {
+            return self.metrics.dropped("cancel_of_nothing");
         };
-        let upstream = notification.edit().param(meta::REQUEST_ID, &call.upstream_id.to_string()).finish();
-        call.connection.cancel(call.upstream_id, upstream.line());
+        // First, so that who has just sent it sees that the words below may have come too early.
         call.cancelled.cancel();
-        true
+        if let Some((connection, upstream_id)) = call.sent {
+            let upstream = notification.edit().param(meta::REQUEST_ID, &upstream_id.to_string()).finish();
+            connection.cancel(upstream_id, upstream.line());
+        }
     }
 
     /// Names a question of the server for the client. `None` if there are too many, or if it is not certain that the
@@ -537,10 +530,10 @@ pub(crate) struct CallGuard {
 }
 
 impl CallGuard {
-    /// The request is under way on another connection.
-    pub(crate) fn moved(&self, upstream_id: i64, connection: &Connection) {
+    /// The request is about to be sent on this connection.
+    pub(crate) fn sent(&self, upstream_id: i64, connection: &Connection) {
         if let Some(call) = lock(&self.session.calls).get_mut(&self.id) {
-            (call.upstream_id, call.connection) = (upstream_id, connection.clone());
+            call.sent = Some((connection.clone(), upstream_id));
         }
     }
 

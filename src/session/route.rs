@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use http::HeaderMap;
 use tokio::time::{Instant, sleep_until};
 
 use super::{EndReason, Session, lock};
-use crate::backend::hub::{Awaited, Membership, Said};
+use crate::backend::hub::{Awaited, Ending, Membership, Said};
 use crate::backend::key::Principal;
 use crate::backend::start::Completion;
 use crate::backend::{Backend, Leased, OpenError, Way};
@@ -36,10 +38,13 @@ pub(crate) struct Route {
     answer: Message,
     /// Held for a look or a replacement.
     state: Mutex<State>,
-    /// Held by the one request that finds the connection lost, while it makes another.
-    restoring: tokio::sync::Mutex<()>,
+    /// The latest attempt to make another connection, for all who wait for one. Held for a look or a replacement.
+    restoring: Mutex<Option<Attempt>>,
     memory: Mutex<Memory>,
 }
+
+/// Goes on though nobody waits for it any more: what is restored must not be left half done.
+type Attempt = Shared<BoxFuture<'static, Result<(), OpenError>>>;
 
 enum State {
     /// There is none, or none any more.
@@ -63,10 +68,25 @@ struct Memory {
 pub(crate) struct Notable {
     session: Arc<Session>,
     request: Message,
-    _awaited: Option<Awaited>,
+    turn: Turn,
+}
+
+/// What a request means to those who share a connection, for as long as it is under way.
+enum Turn {
+    /// Nothing.
+    Free,
+    Subscribes(#[expect(dead_code, reason = "it is what its drop does")] Awaited),
+    Ends(#[expect(dead_code, reason = "it is what its drop does")] Ending),
+    /// It gives up what others hold.
+    Needless,
 }
 
 impl Notable {
+    /// The server need not know of it.
+    pub(crate) fn is_needless(&self) -> bool {
+        matches!(self.turn, Turn::Needless)
+    }
+
     /// The server has done what it asked for.
     pub(crate) fn done(&self) {
         self.session.note(&self.request);
@@ -124,7 +144,7 @@ impl Route {
             headers: Mutex::new(headers),
             answer: answer.ok_or(OpenError::Lost)?,
             state: Mutex::new(State::None),
-            restoring: tokio::sync::Mutex::default(),
+            restoring: Mutex::default(),
             memory: Mutex::default(),
         };
         Ok(Opened { route, lease, hub })
@@ -277,17 +297,40 @@ impl Session {
             }
             return Ok(lease.into());
         }
-        if let Some(connection) = route.current() {
-            return Ok(connection.into());
+        if let Some(attempt) = self.attempt()? {
+            attempt.await?;
+        }
+        // It may have been lost again.
+        route.current().map(Way::from).ok_or(OpenError::Unanswered(UpstreamError::Lost { sent: false }))
+    }
+
+    /// What has to end before there is a connection that can be used, if anything.
+    fn attempt(self: &Arc<Self>) -> Result<Option<Attempt>, OpenError> {
+        let route = &self.route;
+        let under_way = |attempt: &&Attempt| attempt.peek().is_none();
+        let mut restoring = lock(&route.restoring);
+        if let Some(attempt) = restoring.as_ref().filter(under_way) {
+            return Ok(Some(attempt.clone()));
+        }
+        if route.current().is_some() {
+            return Ok(None);
         }
         if !route.backend.reinitializes() || self.ended().is_cancelled() {
+            drop(restoring);
             return Err(self.is_lost());
         }
-        let _one = route.restoring.lock().await;
-        match route.current() {
-            Some(connection) => Ok(connection.into()),
-            None => self.restore().await.map(Way::from),
-        }
+        let session = Arc::clone(self);
+        let attempt = async move {
+            tokio::select! {
+                biased;
+                () = session.ended().cancelled() => Err(OpenError::Lost),
+                restored = session.restore() => restored,
+            }
+        };
+        let attempt = attempt.boxed().shared();
+        *restoring = Some(attempt.clone());
+        route.backend.adopter().adopt(attempt.clone().map(drop));
+        Ok(Some(attempt))
     }
 
     /// There is no way back: the client learns it from the end of its session.
@@ -305,7 +348,7 @@ impl Session {
     }
 
     /// Makes the handshake again, and tells the server what it has to know.
-    async fn restore(self: &Arc<Self>) -> Result<Connection, OpenError> {
+    async fn restore(self: &Arc<Self>) -> Result<(), OpenError> {
         let route = &self.route;
         let opened = match route.isolation() {
             Isolation::Session | Isolation::Request => {
@@ -338,7 +381,7 @@ impl Session {
         }
         self.metrics.session_restarted("ok");
         tracing::info!(upstream = self.metrics.name(), "Session goes on with a new connection");
-        Ok(connection)
+        Ok(())
     }
 
     /// The client reads too slowly, and events of its standing stream are lost to it: what it has to be told instead, so that it
@@ -360,7 +403,7 @@ impl Session {
         for request in requests {
             let id = connection.next_id();
             let renamed = request.edit().id(&id.to_string()).finish();
-            let notable = self.notes(&request);
+            let notable = self.notes(&request).await;
             let told = crate::backend::start::ask(connection, &renamed, id, &self.route.headers(), deadline).await;
             if told.as_ref().is_ok_and(|answer| answer.kind() == Kind::Result) {
                 notable.iter().for_each(Notable::done);
@@ -375,18 +418,19 @@ impl Session {
     }
 
     /// Takes note of a request that is about to be sent, if it may change what the server keeps: from then on the connection
-    /// is not what it was, even if there is never an answer.
-    pub(crate) fn notes(self: &Arc<Self>, request: &Message) -> Option<Notable> {
+    /// is not what it was, even if there is never an answer. Where others have the connection, too, requests about one resource
+    /// wait for each other.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nobody waits for it.
+    pub(crate) async fn notes(self: &Arc<Self>, request: &Message) -> Option<Notable> {
         let known = request.known().filter(|known| known.is_remembered())?;
+        let turn = self.turn(known, request).await;
         let mut memory = lock(&self.route.memory);
-        let mut awaited = None;
         match known {
             Known::SetLevel => memory.marked = true,
             Known::ResourcesSubscribe => {
                 let uri = sharing::uri(request)?;
-                if let State::Shared(membership) = &*lock(&self.route.state) {
-                    awaited = Some(membership.awaits(uri.clone()));
-                }
                 if memory.asked.len() < SUBSCRIPTIONS_MAX {
                     memory.asked.insert(uri);
                 } else {
@@ -397,7 +441,28 @@ impl Session {
             _ if handshake::is_of_task(request) => memory.marked = true,
             _ => return None,
         }
-        Some(Notable { session: Arc::clone(self), request: request.clone(), _awaited: awaited })
+        Some(Notable { session: Arc::clone(self), request: request.clone(), turn })
+    }
+
+    /// Waits until a request to subscribe, or to end that, can be sent.
+    async fn turn(&self, known: Known, request: &Message) -> Turn {
+        let subscribes = known == Known::ResourcesSubscribe;
+        let Some(uri) = sharing::uri(request).filter(|_| subscribes || known == Known::ResourcesUnsubscribe) else {
+            return Turn::Free;
+        };
+        loop {
+            let turn = match &*lock(&self.route.state) {
+                State::Shared(membership) if subscribes => membership.awaits(&uri).map(Turn::Subscribes),
+                State::Shared(membership) => {
+                    membership.gives_up(&uri).map(|ending| ending.map_or(Turn::Needless, Turn::Ends))
+                }
+                _ => Ok(Turn::Free),
+            };
+            match turn {
+                Ok(turn) => return turn,
+                Err(over) => over.cancelled().await,
+            }
+        }
     }
 
     /// The server has done what this request asked for: some of it has to be known later.
@@ -421,14 +486,6 @@ impl Session {
                 }
             }
             _ => {}
-        }
-    }
-
-    /// Whether the end of a subscription is none for the server, since others hold it.
-    pub(crate) fn gives_up(&self, request: &Message) -> bool {
-        match (&*lock(&self.route.state), sharing::uri(request)) {
-            (State::Shared(membership), Some(uri)) => membership.gives_up(&uri),
-            _ => false,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message, cancelled};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
-use crate::rt::mailbox::{Bounds, PushError, Reader, Writer, mailbox};
+use crate::rt::mailbox::{Bounds, PushError, Reader, Time, Writer, mailbox};
 use crate::upstream::error::UpstreamError;
 
 /// Bytes in, bytes out: what a driver drives.
@@ -265,7 +265,7 @@ struct Driver<P> {
     calls: BTreeMap<i64, OpenCall>,
     /// Cancelled calls that may still be answered.
     tombstones: BTreeSet<i64>,
-    standing: Writer<Message>,
+    standing: Arc<Writer<Message>>,
     limits: DriverLimits,
     metrics: ServerMetrics,
     junk: u32,
@@ -273,23 +273,31 @@ struct Driver<P> {
     worked: bool,
 }
 
-/// Where a message that found no room is to go once there is some.
+/// Where a message is to go, once there is room.
+#[derive(Clone, Copy)]
 enum Destination {
     Call(i64),
-    Standing,
+    /// To whoever had the connection at that time.
+    Standing(Time),
 }
 
-/// Makes a connection out of a pipe: a handle, what the server says by itself, and the task that somebody has to run. It
-/// tells at its end whether a client's call was ever answered.
+/// Where what a server says by itself goes.
+pub(crate) fn standing() -> (Arc<Writer<Message>>, Reader<Message>) {
+    let (writer, reader) = mailbox(EXCLUSIVE_QUEUE);
+    (Arc::new(writer), reader)
+}
+
+/// Makes a connection out of a pipe: a handle, and the task that somebody has to run. It tells at its end whether a client's
+/// call was ever answered. What the server says by itself goes to `standing`.
 pub(crate) fn drive<P: Pipe>(
     pipe: P,
+    standing: Arc<Writer<Message>>,
     sharing: Sharing,
     limits: DriverLimits,
     metrics: ServerMetrics,
     stop: CancellationToken,
-) -> (Handle, Reader<Message>, impl Future<Output = bool> + Send + 'static) {
+) -> (Handle, impl Future<Output = bool> + Send + 'static) {
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
-    let (standing, standing_reader) = mailbox(EXCLUSIVE_QUEUE);
     let shared = Arc::new(Shared {
         next_id: AtomicI64::new(1),
         sharing: AtomicU8::new(sharing as u8),
@@ -318,7 +326,7 @@ pub(crate) fn drive<P: Pipe>(
         let _guard = guard;
         driver.run().await
     };
-    (Handle { commands: commands_tx, shared }, standing_reader, task)
+    (Handle { commands: commands_tx, shared }, task)
 }
 
 impl<P: Pipe> Driver<P> {
@@ -418,14 +426,21 @@ impl<P: Pipe> Driver<P> {
                 self.shared.ended();
                 continue;
             }
-            self.tombstones.insert(id);
-            if self.tombstones.len() > TOMBSTONES_MAX {
-                self.tombstones.pop_first();
-            }
+            self.bury(id);
             if call.facts.cancellable {
                 let line = notification.unwrap_or_else(|| cancelled(id));
                 self.pipe.write(None, line);
             }
+        }
+    }
+
+    /// A call was given up that the server may still answer.
+    fn bury(&mut self, id: i64) {
+        self.tombstones.insert(id);
+        if self.tombstones.len() > TOMBSTONES_MAX {
+            self.tombstones.pop_first();
+            // Its answer would be one to nothing. If it were still waited for, the connection would never be quiet again.
+            self.shared.ended();
         }
     }
 
@@ -470,6 +485,8 @@ impl<P: Pipe> Driver<P> {
     }
 
     fn route(&mut self, message: Message) -> Option<(Destination, Message)> {
+        // Before it is looked who has the connection: if it changes hands in between, this is for nobody.
+        let standing = Destination::Standing(self.standing.now());
         match message.kind() {
             Kind::Result | Kind::Error => {
                 self.answer(message);
@@ -492,9 +509,9 @@ impl<P: Pipe> Driver<P> {
                     None
                 }
                 (Sharing::Exclusive, Some(id)) => self.deliver(Destination::Call(id), message),
-                (Sharing::Exclusive, None) => self.deliver(Destination::Standing, message),
+                (Sharing::Exclusive, None) => self.deliver(standing, message),
             },
-            Kind::Notification => match self.owner(&message) {
+            Kind::Notification => match self.owner(&message, standing) {
                 Some(destination) => self.deliver(destination, message),
                 None => {
                     self.lose(&message);
@@ -527,8 +544,8 @@ impl<P: Pipe> Driver<P> {
         }
     }
 
-    /// Who a notification is for.
-    fn owner(&mut self, message: &Message) -> Option<Destination> {
+    /// Who a notification is for; `standing` is whoever has the connection.
+    fn owner(&mut self, message: &Message, standing: Destination) -> Option<Destination> {
         let by_id = |json: Option<&str>| json?.parse::<i64>().ok();
         if message.known() == Some(Known::Progress) {
             // Progress that nobody waits for any more is for nobody: real clients fail on tokens that they do not know.
@@ -541,9 +558,9 @@ impl<P: Pipe> Driver<P> {
         }
         match (self.sharing(), message.known()) {
             (Sharing::Exclusive, Some(Known::LogMessage | Known::Cancelled)) => {
-                Some(self.newest(|_| true).map_or(Destination::Standing, Destination::Call))
+                Some(self.newest(|_| true).map_or(standing, Destination::Call))
             }
-            (Sharing::Exclusive | Sharing::Sessions, _) => Some(Destination::Standing),
+            (Sharing::Exclusive | Sharing::Sessions, _) => Some(standing),
             (Sharing::Nobody, _) => None,
             // A log message belongs to a request that asked for some; which one is only certain if there is one.
             (Sharing::Shared, Some(Known::LogMessage)) => self.only(|call| call.facts.wants_log).map(Destination::Call),
@@ -578,21 +595,23 @@ impl<P: Pipe> Driver<P> {
                     Err(PushError::Full(Ok(message))) if self.sharing() == Sharing::Exclusive => {
                         return Some((Destination::Call(id), message));
                     }
-                    Err(PushError::Full(_)) => {
+                    // A call has one reader.
+                    Err(PushError::Full(_) | PushError::Forgotten(_)) => {
                         // One slow client must not stop the others.
                         self.metrics.error("client", "slow");
                         if let Some(call) = self.calls.remove(&id) {
                             call.replies.finish(Err(UpstreamError::SlowClient), 0);
-                            self.tombstones.insert(id);
+                            self.bury(id);
                             self.pipe.write(None, cancelled(id));
                         }
                     }
                     Err(PushError::Gone) => self.metrics.dropped("client_gone"),
                 }
             }
-            Destination::Standing => match self.standing.push(message, bytes) {
+            Destination::Standing(time) => match self.standing.push_of(time, message, bytes) {
                 Ok(()) => {}
-                Err(PushError::Full(message)) => return Some((Destination::Standing, message)),
+                Err(PushError::Full(message)) => return Some((destination, message)),
+                Err(PushError::Forgotten(message)) => self.lose(&message),
                 Err(PushError::Gone) => self.metrics.dropped("client_gone"),
             },
         }
@@ -618,7 +637,7 @@ async fn room(calls: &BTreeMap<i64, OpenCall>, standing: &Writer<Message>, block
                 call.replies.room().await;
             }
         }
-        Some((Destination::Standing, _)) => standing.room().await,
+        Some((Destination::Standing(_), _)) => standing.room().await,
         None => {}
     }
 }

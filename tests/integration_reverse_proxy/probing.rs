@@ -1,7 +1,7 @@
 //! Finding out which era a server is of, and what clients of the other one see.
 
 use serde_json::{Value, json};
-use shadowcat::settings::{EraChoice, Settings};
+use shadowcat::settings::{EraChoice, Isolation, Reuse, Settings};
 use shadowcat::testing::client::{LegacySession, Modern, Response};
 use shadowcat::testing::{Discover, Do, On, Script};
 
@@ -145,6 +145,21 @@ async fn an_era_that_is_configured_is_not_asked_for() {
     assert_unknown(discover(&proxy).await).await;
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 0.0, "not even started");
     assert_eq!(proxy.client(Era::Legacy).await.stats().await["requests"].get("server/discover"), None);
+
+    for isolation in [Isolation::Session, Isolation::Principal, Isolation::Request] {
+        let configured = |settings: &mut Settings| {
+            let upstream = &mut settings.upstreams[0];
+            (upstream.era, upstream.isolation, upstream.warm_spares) = (EraChoice::Modern, isolation, 1);
+            upstream.reuse = Reuse::usual(isolation);
+        };
+        let proxy = Proxy::with(modern(), configured).await;
+        let call = |tool| Modern::call(tool, json!({ "text": "x" })).header("Authorization", Some("Bearer ada"));
+        assert_eq!(text(&call("echo").post(&proxy.url).ok().await.answer().ok().await), "x", "{isolation:?}");
+        let stats = call("stats").post(&proxy.url).ok().await.answer().ok().await;
+        let stats: Value = serde_json::from_str(text(&stats)).unwrap();
+        assert_eq!(stats["requests"], json!({ "tools/call": 2, "tools/list": 1 }), "{isolation:?}: {stats}");
+        assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0, "{isolation:?}");
+    }
 }
 
 /// 2025-11-25, Lifecycle: in front of a modern server a client with a handshake gets a clear refusal, and no session.

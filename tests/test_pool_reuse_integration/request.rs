@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use shadowcat::settings::{Isolation, Reuse, Settings};
-use shadowcat::testing::client::{LegacySession, Modern};
-use shadowcat::testing::{Do, On};
+use shadowcat::testing::client::{LegacySession, Modern, SseSession};
+use shadowcat::testing::{Do, On, Script};
 
 use crate::common::*;
 use crate::support::*;
@@ -206,6 +206,27 @@ async fn a_talkative_server_goes_on() {
     }
 }
 
+/// C-POOL-10: an answer that is no message is an answer: nothing is under way any more, and the process is used again.
+#[tokio::test]
+async fn an_answer_that_is_no_message_leaves_nothing_under_way() {
+    for era in Era::BOTH {
+        let script = era.server().fault(On::tool("echo").nth(1), Do::ResultAndError);
+        let change = |settings: &mut Settings| {
+            one(settings);
+            settings.timeouts.cancel_grace = DEADLINE;
+            settings.timeouts.acquire = ms(500);
+        };
+        let proxy = isolated(Isolation::Request, script, change).await;
+        let client = match era {
+            Era::Legacy => open(&proxy).await,
+            Era::Modern => proxy.client(era).await,
+        };
+        let pid = client.pid().await;
+        assert_eq!(reason(&client.call("echo", json!({ "text": "x" })).await), "violation", "{era:?}");
+        assert_eq!(client.pid().await, pid, "{era:?}");
+    }
+}
+
 /// 2025-11-25, Logging, Resources, Tasks: what needs a connection that stays is not offered, and refused with a reason.
 #[tokio::test]
 async fn what_needs_a_connection_that_stays_is_refused() {
@@ -244,6 +265,59 @@ async fn a_cancellation_is_for_ones_own_request() {
     assert!(rest(&mut adas.0).await.iter().all(|event| event.json()["id"].is_null()));
     assert!(answering(&bob, bobs, "here").await.contains("here"));
     assert_eq!(text(&ada.call("echo", json!({ "text": "on" })).await), "on");
+}
+
+/// 2025-11-25, Cancellation: a request that is taken back while it waits for its turn, or whose session ends, is not executed.
+#[tokio::test]
+async fn what_is_cancelled_while_it_waits_is_not_executed() {
+    for ends in [false, true] {
+        let proxy = isolated(Isolation::Request, legacy(), one).await;
+        let (ada, bob) = (open(&proxy).await, open(&proxy).await);
+        let question = asking(&ada, "1", "Wait?").await;
+        let (waited, said) = tokio::join!(bob.begin("7", None, "count", json!({ "key": "k" })), async {
+            proxy.until_metric("shadowcat_queue", &[], 1.0).await;
+            if ends {
+                assert_eq!(session(&bob).delete().ok().await.status, 204);
+            } else {
+                assert_eq!(session(&bob).send(&cancelled(json!(7))).ok().await.status, 202);
+            }
+            answering(&ada, question, "done").await
+        });
+        assert!(said.contains("done"), "{said}");
+        assert_eq!(waited.status, if ends { 404 } else { 200 });
+        if !ends {
+            assert_eq!(waited.text().ok().await, "", "what is taken back is not answered");
+            assert_eq!(text(&bob.begin("7", None, "echo", json!({ "text": "on" })).await.answer().ok().await), "on");
+        }
+        assert_eq!(ada.stats().await["tools"].get("count"), None, "{ends}");
+        rests_with(&proxy, 1, 0).await;
+    }
+}
+
+/// 2024-11-05, HTTP with SSE: while a request waits for its turn, its client is heard: it is told that the proxy is there, and can
+/// take the request back. So does one of 2026-07-28 on such a connection.
+#[tokio::test]
+async fn who_waits_on_one_connection_is_heard_meanwhile() {
+    let proxy = isolated(Isolation::Request, Script::default(), one).await;
+    let ada = open(&proxy).await;
+    let mut bob = SseSession::open(&proxy.at("/sse"), "2024-11-05", rootless()).ok().await;
+    let envelope = json!({ "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "0" },
+        "io.modelcontextprotocol/clientCapabilities": {} });
+    for meta in [json!({}), envelope] {
+        // Its era is known before there is nothing to ask it with.
+        assert_eq!(text(&modern_call(&proxy, None, "echo", json!({ "text": "x" })).await.answer().ok().await), "x");
+        let question = asking(&ada, "1", "Wait?").await;
+        let count = json!({ "name": "count", "arguments": { "key": "k" }, "_meta": meta });
+        assert_eq!(bob.send(&message("7", "tools/call", &count.to_string())).ok().await.status, 202);
+        proxy.until_metric("shadowcat_queue", &[], 1.0).await;
+        bob.send(&message("8", "ping", "{}")).ok().await;
+        assert_eq!(bob.next().ok().await["id"], 8);
+        bob.send(&cancelled(json!(7))).ok().await;
+        proxy.until_metric("shadowcat_queue", &[], 0.0).await;
+        answering(&ada, question, "done").await;
+        assert_eq!(ada.stats().await["tools"].get("count"), None);
+    }
 }
 
 /// 2026-07-28, Cancellation: a modern client that goes away while it waits for its turn leaves nothing behind: its request

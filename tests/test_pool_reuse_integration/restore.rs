@@ -289,3 +289,42 @@ async fn a_listener_keeps_its_stream() {
     client.pid().await;
     hears_that_all_has_changed(&mut stream, None).await;
 }
+
+/// C-LIFE: when no new connection can be had, all who wait for it are told of that one failure: not one after the other, each
+/// after a time of its own.
+#[tokio::test]
+async fn all_who_wait_for_a_new_connection_are_told_together() {
+    let quick = |settings: &mut Settings| settings.timeouts.start = ms(1500);
+    let proxy = isolated(Isolation::Session, legacy(), quick).await;
+    let client = open(&proxy).await;
+    let pid = client.pid().await;
+    proxy.play(&legacy().fault(On::method("initialize"), Do::Hang));
+    kill_and_wait(&proxy, pid).await;
+    let ids: Vec<String> = (1..=10).map(|id| id.to_string()).collect();
+    let calls = ids.iter().map(async |id| {
+        let answer = client.begin(id, None, "echo", json!({ "text": "x" })).await.answer().ok().await;
+        assert_eq!(reason(&answer), "timeout", "{answer}");
+    });
+    join_all(calls).await;
+    assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 2.0);
+}
+
+/// Isolation, `on_crash`: what has to be restored is restored before anything else is sent, also if the request that first
+/// needed it is taken back meanwhile.
+#[tokio::test]
+async fn what_is_restored_does_not_depend_on_who_waits_for_it() {
+    let proxy = isolated(Isolation::Session, legacy(), plain).await;
+    let client = open(&proxy).await;
+    request(&client, "logging/setLevel", json!({ "level": "error" })).await;
+    let pid = client.pid().await;
+    proxy.play(&legacy().fault(On::method("logging/setLevel"), Do::Delay { ms: 1500 }));
+    kill_and_wait(&proxy, pid).await;
+    let (taken_back, stats) = tokio::join!(client.begin("1", None, "count", json!({ "key": "k" })), async {
+        // The handshake is made, the log level is being set.
+        until("it is made", async || books(&proxy).await, |books| books.leased == 1.0).await;
+        session(&client).send(&cancelled(json!(1))).ok().await;
+        client.stats().await
+    });
+    assert_eq!(taken_back.text().ok().await, "");
+    assert_eq!((&stats["client"]["level"], stats["tools"].get("count")), (&json!("error"), None), "{stats}");
+}

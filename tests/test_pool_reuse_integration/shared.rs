@@ -160,6 +160,33 @@ async fn a_subscription_under_way_is_not_ended_by_another() {
     }
 }
 
+/// The other way round: one subscribes while the end of the last subscription is under way: the server learns of the end first,
+/// however slow it is.
+#[tokio::test]
+async fn a_subscription_is_not_overtaken_by_the_end_of_another() {
+    for goes in [false, true] {
+        let slow = On::method("resources/unsubscribe").nth(1);
+        let proxy = isolated(Isolation::Shared, legacy().fault(slow, Do::Delay { ms: 400 }), plain).await;
+        let (ada, bob, cid) = (open(&proxy).await, open(&proxy).await, open(&proxy).await);
+        let mut stream = listening(&bob).await;
+        resource(&ada, "subscribe", HELLO).await;
+        let ends = async {
+            if goes {
+                end(ada).await;
+            } else {
+                resource(&ada, "unsubscribe", HELLO).await;
+            }
+        };
+        tokio::join!(ends, async {
+            cid.until_stats("/requests/resources~1unsubscribe", 1).await;
+            resource(&bob, "subscribe", HELLO).await;
+        });
+        assert_eq!(cid.stats().await["client"]["subscriptions"], json!([HELLO]), "{goes}");
+        touch(&cid, HELLO).await;
+        assert_eq!(hears(&mut stream).await, "notifications/resources/updated", "{goes}");
+    }
+}
+
 /// 2025-11-25, Logging: a log message does not say which client it is for, so it is for none.
 #[tokio::test]
 async fn log_messages_reach_nobody() {
@@ -250,6 +277,20 @@ async fn a_cancellation_ends_ones_own_request_only() {
         assert!(!response.text().ok().await.contains("\"id\":1"), "no answer");
     }
     assert_eq!(text(&ada.begin("1", None, "echo", json!({ "text": "on" })).await.answer().ok().await), "on");
+}
+
+/// 2025-11-25, Cancellation: what a session had under way when it ended is cancelled; the process, which others use, would
+/// work on it for nobody.
+#[tokio::test]
+async fn the_end_of_a_session_cancels_its_requests() {
+    let proxy = isolated(Isolation::Shared, legacy(), plain).await;
+    let (ada, bob) = (open(&proxy).await, open(&proxy).await);
+    let (slept, ()) = tokio::join!(ada.call("sleep", json!({ "ms": 600_000 })), async {
+        bob.until_stats("/tools/sleep", 1).await;
+        assert_eq!(session(&ada).delete().ok().await.status, 204);
+        bob.until_stats("/cancellations", 1).await;
+    });
+    assert_eq!(reason(&slept), "session_ended");
 }
 
 /// C-SSE-7: a client that does not read is given up in the end; until then and after it the others are served.

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::json;
 use shadowcat::settings::{Isolation, Reuse, Settings};
-use shadowcat::testing::{Do, On};
+use shadowcat::testing::{Do, On, Script};
 
 use crate::common::*;
 use crate::support::*;
@@ -87,6 +87,31 @@ async fn a_server_that_ignores_ping_is_a_spare_in_the_end() {
     let client = open(&proxy).await;
     assert_eq!(text(&client.call("echo", json!({ "text": "x" })).await), "x");
     assert_eq!(leases(&proxy, "warm").await, 1.0);
+}
+
+/// Configuration, `warm_spares`: a spare that keeps silent is in nobody's way, be all places taken by such, or all starts: who
+/// comes gets one as it is, or its place.
+#[tokio::test]
+async fn a_spare_that_keeps_silent_is_in_nobodys_way() {
+    for max in [2, 8] {
+        let change = |settings: &mut Settings| {
+            two(settings);
+            settings.upstreams[0].connections_max = max;
+            settings.limits.starting = 2;
+            // Long enough for a process to end that owes an answer.
+            settings.timeouts.acquire = DEADLINE / 4;
+            settings.timeouts.start = 3 * DEADLINE;
+        };
+        let silent = Script::default().fault(On::method("ping"), Do::Hang);
+        let proxy = isolated(Isolation::Session, silent, change).await;
+        until("spares are being made", async || books(&proxy).await, |books| books.creating == 2.0).await;
+        let client = open(&proxy).await;
+        assert_eq!(text(&client.call("echo", json!({ "text": "x" })).await), "x");
+        // Nothing but a process of its own will do for this one.
+        let answer = modern_call(&proxy, None, "echo", json!({ "text": "y" })).await.answer().ok().await;
+        assert_eq!(text(&answer), "y");
+        proxy.close().await;
+    }
 }
 
 /// Configuration, `warm_spares`: spares count in `max_connections`, and do not stand in the way of those who come.

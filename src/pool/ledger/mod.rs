@@ -42,6 +42,14 @@ struct Row {
     blamed: bool,
 }
 
+struct Creation<K> {
+    place: Place,
+    key: K,
+    /// It is to end with what there is.
+    needed: bool,
+    waker: Option<Waker>,
+}
+
 struct Idle<K, T> {
     held: Held<K, T>,
     since: Instant,
@@ -76,8 +84,8 @@ pub(crate) struct Ledger<K, T, E> {
     bounds: Bounds,
     spare: Option<K>,
     rows: BTreeMap<Place, Row>,
-    /// What is being created, and for which key.
-    creating: Vec<(Place, K)>,
+    /// What is being created, oldest first.
+    creating: Vec<Creation<K>>,
     /// Oldest return first.
     idle: Vec<Idle<K, T>>,
     quarantine: Vec<Quarantined<K, T>>,
@@ -197,7 +205,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         now: Instant,
         orders: &mut Orders<T>,
     ) -> bool {
-        let Some((key, vacant)) = self.end_creation(place) else {
+        let Some((key, vacant)) = self.end_creation(place, orders) else {
             orders.close.push((conn, None));
             return false;
         };
@@ -224,7 +232,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
     /// A creation failed, or panicked: the first of those for whom it was made is told, and nobody else. Returns the error
     /// if there is none.
     pub(crate) fn failed(&mut self, place: Place, error: Option<E>, orders: &mut Orders<T>) -> Option<E> {
-        let Some((key, vacant)) = self.end_creation(place) else { return error };
+        let Some((key, vacant)) = self.end_creation(place, orders) else { return error };
         if vacant {
             self.remove(place, orders);
         } else {

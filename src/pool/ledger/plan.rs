@@ -1,9 +1,10 @@
 //! Which connections are created, and which go to make room for them.
 
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use super::super::mutant::{Mutant, is_on};
-use super::{Key, Ledger, Orders, Outcome, PASSES_MAX, Place, Pooled, Reason, Refusal, Row, State, Ticket};
+use super::{Creation, Key, Ledger, Orders, Outcome, PASSES_MAX, Place, Pooled, Reason, Refusal, Row, State, Ticket};
 
 impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
     /// Decides what is created, and what has to go for it. Returns what to create: each has to end in
@@ -29,6 +30,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
             }
         }
         self.make_room(now, orders);
+        self.need_spares(orders);
         // Spares come after those who wait.
         if !resting && (self.counts.waiting == 0 || self.uncovered(self.waiters.len()).is_empty()) {
             self.plan_spares(&mut create);
@@ -41,6 +43,39 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         while self.lacks_spare() && self.counts.creating < self.bounds.creating {
             create.push((self.begin(spare.clone()), spare.clone()));
         }
+    }
+
+    /// A spare takes its time until it is known to be ready, but not from those for whom nothing can be made: one for each of
+    /// them has to do as it is. It goes to somebody whom it fits, or makes room.
+    fn need_spares(&mut self, orders: &mut Orders<T>) {
+        if is_on(Mutant::SparesFirst) {
+            return;
+        }
+        let wanting = self.uncovered(self.waiters.len()).len();
+        for creation in self.creating.iter_mut().filter(|creation| creation.key.is_spare()).take(wanting) {
+            creation.needed = true;
+            orders.wake.extend(creation.waker.take());
+        }
+    }
+
+    /// Looks whether a creation has to do with what there is, since somebody waits for its place; the waker is called when
+    /// it has. `spent` takes the waker that this one replaces.
+    pub(crate) fn poll_needed(&mut self, place: Place, waker: &Waker, spent: &mut Option<Waker>) -> Poll<()> {
+        match self.creating.iter_mut().find(|creation| creation.place == place) {
+            Some(creation) if creation.needed => Poll::Ready(()),
+            Some(creation) => {
+                if !creation.waker.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+                    *spent = creation.waker.replace(waker.clone());
+                }
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// Whether a creation has to do with what there is.
+    pub(crate) fn is_needed(&self, place: Place) -> bool {
+        self.creating.iter().any(|creation| creation.place == place && creation.needed)
     }
 
     /// How many spares are kept from now on.
@@ -70,7 +105,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
     /// who waits for that very key: a spare may take its time until it is known to be ready, so that one who waits gets a
     /// connection of its own.
     pub(super) fn uncovered(&self, end: usize) -> Vec<usize> {
-        let mut cover: Vec<&K> = self.creating.iter().map(|(_, key)| key).collect();
+        let mut cover: Vec<&K> = self.creating.iter().map(|creation| &creation.key).collect();
         let mut uncovered = Vec::new();
         for (at, waiter) in self.waiters.iter().enumerate().take(end).filter(|(_, waiter)| waiter.waits()) {
             match cover.iter().position(|key| waiter.key == **key) {
@@ -113,7 +148,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
 
     fn spares(&self) -> usize {
         let idle = self.idle.iter().filter(|idle| idle.held.key.is_spare()).count();
-        idle + self.creating.iter().filter(|(_, key)| key.is_spare()).count()
+        idle + self.creating.iter().filter(|creation| creation.key.is_spare()).count()
     }
 
     fn is_resting(&self, now: Instant) -> bool {
@@ -124,15 +159,16 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         let place = self.number();
         let state = State::Creating { vacant: false };
         self.rows.insert(place, Row { state, expires: None, born: None, broke: false, blamed: false });
-        self.creating.push((place, key));
+        self.creating.push(Creation { place, key, needed: false, waker: None });
         self.counts.creating += 1;
         place
     }
 
     /// What the creation was for, and whether nothing is left of it already. `None` if it is no creation.
-    pub(super) fn end_creation(&mut self, place: Place) -> Option<(K, bool)> {
-        let at = self.creating.iter().position(|(creating, _)| *creating == place)?;
-        let (_, key) = self.creating.swap_remove(at);
+    pub(super) fn end_creation(&mut self, place: Place, orders: &mut Orders<T>) -> Option<(K, bool)> {
+        let at = self.creating.iter().position(|creation| creation.place == place)?;
+        let Creation { key, waker, .. } = self.creating.remove(at);
+        orders.spent.extend(waker);
         let vacant = self.rows.get(&place).is_none_or(|row| row.state == State::Creating { vacant: true });
         Some((key, vacant))
     }

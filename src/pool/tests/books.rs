@@ -126,6 +126,13 @@ impl Books {
                 "C-POOL-7: nothing is idle and nobody waits after closing"
             );
         }
+        for thing in &model.things {
+            assert_eq!(
+                self.real.is_needed(thing.place),
+                thing.who == Who::Creating && thing.needed,
+                "whom a spare delays"
+            );
+        }
         for (ticket, bell) in &self.tickets {
             let ended = model.ended.iter().any(|(ended, _)| ended == ticket);
             if let Some(bell) = bell {
@@ -142,7 +149,10 @@ impl Books {
         if !self.due {
             let mut ahead = self.model.clone();
             let create = ahead.plan();
+            ahead.need_spares();
             assert!(create.is_empty(), "nobody called for a plan, and {create:?} is to be created");
+            let needed = |model: &Model| model.things.iter().filter(|thing| thing.needed).count();
+            assert_eq!(needed(&ahead), needed(&self.model), "nobody called for a plan that needs a spare");
             assert_eq!(ahead.dropped, [], "nobody called for a plan that evicts");
             assert_eq!(ahead.ended.len(), self.model.ended.len(), "nobody called for a plan that refuses");
         }
@@ -238,6 +248,7 @@ impl Books {
             assert!(self.used.insert(place), "no place has its number twice");
             self.model.begun(place, key);
         }
+        self.model.need_spares();
         let asked = self.model.waiting.iter().filter(|waiter| waiter.key == SPARE).count();
         let after = spares(&self.model);
         assert!(
@@ -258,6 +269,13 @@ impl Books {
         let again = self.real.plan(now, &mut Orders::new());
         assert!(again.is_empty(), "a second plan does nothing: {again:?}");
         keys
+    }
+
+    /// Whether a creation has to do with what there is; whoever sees to it is woken when it has.
+    pub(super) fn is_needed(&mut self, place: Place) -> bool {
+        let looked = self.real.poll_needed(place, Waker::noop(), &mut None).is_ready();
+        assert_eq!(looked, self.real.is_needed(place));
+        looked
     }
 
     pub(super) fn created(&mut self, place: Place, dead: bool, lives: At) -> Step {

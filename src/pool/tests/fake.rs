@@ -25,6 +25,8 @@ pub(super) enum Make {
     /// Whether it counts, and after which time.
     Badly(bool, u64),
     Never,
+    /// It is there, and not ready until it is needed.
+    Silent,
     Panic,
     /// It is there, and its process is gone.
     DeadOnArrival,
@@ -180,7 +182,12 @@ impl Connect for World {
     type Conn = Conn;
     type Error = &'static str;
 
-    async fn connect(&self, key: &K, place: Place) -> Result<Conn, Failure<&'static str>> {
+    async fn connect(
+        &self,
+        key: &K,
+        place: Place,
+        needed: impl Future<Output = ()> + Send,
+    ) -> Result<Conn, Failure<&'static str>> {
         let make = {
             let mut told = self.told.lock().unwrap();
             told.begun.push((Instant::now(), *key));
@@ -189,6 +196,7 @@ impl Connect for World {
         match make {
             Make::Slowly(time) | Make::Badly(_, time) => sleep(Duration::from_millis(time)).await,
             Make::Never => std::future::pending().await,
+            Make::Silent => needed.await,
             _ => {}
         }
         match make {

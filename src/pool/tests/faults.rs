@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::super::{Lease, PoolError};
 use super::fake::{AGE, IDLE, Make, ONE, OTHER, PATIENCE, Setup, World, config, forgetful, ms, peek, settle};
-use super::model::K;
+use super::model::{K, SPARE};
 
 /// Spares that cannot be made are not tried for ever: whatever a creation says of itself, however it ends.
 #[tokio::test(start_paused = true)]
@@ -152,6 +152,43 @@ async fn a_spare_that_fails_is_nobodys_failure() {
     let setup = Setup::with(config, world);
     settle().await;
     assert_eq!(setup.lease(ONE).await.key(), &ONE);
+}
+
+/// C-LIFE-3: once the program drains, no spare is begun, and what fails or ends is no sign of a server that does not work.
+#[tokio::test(start_paused = true)]
+async fn a_drain_makes_no_spares_and_no_failures() {
+    let mut config = config(4);
+    config.bounds.spares = 2;
+    let world = World::default();
+    world.order([Make::Well, Make::Badly(true, 10)]);
+    let setup = Setup::with(config, world);
+    settle().await;
+    assert_eq!(setup.counts(), [1, 0, 1, 0]);
+    setup.tasks.drain().cancel();
+    setup.world.order([Make::Badly(false, 0); 20]);
+    setup.world.peer(0).die();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((setup.counts(), setup.world.begun().len()), ([0; 4], 2));
+    assert_eq!(setup.pool.rest(), None, "nothing that would be told as a failure");
+}
+
+/// One who waits does not wait for a spare that is not ready: it gets it as it is, or its place.
+#[tokio::test(start_paused = true)]
+async fn a_spare_that_is_not_ready_is_in_nobodys_way() {
+    for key in [ONE, OTHER] {
+        let mut config = config(2);
+        config.bounds.spares = 2;
+        let world = World::default();
+        world.order([Make::Silent; 2]);
+        let setup = Setup::with(config, world);
+        settle().await;
+        assert_eq!(setup.counts(), [0, 0, 2, 0]);
+        let asked = Instant::now();
+        let lease = setup.lease(key).await;
+        assert_eq!((asked.elapsed(), lease.key() == &SPARE), (Duration::ZERO, key == ONE));
+        let again = setup.lease(key).await;
+        assert_eq!((asked.elapsed(), again.id() == lease.id()), (Duration::ZERO, false));
+    }
 }
 
 /// C-POOL-2: those that the limit of creations held back are looked at when a creation ends.

@@ -106,6 +106,30 @@ fn a_spare_that_is_made_covers_nobody() {
     books.finish();
 }
 
+/// Where a spare that is not ready has the last place, or is the last creation that may be under way, it has to do as it is: it
+/// goes to the one who waits, or makes room.
+#[test]
+fn a_spare_that_is_not_ready_is_in_nobodys_way() {
+    for (max, creating, key) in [(2, 2, A), (2, 2, B), (4, 2, A)] {
+        let mut books = Books::new(Bounds { max, creating, queue: 8, idle: ms(100), spares: 2 });
+        assert_eq!(books.plan(), [SPARE, SPARE]);
+        let spares = books.places(|who| who == Who::Creating);
+        assert!(!books.is_needed(spares[0]));
+        assert_eq!(books.ask(key), Ok(None));
+        assert_eq!(books.plan(), []);
+        assert_eq!(spares.iter().map(|spare| books.is_needed(*spare)).collect::<Vec<_>>(), [true, false]);
+        let step = books.created(spares[0], false, ms(1000));
+        if key == A {
+            assert_eq!(books.look(0), Some(End::Given(spares[0])));
+        } else {
+            assert_eq!(step.closed[0].1, Some(Reason::Evicted));
+            books.bury();
+            assert_eq!(books.plan(), [B]);
+        }
+        books.finish();
+    }
+}
+
 /// Those who wait come before spares, for as long as one of them has nothing under way.
 #[test]
 fn spares_come_last() {

@@ -45,6 +45,8 @@ pub(super) struct Thing {
     pub(super) dead: bool,
     pub(super) busy: bool,
     pub(super) fresh: bool,
+    /// Its creation has to do with what there is.
+    pub(super) needed: bool,
     pub(super) expires: At,
     pub(super) returned: At,
     pub(super) broke: bool,
@@ -284,10 +286,17 @@ impl Model {
         create
     }
 
+    /// What else a plan leads to, once what it creates has begun: as many spares have to do as they are.
+    pub(super) fn need_spares(&mut self) {
+        let wanting = if self.closed { 0 } else { self.bare().len() };
+        let unready = |thing: &&mut Thing| thing.key == SPARE && thing.who == Who::Creating;
+        self.things.iter_mut().filter(unready).take(wanting).for_each(|thing| thing.needed = true);
+    }
+
     pub(super) fn begun(&mut self, place: Place, key: K) {
         let (who, at) = (Who::Creating, At::ZERO);
-        let (gone, dead, busy, fresh, broke) = (false, false, false, true, false);
-        self.things.push(Thing { place, key, who, gone, dead, busy, fresh, expires: at, returned: at, broke });
+        let (gone, dead, busy, fresh, needed, broke) = (false, false, false, true, false, false);
+        self.things.push(Thing { place, key, who, gone, dead, busy, fresh, needed, expires: at, returned: at, broke });
     }
 
     pub(super) fn created(&mut self, place: Place, expires: At) -> bool {

@@ -331,8 +331,11 @@ async fn a_child_has_three_files_open_and_its_own_group() {
     let _file = std::fs::File::create(folder.path().join("file")).unwrap();
     let _listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _other = Scene::new(&program("cat", &[]), &quick());
-    let target = StdioTarget { cwd: Some(folder.path().to_owned()), ..program("sleep", &["1000"]) };
-    let scene = Scene::new(&target, &quick());
+    let target = StdioTarget { cwd: Some(folder.path().to_owned()), ..program("cat", &[]) };
+    let mut scene = Scene::new(&target, &quick());
+    // Until it answers it may still be loading its libraries, each of which is a file that is open for a moment.
+    scene.stdin.write_all(b"there?\n").await.unwrap();
+    assert_eq!(scene.line().await, "there?");
     let proc = PathBuf::from(format!("/proc/{}", scene.child.pid()));
 
     let mut open: Vec<_> =

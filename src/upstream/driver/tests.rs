@@ -69,7 +69,8 @@ fn converse(sharing: Sharing, calls: i64, says: Vec<String>) -> Outcome {
     };
     let limits = DriverLimits { depth: 64, message_bytes: 1 << 20 };
     let metrics = Arc::new(Metrics::new()).server("test");
-    let (handle, mut said, task) = drive(pipe, sharing, limits, metrics, CancellationToken::new());
+    let (writer, mut said) = standing();
+    let (handle, task) = drive(pipe, writer, sharing, limits, metrics, CancellationToken::new());
     let (replies, standing) = runtime.block_on(async {
         let conversation = async {
             let mut under_way = Vec::new();
@@ -185,7 +186,8 @@ fn a_cancelled_call_is_taken_back_or_told() {
             Scripted { awaited: usize::MAX, queue: VecDeque::new(), says: VecDeque::new(), heard: Arc::clone(&heard) };
         let limits = DriverLimits { depth: 64, message_bytes: 1 << 20 };
         let metrics = Arc::new(Metrics::new()).server("test");
-        let (handle, _said, task) = drive(pipe, Sharing::Exclusive, limits, metrics, CancellationToken::new());
+        let (writer, _said) = standing();
+        let (handle, task) = drive(pipe, writer, Sharing::Exclusive, limits, metrics, CancellationToken::new());
         let facts = CallFacts { may_ask: true, wants_log: true, cancellable: true };
         let talk = async {
             let id = handle.next_id();
@@ -206,4 +208,59 @@ fn a_cancelled_call_is_taken_back_or_told() {
         assert!(!heard.iter().any(|line| line.contains("never")), "{heard:?}");
         assert!(heard[2..].iter().all(|line| !line.contains("\"requestId\":1")), "told once: {heard:?}");
     });
+}
+
+/// C-POOL-10: however many calls were cancelled, the connection is quiet again when the server has answered them all.
+#[test]
+fn a_connection_is_quiet_after_any_number_of_cancelled_calls() {
+    const CALLS: usize = TOMBSTONES_MAX + 10;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let answers = (1..=CALLS + 1).map(|id| Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)));
+    // The last call is not cancelled: only when it has arrived is anything answered.
+    let pipe = Scripted { awaited: CALLS + 1, queue: VecDeque::new(), says: answers.collect(), heard: Arc::default() };
+    let limits = DriverLimits { depth: 64, message_bytes: 1 << 20 };
+    let metrics = Arc::new(Metrics::new()).server("test");
+    let (writer, _said) = standing();
+    let (handle, task) = drive(pipe, writer, Sharing::Exclusive, limits, metrics, CancellationToken::new());
+    let facts = CallFacts { may_ask: false, wants_log: false, cancellable: true };
+    let talk = async {
+        let mut calls = Vec::new();
+        for _ in 0..CALLS {
+            calls.push(handle.call(handle.next_id(), Bytes::from_static(b"{}"), facts).await.unwrap());
+        }
+        turns().await;
+        drop(calls);
+        turns().await;
+        let mut last = handle.call(handle.next_id(), Bytes::from_static(b"{}"), facts).await.unwrap();
+        assert!(last.next().await.unwrap().is_ok());
+        assert!(handle.is_quiescent());
+    };
+    runtime.block_on(async { tokio::join!(talk, task) });
+}
+
+/// C-POOL-10: what was said to one holder, and found no room with it, does not reach the next one; a question among it is refused.
+#[test]
+fn what_was_held_back_for_one_holder_does_not_reach_the_next() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let heard = Arc::<Mutex<Vec<Bytes>>>::default();
+    let said = (0..EXCLUSIVE_QUEUE.items)
+        .map(|n| format!(r#"{{"jsonrpc":"2.0","method":"vendor/said","params":{{"n":{n}}}}}"#));
+    let question = r#"{"jsonrpc":"2.0","id":"q","method":"roots/list"}"#.to_owned();
+    let says = said.chain([question]).map(Bytes::from).collect();
+    let pipe = Scripted { awaited: 0, queue: VecDeque::new(), says, heard: Arc::clone(&heard) };
+    let limits = DriverLimits { depth: 64, message_bytes: 1 << 20 };
+    let metrics = Arc::new(Metrics::new()).server("test");
+    let (writer, mut reader) = standing();
+    let (handle, task) = drive(pipe, writer, Sharing::Exclusive, limits, metrics, CancellationToken::new());
+    let talk = async {
+        turns().await;
+        // As a lease does it that goes from one to the next.
+        handle.share(Sharing::Nobody);
+        assert_eq!(reader.forget(), EXCLUSIVE_QUEUE.items);
+        handle.share(Sharing::Exclusive);
+        assert!(reader.next().await.is_none(), "it was not said to this one");
+    };
+    runtime.block_on(async { tokio::join!(talk, task) });
+    let heard = heard.lock().unwrap();
+    assert!(heard.iter().any(|line| line.starts_with(br#"{"jsonrpc":"2.0","id":"q","error""#)), "{heard:?}");
 }

@@ -38,7 +38,7 @@ use crate::protocol::message::{Incoming, Message};
 use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
 use crate::protocol::sse::{Event, Item};
-use crate::rt::mailbox::{Bounds, Reader, Writer, mailbox};
+use crate::rt::mailbox::{Reader, Writer};
 use crate::rt::{Spawner, Tasks};
 use crate::settings::{HttpTarget, HttpTransport, Limits, Timeouts};
 use failure::{failure, refusal};
@@ -204,7 +204,7 @@ struct Core {
     forwarded: Mutex<HeaderMap>,
     /// What the handshake found to be a server of 2024-11-05 goes over a connection of that kind.
     driven: OnceLock<driver::Handle>,
-    standing: Writer<Message>,
+    standing: Arc<Writer<Message>>,
     /// Held for a push or a take, never over an await.
     leftovers: Mutex<VecDeque<Bytes>>,
     wake: Notify,
@@ -309,7 +309,7 @@ impl HttpConnection {
 
 impl Core {
     fn new(upstream: &Arc<HttpUpstream>, era: Era) -> (Arc<Core>, Reader<Message>) {
-        let (standing, reader) = mailbox(Bounds { items: 64, bytes: 1 << 20 });
+        let (standing, reader) = driver::standing();
         let core = Core {
             upstream: Arc::clone(upstream),
             era,

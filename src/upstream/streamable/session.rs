@@ -37,17 +37,13 @@ impl Core {
         let limits =
             driver::DriverLimits { depth: upstream.limits.depth, message_bytes: upstream.limits.message_bytes };
         let stop = upstream.tasks.stop().clone();
-        let (handle, mut said, task) =
-            driver::drive(pipe, driver::Sharing::Exclusive, limits, upstream.metrics.clone(), stop);
+        let standing = Arc::clone(&self.standing);
+        let (handle, task) =
+            driver::drive(pipe, standing, driver::Sharing::Exclusive, limits, upstream.metrics.clone(), stop);
         let core = Arc::clone(self);
         // The handle lives in `core`: this ends with the session, or with the connection.
         upstream.tasks.spawn("upstream-sse", async move {
-            let pass_on = async {
-                while let Some(message) = said.next().await {
-                    core.say(message).await;
-                }
-            };
-            tokio::join!(task, pass_on);
+            task.await;
             core.gone.cancel();
         });
         let _ = self.driven.set(handle.clone());
@@ -56,12 +52,14 @@ impl Core {
 
     /// Something the server says by itself.
     pub(super) async fn say(&self, message: Message) {
-        let bytes = message.text().len();
+        // Whoever has the connection when there is room may be somebody else.
+        let (time, bytes) = (self.standing.now(), message.text().len());
         let mut message = message;
         loop {
-            match self.standing.push(message, bytes) {
+            match self.standing.push_of(time, message, bytes) {
                 Ok(()) => return,
                 Err(PushError::Full(back)) => message = back,
+                Err(PushError::Forgotten(_)) => return self.upstream.metrics.dropped("no_recipient"),
                 Err(PushError::Gone) => return self.upstream.metrics.dropped("client_gone"),
             }
             self.standing.room().await;
