@@ -1,6 +1,6 @@
 //! What is wrong with bodies: how they are coded, how their end is told, and where they break off.
 
-use super::raw::{Raw, parts};
+use super::raw::{LAST_CHUNK, Raw, parts};
 use super::*;
 
 /// A server of which the first `initialize` goes wrong.
@@ -54,9 +54,7 @@ async fn a_stream_is_compressed_event_by_event() {
     let text = raw.until("\r\n\r\n").await;
     assert!(text.contains("\r\nContent-Encoding: gzip\r\n"), "{text}");
     let head = parts(&text).0.len() + 4;
-    while !raw.came.ends_with(&[0, 0]) {
-        raw.bytes(raw.came.len() + 1).await;
-    }
+    raw.end().await.unwrap();
     let events = String::from_utf8(gunzip(&raw.came[head..])).unwrap();
     assert!(events.starts_with("id: 1-1\ndata: {\"jsonrpc\"") && events.ends_with("}\n\n"), "{events}");
 }
@@ -65,7 +63,7 @@ async fn a_stream_is_compressed_event_by_event() {
 async fn the_end_of_json_is_told_in_other_ways() {
     let whole = body(&start(script(AnswerForm::Json)).await, "}}}").await;
     let mock = with(AnswerForm::Json, &[Do::BodyEnd(BodyEnd::Chunked)]).await;
-    assert_eq!(body(&mock, "\r\n0\r\n\r\n").await, format!("{:x}\r\n{whole}\r\n0\r\n\r\n", whole.len()));
+    assert_eq!(body(&mock, LAST_CHUNK).await, format!("{:x}\r\n{whole}\r\n0\r\n\r\n", whole.len()));
     let mock = with(AnswerForm::Json, &[Do::BodyEnd(BodyEnd::Close)]).await;
     let text = Raw::initialize(&mock).await.all().await.unwrap();
     assert_eq!(parts(&text).1, whole);
@@ -115,15 +113,12 @@ async fn an_event_is_cut_before_the_blank_line() {
 async fn a_character_is_cut_in_half() {
     let script = Script { instructions: "caf\u{e9}".into(), ..script(AnswerForm::Sse) };
     let mock = start(script.clone()).await;
-    let event = Raw::initialize(&mock).await.until("0\r\n\r\n").await;
+    let event = Raw::initialize(&mock).await.until(LAST_CHUNK).await;
     let event = parts(&event).1.split_once("\r\n").unwrap().1.to_owned();
     let middle = i64::try_from(event.find('\u{e9}').unwrap() + 1).unwrap();
     let mock = start(script.fault(On::method("initialize"), cut(0, middle, End::Abrupt))).await;
     let mut raw = Raw::initialize(&mock).await;
-    raw.until("caf").await;
-    while !raw.came.ends_with(b"\r\n") {
-        raw.bytes(raw.came.len() + 1).await;
-    }
+    raw.end().await.unwrap();
     assert!(raw.came.ends_with(b"caf\xc3\r\n"), "{}", raw.text());
 }
 
@@ -152,7 +147,7 @@ async fn a_body_begins_with_a_byte_order_mark() {
     assert!(body.starts_with("\u{feff}{\"jsonrpc\""), "{text}");
     assert!(head.contains(&format!("Content-Length: {}", body.len())), "{text}");
     let mock = with(AnswerForm::Sse, &[Do::Bom]).await;
-    let text = body_of_chunk(&Raw::initialize(&mock).await.until("0\r\n\r\n").await);
+    let text = body_of_chunk(&Raw::initialize(&mock).await.until(LAST_CHUNK).await);
     assert!(text.starts_with("\u{feff}id: 1-1\ndata: "), "{text}");
     let mock = start(Script::default().fault(On::http("GET"), Do::Bom)).await;
     let text = body_of_chunk(&Raw::sse(&mock).await.until("\n\n").await);

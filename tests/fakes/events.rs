@@ -1,6 +1,6 @@
 //! What is wrong with events and their fields.
 
-use super::raw::{Raw, parts};
+use super::raw::{LAST_CHUNK, Raw, parts};
 use super::*;
 
 /// The ids of the events of a call that reports progress twice: the one before all, two reports, the answer.
@@ -33,7 +33,7 @@ async fn events_have_the_wrong_ids() {
 async fn an_id_is_taken_back() {
     let empty = Do::EventId { id: EventId::Empty, from: 0 };
     let mock = start(script(AnswerForm::Sse).fault(On::method("initialize"), empty)).await;
-    let text = Raw::initialize(&mock).await.until("0\r\n\r\n").await;
+    let text = Raw::initialize(&mock).await.until(LAST_CHUNK).await;
     assert!(parts(&text).1.split_once("\r\n").unwrap().1.starts_with("id: \ndata: {"), "{text}");
 }
 
@@ -44,7 +44,7 @@ async fn lines_end_otherwise() {
         let script = faults
             .into_iter()
             .fold(script(AnswerForm::Sse), |script, fault| script.fault(On::method("initialize"), fault));
-        let text = Raw::initialize(&start(script).await).await.until("0\r\n\r\n").await;
+        let text = Raw::initialize(&start(script).await).await.until(LAST_CHUNK).await;
         let blank = line.repeat(2);
         for piece in [format!("retry: 7{blank}\r\n"), format!(":cc{blank}\r\n"), format!("}}}}{blank}\r\n0\r\n")] {
             assert!(text.contains(&piece), "{piece:?} in {text:?}");

@@ -6,6 +6,9 @@ use tokio::time::timeout;
 
 use super::*;
 
+/// The end of a body in chunks. (Without its first line end, a session id that ends in 0 would be taken for it.)
+pub(super) const LAST_CHUNK: &str = "\r\n0\r\n\r\n";
+
 /// A connection on which one request was sent.
 pub(super) struct Raw {
     stream: TcpStream,
@@ -58,8 +61,14 @@ impl Raw {
     }
 
     /// Reads to the end of the connection.
-    pub(super) async fn all(mut self) -> std::io::Result<String> {
+    pub(super) async fn end(&mut self) -> std::io::Result<()> {
         while self.read().await? > 0 {}
+        Ok(())
+    }
+
+    /// Everything to the end of the connection.
+    pub(super) async fn all(mut self) -> std::io::Result<String> {
+        self.end().await?;
         Ok(self.text())
     }
 

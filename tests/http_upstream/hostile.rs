@@ -76,7 +76,7 @@ fn cut(events: u64, bytes: i64, end: End) -> Do {
 const BEYOND: i64 = 1 << 20;
 
 fn impatient(settings: &mut Settings) {
-    settings.timeouts.request = Duration::from_millis(150);
+    settings.timeouts.request = Duration::from_millis(500);
 }
 
 /// Headers without end are given up when they are too many, and, if they trickle, when the time is over. (At 300 bytes a
