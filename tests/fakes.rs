@@ -2,12 +2,23 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
+#[path = "fakes/bodies.rs"]
+mod bodies;
+#[path = "fakes/events.rs"]
+mod events;
+#[path = "fakes/heads.rs"]
+mod heads;
 #[path = "fakes/http.rs"]
 mod http;
 #[path = "fakes/official_client.rs"]
 mod official_client;
 #[path = "fakes/process.rs"]
 mod process;
+#[cfg(unix)]
+#[path = "fakes/program.rs"]
+mod program;
+#[path = "fakes/raw.rs"]
+mod raw;
 #[path = "fakes/scripted.rs"]
 mod scripted;
 
@@ -15,7 +26,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shadowcat::testing::client::{LegacySession, Modern, Response, SseSession, post, send};
-use shadowcat::testing::{AnswerForm, At, Discover, Do, End, HttpScript, MockSse, On, Script, Served, When};
+use shadowcat::testing::{
+    AnswerForm, At, BodyEnd, Discover, Do, End, EventId, HttpScript, LineEnd, MockSse, On, Script, Served, When,
+};
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(10);

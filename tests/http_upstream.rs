@@ -15,6 +15,8 @@ mod circuit;
 mod era;
 #[path = "http_upstream/headers.rs"]
 mod headers;
+#[path = "http_upstream/hostile.rs"]
+mod hostile;
 #[path = "http_upstream/http_sse.rs"]
 mod http_sse;
 #[path = "http_upstream/listening.rs"]

@@ -292,6 +292,9 @@ pub enum Fake {
         /// Plan of its faults
         #[arg(long, env = "SHADOWCAT_FAKE_PLAN", value_name = "FILE")]
         plan: Option<PathBuf>,
+        /// Where requests are recorded, a line of JSON for each; the file is written anew
+        #[arg(long, env = "SHADOWCAT_FAKE_RECORD", value_name = "FILE")]
+        record: Option<PathBuf>,
     },
 }
 

@@ -9,6 +9,7 @@ use clap::Parser as _;
 
 mod args;
 mod exit;
+mod fake;
 mod probe;
 mod run;
 mod serve;
@@ -36,7 +37,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Connect(args) => connect(&args),
         Command::Probe(args) => probe::probe(&args),
-        Command::Fake(fake) => run::fake(fake),
+        Command::Fake(fake) => fake::run(fake),
         Command::Config(ConfigCommand::Schema) => print(format_args!("{:#}\n", crate::config::schema())).into(),
     }
 }

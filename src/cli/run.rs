@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Exit, Fake, complain};
+use super::{Exit, complain};
 use crate::rt::{Signal, Signals, Tasks};
 use crate::server::Running;
 use crate::settings::{Settings, Target, UpstreamSettings};
-use crate::testing::{self, Script};
 
 /// How much longer than the configured time a shutdown may take before the process ends itself.
 const WATCHDOG_GRACE: Duration = Duration::from_secs(2);
@@ -66,44 +65,11 @@ pub(super) fn connect(upstream: UpstreamSettings) -> ExitCode {
     })
 }
 
-/// Runs a fake server until it ends.
-pub(super) fn fake(fake: Fake) -> ExitCode {
-    let script = match &fake {
-        Fake::Stdio { script } => script,
-        Fake::Sse { plan, .. } => plan,
-    };
-    let script = match read_script(script.as_deref()) {
-        Ok(script) => script,
-        Err(text) => {
-            complain(format_args!("error: {text}"));
-            return Exit::Config.into();
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain(format_args!("error: {error}"));
-            return Exit::Internal.into();
-        }
-    };
-    let code = match fake {
-        Fake::Stdio { .. } => runtime.block_on(testing::run_stdio(script)),
-        Fake::Sse { listen, .. } => runtime.block_on(testing::run_sse(listen, script)),
-    };
-    // A thread that is blocked in reading standard input would be waited for.
-    runtime.shutdown_background();
-    code
-}
-
-fn read_script(path: Option<&Path>) -> Result<Script, String> {
-    let Some(path) = path else { return Ok(Script::default()) };
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Script::from_json(&text).map_err(|error| format!("{}: {error}", path.display()))
-}
-
 /// How a command came to its end.
 pub(super) enum Ended {
     Exit(Exit),
+    /// With a code that somebody else decided.
+    Code(u8),
     /// At once, by a signal.
     Signal(Signal),
 }
@@ -130,6 +96,7 @@ pub(super) fn with_runtime(main: impl AsyncFnOnce(&mut Signals) -> Ended) -> Exi
     runtime.shutdown_timeout(Duration::from_millis(200));
     match ended {
         Ended::Exit(exit) => exit.into(),
+        Ended::Code(code) => ExitCode::from(code),
         Ended::Signal(signal) => ExitCode::from(signal.exit_code()),
     }
 }

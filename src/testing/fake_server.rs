@@ -103,7 +103,7 @@ async fn play(
             Do::Grandchild { seconds } => process::grandchild(*seconds)?,
             Do::StopReading => living.reading = false,
             Do::Exit { code, .. } => exit = Some(*code),
-            Do::Crlf | Do::Slice { .. } => living.everywhere.push(fault.clone()),
+            Do::LineEnd(_) | Do::Slice { .. } => living.everywhere.push(fault.clone()),
             _ => {}
         }
     }

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::incoming::Incoming;
 use super::plan::Occasion;
 
+mod detail;
+
+pub use self::detail::{At, BodyEnd, End, EventId, LineEnd, OnCancel, When, WrongId};
+
 /// One fault: when, and what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -186,6 +190,9 @@ pub enum Do {
         /// Wait after each piece.
         #[serde(default)]
         gap_ms: u64,
+        /// Over HTTP: whether status and headers come in such pieces too.
+        #[serde(default)]
+        head: bool,
     },
     /// A line (over SSE an event) of this size before the answer.
     Huge {
@@ -197,8 +204,10 @@ pub enum Do {
     },
     /// The answer holds a byte that is not UTF-8.
     InvalidUtf8,
-    /// Lines of the answer end in CR LF. At the start: all lines.
-    Crlf,
+    /// Lines of the answer end in something else than LF. At the start: all lines.
+    LineEnd(LineEnd),
+    /// A byte order mark at the beginning of the answer, over HTTP of the body. At the start: of the output.
+    Bom,
     /// Answers with this status instead. HTTP.
     Status {
         /// The status code.
@@ -216,11 +225,31 @@ pub enum Do {
     Header {
         /// How many.
         bytes: usize,
+        /// Whether such headers go on for as long as anybody reads, and nothing comes after them.
+        #[serde(default)]
+        endless: bool,
+    },
+    /// The right answer compressed, whether the client accepts that or not. HTTP.
+    Gzip,
+    /// The end of the body is told in another way than by `Content-Length` (JSON) or chunks (SSE). HTTP.
+    BodyEnd(BodyEnd),
+    /// Waits before the response ends, be it as it should or by a `cut`: all has been said, and the connection stays. HTTP.
+    Linger {
+        /// How long.
+        ms: u64,
     },
     /// The session is forgotten before the request is looked at. HTTP.
     ForgetSession,
     /// A `retry:` field with this text before the answer. SSE.
     Retry(String),
+    /// Events have other ids than they should. SSE, legacy.
+    EventId {
+        /// Which.
+        id: EventId,
+        /// From the event of this number on: 0 is the one that only sets the id, 1 the first with a message.
+        #[serde(default)]
+        from: u64,
+    },
     /// An event with an id and no data, then the end; the answer is there for whoever resumes. SSE, legacy.
     Poll {
         /// A `retry:` field that goes before the end.
@@ -237,64 +266,6 @@ pub enum Do {
     },
     /// A resumed stream is given from its beginning, not from where it broke off. HTTP, on a GET.
     ReplayAll,
-}
-
-/// A place in an answer: after so many whole messages (over SSE: events), and so many bytes of the next.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct At {
-    /// Whole messages.
-    pub events: u64,
-    /// Bytes of the next.
-    pub bytes: usize,
-}
-
-/// How a connection ends that is cut.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    /// The connection is closed, and the body is short of what was announced.
-    #[default]
-    Abrupt,
-    /// The body ends as if all had been said.
-    Clean,
-    /// The connection is reset.
-    Reset,
-}
-
-/// Before or after the answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum When {
-    /// Before anything is said.
-    #[default]
-    Before,
-    /// After the answer has been written.
-    After,
-}
-
-/// How an id is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WrongId {
-    /// One nobody used.
-    Unknown,
-    /// The right one as the other type: `"1"` for `1`.
-    Retyped,
-    /// `null`.
-    Null,
-    /// None at all.
-    Missing,
-}
-
-/// What becomes of a message that is cancelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnCancel {
-    /// It runs on and is answered in its own time.
-    Ignore,
-    /// It ends, and is answered all the same.
-    Answer,
 }
 
 fn one() -> u64 {
@@ -355,12 +326,17 @@ impl Do {
             Do::Slice { .. } => "slice",
             Do::Huge { .. } => "huge",
             Do::InvalidUtf8 => "invalid_utf8",
-            Do::Crlf => "crlf",
+            Do::LineEnd(_) => "line_end",
+            Do::Bom => "bom",
             Do::Status { .. } => "status",
             Do::ContentType(_) => "content_type",
             Do::Header { .. } => "header",
+            Do::Gzip => "gzip",
+            Do::BodyEnd(_) => "body_end",
+            Do::Linger { .. } => "linger",
             Do::ForgetSession => "forget_session",
             Do::Retry(_) => "retry",
+            Do::EventId { .. } => "event_id",
             Do::Poll { .. } => "poll",
             Do::Comments { .. } => "comments",
             Do::ReplayAll => "replay_all",
@@ -384,7 +360,8 @@ impl Do {
                     | Do::Cut { .. }
                     | Do::Slice { .. }
                     | Do::Huge { .. }
-                    | Do::Crlf
+                    | Do::LineEnd(_)
+                    | Do::Bom
             ),
             (Transport::Stdio, false, fault) => !matches!(
                 fault,
@@ -393,8 +370,12 @@ impl Do {
                     | Do::Status { .. }
                     | Do::ContentType(_)
                     | Do::Header { .. }
+                    | Do::Gzip
+                    | Do::BodyEnd(_)
+                    | Do::Linger { .. }
                     | Do::ForgetSession
                     | Do::Retry(_)
+                    | Do::EventId { .. }
                     | Do::Poll { .. }
                     | Do::Comments { .. }
                     | Do::ReplayAll

@@ -1,27 +1,30 @@
 //! The fake server over HTTP: Streamable HTTP of both eras, and HTTP+SSE of 2024-11-05, written to the socket by hand so that
 //! it can be broken at any byte.
 
+mod body;
 mod connection;
 mod events;
+mod gzip;
 mod message;
 mod post;
+mod record;
 mod respond;
 mod session;
 mod write;
 
 use std::io;
 use std::net::SocketAddr;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::record::Record;
+pub use self::record::Recorded;
+use self::record::Requests;
 use self::session::Sessions;
 use super::faults::{Fault, Transport};
 pub use super::http::Headers;
@@ -59,47 +62,19 @@ pub struct MockSse {
     unused_allowed: bool,
 }
 
-/// A request as it arrived.
-#[derive(Debug, Clone)]
-pub struct Recorded {
-    /// When its last byte arrived.
-    pub at: Instant,
-    /// Number of the connection it arrived on, from 1.
-    pub connection: u64,
-    /// `GET`, `POST` …
-    pub method: String,
-    /// The path, with the query.
-    pub target: String,
-    /// The headers as they were written.
-    pub headers: Headers,
-    /// The body. What was not UTF-8 in it is replaced.
-    pub body: String,
-}
-
-impl Recorded {
-    /// A member of the JSON object in the body, at a [JSON pointer](serde_json::Value::pointer); `Null` if there is none.
-    #[must_use]
-    pub fn json(&self, pointer: &str) -> serde_json::Value {
-        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
-        body.pointer(pointer).cloned().unwrap_or_default()
-    }
-}
-
 /// Everything the connections of one server share.
 #[derive(Debug)]
 struct Site {
     server: Arc<Server>,
     sessions: Sessions,
-    requests: Mutex<Vec<Recorded>>,
-    /// Told of each request.
-    news: watch::Sender<()>,
+    requests: Requests,
     /// Connections there have been.
     connections: AtomicU64,
     /// Connections and exchanges. All are aborted when the server is dropped.
     tasks: Mutex<JoinSet<()>>,
     /// Cancelled when the process would have exited.
     down: CancellationToken,
-    exit: Mutex<Option<u8>>,
+    ended: Mutex<Option<io::Result<u8>>>,
 }
 
 impl MockSse {
@@ -116,18 +91,22 @@ impl MockSse {
     /// # Errors
     /// When it cannot listen there, or the script holds a fault that HTTP cannot have.
     pub async fn start_on(address: SocketAddr, script: Script) -> io::Result<MockSse> {
+        MockSse::start_recording(address, script, Record::Memory).await
+    }
+
+    /// The same with requests recorded elsewhere; what [`requests`](MockSse::requests) gives is then empty.
+    pub(crate) async fn start_recording(address: SocketAddr, script: Script, record: Record) -> io::Result<MockSse> {
         script.check(Some(Transport::Http)).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let site = Arc::new(Site {
             server: Server::new(script),
             sessions: Sessions::default(),
-            requests: Mutex::default(),
-            news: watch::Sender::new(()),
+            requests: Requests::new(record),
             connections: AtomicU64::new(0),
             tasks: Mutex::default(),
             down: CancellationToken::new(),
-            exit: Mutex::default(),
+            ended: Mutex::default(),
         });
         let accepting = Arc::clone(&site);
         site.spawn(async move { accepting.accept(listener).await });
@@ -155,19 +134,12 @@ impl MockSse {
     /// The requests so far, in the order in which they were complete.
     #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
-        lock(&self.site.requests).clone()
+        self.site.requests.all()
     }
 
     /// Waits until a request fits, and gives it back; `None` if that takes longer than `patience`.
     pub async fn request(&self, patience: Duration, fits: impl Fn(&Recorded) -> bool) -> Option<Recorded> {
-        let mut news = self.site.news.subscribe();
-        let deadline = Instant::now() + patience;
-        loop {
-            if let Some(request) = lock(&self.site.requests).iter().find(|request| fits(request)) {
-                return Some(request.clone());
-            }
-            tokio::time::timeout_at(deadline, news.changed()).await.ok()?.ok()?;
-        }
+        self.site.requests.first(patience, fits).await
     }
 
     /// Connections there have been so far.
@@ -214,6 +186,15 @@ impl MockSse {
         self.site.server.plan.unused()
     }
 
+    /// Waits until the script ends the process; the exit code.
+    ///
+    /// # Errors
+    /// When the server has ended because a request could not be recorded.
+    pub(crate) async fn ended(&self) -> io::Result<u8> {
+        self.site.down.cancelled().await;
+        lock(&self.site.ended).take().unwrap_or(Ok(0))
+    }
+
     /// Lets faults be unused.
     pub fn allow_unused(&mut self) {
         self.unused_allowed = true;
@@ -229,25 +210,6 @@ impl Drop for MockSse {
             self.unused_allowed || unused.is_empty() || std::thread::panicking(),
             "faults of the script never happened: {unused:#?}"
         );
-    }
-}
-
-/// Serves HTTP clients on an address until the process is interrupted or the script ends it: `shadowcat fake sse`.
-///
-/// Prints the URLs to stderr. The code is the one the process should exit with.
-pub async fn run_sse(address: SocketAddr, script: Script) -> ExitCode {
-    let mut mock = match MockSse::start_on(address, script).await {
-        Ok(mock) => mock,
-        Err(error) => {
-            eprintln!("shadowcat fake sse: {address}: {error}");
-            return ExitCode::from(if error.kind() == io::ErrorKind::InvalidInput { 3 } else { 4 });
-        }
-    };
-    mock.allow_unused();
-    eprintln!("listening: {} (Streamable HTTP), {} (HTTP+SSE)", mock.url(), mock.sse_url());
-    tokio::select! {
-        () = mock.site.down.cancelled() => ExitCode::from(lock(&mock.site.exit).unwrap_or(0)),
-        _ = tokio::signal::ctrl_c() => ExitCode::from(130),
     }
 }
 
@@ -279,14 +241,13 @@ impl Site {
         }
     }
 
-    fn record(&self, request: Recorded) {
-        lock(&self.requests).push(request);
-        self.news.send_replace(());
-    }
-
     /// The process ends: nobody is served any more.
     fn exit(&self, code: u8) {
-        lock(&self.exit).get_or_insert(code);
+        self.end(Ok(code));
+    }
+
+    fn end(&self, ended: io::Result<u8>) {
+        lock(&self.ended).get_or_insert(ended);
         self.down.cancel();
     }
 }

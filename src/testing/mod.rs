@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`Script`] | what the server is, and its [faults](Fault): when ([`On`]) and what ([`Do`]) |
 //! | [`serve`], [`run_stdio`] | the server on any pair of byte streams, and on stdin and stdout |
-//! | [`MockSse`], [`run_sse`] | the server on a TCP port: Streamable HTTP of both eras, HTTP+SSE |
+//! | [`MockSse`] | the server on a TCP port: Streamable HTTP of both eras, HTTP+SSE |
 //! | [`client`] | a client over HTTP that says exactly what it is told to |
 //!
 //! # The server
@@ -62,6 +62,7 @@ mod tools;
 mod wire;
 
 pub use fake_server::{Ending, run_stdio, serve};
-pub use faults::{At, Do, End, Fault, On, OnCancel, When, WrongId};
-pub use mock_sse::{MockSse, Recorded, run_sse};
+pub use faults::{At, BodyEnd, Do, End, EventId, Fault, LineEnd, On, OnCancel, When, WrongId};
+pub(crate) use mock_sse::Record;
+pub use mock_sse::{MockSse, Recorded};
 pub use script::{AnswerForm, Discover, HttpScript, Script, ScriptError, Served};

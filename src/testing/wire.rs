@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::faults::{At, Do, End};
+use super::faults::{At, Do, End, LineEnd};
 
 /// How messages are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +26,13 @@ pub(crate) enum Step {
     Close(End),
 }
 
+/// A byte order mark.
+pub(crate) const BOM: &[u8] = "\u{feff}".as_bytes();
+
 /// Makes bytes of messages and breaks them as the faults of one exchange say.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
-    crlf: bool,
+    line_end: Option<LineEnd>,
     invalid_utf8: bool,
     slice: Option<(usize, Duration)>,
     end: Option<(At, Step)>,
@@ -44,6 +47,10 @@ pub(crate) struct Wire {
 enum Extra {
     /// As it is.
     Text { text: String, times: u64 },
+    /// A line of an event stream, with a blank one after it.
+    Field { text: String, times: u64 },
+    /// Over HTTP it belongs to the body, not to the answer.
+    Bom,
     /// A message of a size.
     Huge { bytes: usize, newline: bool },
 }
@@ -72,18 +79,19 @@ impl Wire {
         let mut wire = Wire::default();
         for fault in faults {
             match fault {
-                Do::Crlf => wire.crlf = true,
+                Do::LineEnd(end) => wire.line_end = Some(*end),
+                Do::Bom => wire.before.insert(0, Extra::Bom),
                 Do::InvalidUtf8 => wire.invalid_utf8 = true,
-                Do::Slice { bytes, gap_ms } => wire.slice = Some(((*bytes).max(1), Duration::from_millis(*gap_ms))),
+                Do::Slice { bytes, gap_ms, .. } => wire.slice = Some(((*bytes).max(1), Duration::from_millis(*gap_ms))),
                 Do::Stall(at) => wire.end = Some((*at, Step::Stall)),
                 Do::Cut { after, end } => wire.end = Some((after.unwrap_or_default(), Step::Close(*end))),
                 Do::Print { text, times, newline } => {
                     let end = if *newline { "\n" } else { "" };
                     wire.before.push(Extra::Text { text: format!("{text}{end}"), times: *times });
                 }
-                Do::Retry(value) => wire.before.push(Extra::Text { text: format!("retry: {value}\n\n"), times: 1 }),
+                Do::Retry(value) => wire.before.push(Extra::Field { text: format!("retry: {value}"), times: 1 }),
                 Do::Comments { count, bytes } => {
-                    wire.before.push(Extra::Text { text: format!(":{}\n\n", "c".repeat(*bytes)), times: *count });
+                    wire.before.push(Extra::Field { text: format!(":{}", "c".repeat(*bytes)), times: *count });
                 }
                 Do::Huge { bytes, newline } => wire.before.push(Extra::Huge { bytes: *bytes, newline: *newline }),
                 _ => {}
@@ -100,6 +108,13 @@ impl Wire {
             self.ended = true;
             steps.push(end);
         }
+        steps
+    }
+
+    /// What to do to write a frame that is none of the answer's: no fault is counted by it.
+    pub(crate) fn aside(&self, framing: Framing, frame: Frame<'_>) -> Vec<Step> {
+        let mut steps = Vec::new();
+        self.write(self.frame(framing, frame), &mut steps);
         steps
     }
 
@@ -121,7 +136,7 @@ impl Wire {
         }
         let mut end = self.end.clone().filter(|(at, _)| at.events == self.frames);
         if let Some((at, _)) = &end {
-            bytes.truncate(at.bytes);
+            bytes.truncate(at.within(bytes.len()));
         }
         self.frames += 1;
         if end.is_none() {
@@ -144,6 +159,14 @@ impl Wire {
                         self.write(text.clone().into_bytes(), steps);
                     }
                 }
+                Extra::Field { text, times } => {
+                    let end = self.line_end();
+                    for _ in 0..times {
+                        self.write(format!("{text}{end}{end}").into_bytes(), steps);
+                    }
+                }
+                Extra::Bom if framing == Framing::Lines => self.write(BOM.to_vec(), steps),
+                Extra::Bom => {}
                 Extra::Huge { bytes, newline } => {
                     let text = huge(bytes);
                     let mut frame = self.frame(framing, Frame::new(&text, false));
@@ -177,8 +200,16 @@ impl Wire {
         }
     }
 
+    fn line_end(&self) -> &'static str {
+        match self.line_end {
+            None => "\n",
+            Some(LineEnd::Crlf) => "\r\n",
+            Some(LineEnd::Cr) => "\r",
+        }
+    }
+
     fn frame(&self, framing: Framing, frame: Frame<'_>) -> Vec<u8> {
-        let end = if self.crlf { "\r\n" } else { "\n" };
+        let end = self.line_end();
         let text = match framing {
             Framing::Lines => format!("{}{end}", frame.text),
             Framing::Body => frame.text.to_owned(),
@@ -227,7 +258,7 @@ mod tests {
 
     #[test]
     fn slices_are_of_the_size_asked_for() {
-        let steps = said(&[Do::Slice { bytes: 3, gap_ms: 5 }], Framing::Lines, &["abcd"]);
+        let steps = said(&[Do::Slice { bytes: 3, gap_ms: 5, head: false }], Framing::Lines, &["abcd"]);
         let pause = Step::Pause(Duration::from_millis(5));
         assert_eq!(steps, [Step::Write(b"abc".to_vec()), pause.clone(), Step::Write(b"d\n".to_vec()), pause]);
     }

@@ -14,7 +14,7 @@ async fn statuses_and_headers_come_as_scripted() {
             .fault(On::method("tools/list").nth(1), status(503, ("Retry-After", "2")))
             .fault(On::method("tools/list").nth(2), status(307, ("Location", "http://192.0.2.1/")))
             .fault(On::method("tools/list").nth(3), Do::ContentType("text/html".into()))
-            .fault(On::method("tools/list").nth(4), Do::Header { bytes: 100_000 }),
+            .fault(On::method("tools/list").nth(4), Do::Header { bytes: 100_000, endless: false }),
     )
     .await;
     let list = Modern::new("tools/list");
@@ -60,8 +60,8 @@ async fn streams_break_as_scripted() {
             .fault(On::tool("echo").nth(1), Do::Comments { count: 3, bytes: 10 })
             .fault(On::tool("echo").nth(2), Do::Retry("0".into()))
             .fault(On::tool("echo").nth(3), Do::Duplicate)
-            .fault(On::tool("echo").nth(4), Do::Slice { bytes: 1, gap_ms: 0 })
-            .fault(On::tool("echo").nth(5), Do::Crlf)
+            .fault(On::tool("echo").nth(4), Do::Slice { bytes: 1, gap_ms: 0, head: false })
+            .fault(On::tool("echo").nth(5), Do::LineEnd(LineEnd::Crlf))
             .fault(On::tool("echo").nth(6), Do::Huge { bytes: 1000, newline: false })
             .fault(On::tool("echo").nth(7), Do::Cut { after: Some(At::default()), end: End::Clean }),
     )

@@ -144,7 +144,7 @@ async fn an_answer_that_is_too_large_is_refused() {
 /// Headers are bounded too.
 #[tokio::test]
 async fn a_header_that_is_too_large_is_refused() {
-    is_ours(Do::Header { bytes: 200 << 10 }, -31003, false).await;
+    is_ours(Do::Header { bytes: 200 << 10, endless: false }, -31003, false).await;
 }
 
 /// Redirections are not followed: the request, with the credentials in it, goes where it was configured to go.

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use super::*;
-use shadowcat::testing::{At, End};
+use shadowcat::testing::{At, End, LineEnd};
 
-fn cut(events: u64, bytes: usize, end: End) -> Do {
+fn cut(events: u64, bytes: i64, end: End) -> Do {
     Do::Cut { after: Some(At { events, bytes }), end }
 }
 
@@ -173,8 +173,8 @@ async fn noise_on_a_stream_is_no_answer() {
         Do::Comments { count: 100, bytes: 50 },
         Do::Duplicate,
         Do::LateProgress,
-        Do::Crlf,
-        Do::Slice { bytes: 1, gap_ms: 0 },
+        Do::LineEnd(LineEnd::Crlf),
+        Do::Slice { bytes: 1, gap_ms: 0, head: false },
         Do::Retry("0".into()),
         Do::Retry("soon".into()),
         Do::Print { text: "data: not json\n".into(), times: 1, newline: true },

@@ -115,8 +115,8 @@ async fn losses_are_told_apart() {
 async fn the_end_of_an_old_stream_is_told_by_a_word() {
     for (end, reason) in [(End::Clean, "ended"), (End::Abrupt, "broken"), (End::Reset, "broken")] {
         let script = Script { http: HttpScript { streamable: false, ..HttpScript::default() }, ..legacy() };
-        // Within what follows the answer to the handshake.
-        let ends = Do::Cut { after: Some(At { events: 1, bytes: 7 }), end };
+        // Within what follows the address and the answer to the handshake.
+        let ends = Do::Cut { after: Some(At { events: 2, bytes: 7 }), end };
         let script = script.fault(On::http("GET").nth(1), ends);
         let mock = MockSse::start(script).ok().await;
         let (proxy, url) = front(&mock.sse_url(), |settings| target(settings).transport = HttpTransport::Sse).await;

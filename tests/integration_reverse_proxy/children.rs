@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shadowcat::settings::Settings;
 use shadowcat::testing::client::{Modern, Response};
-use shadowcat::testing::{At, Discover, Do, On, Script};
+use shadowcat::testing::{At, Discover, Do, LineEnd, On, Script};
 
 use crate::common::*;
 
@@ -97,8 +97,8 @@ async fn noise_is_skipped_and_holds_nobody_up() {
             ("JSON that is no message", era.server().fault(On::tool("echo"), junk(r#"{"level":"info"}"#, 10))),
             ("stderr in lines", era.server().fault(On::tool("echo"), Do::Stderr { bytes: 2 << 20, newlines: true })),
             ("stderr without end", era.server().fault(On::start(), Do::Stderr { bytes: 2 << 20, newlines: false })),
-            ("CR LF", era.server().fault(On::start(), Do::Crlf)),
-            ("single bytes", era.server().fault(On::start(), Do::Slice { bytes: 1, gap_ms: 0 })),
+            ("CR LF", era.server().fault(On::start(), Do::LineEnd(LineEnd::Crlf))),
+            ("single bytes", era.server().fault(On::start(), Do::Slice { bytes: 1, gap_ms: 0, head: false })),
         ];
         for (what, script) in rows {
             let proxy = Proxy::start(script).await;

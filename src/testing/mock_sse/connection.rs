@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Headers, Recorded, Site};
+use crate::testing::faults::Do;
 use crate::testing::http::{Length, head, read_body, read_head, reason};
 
 /// A connection.
@@ -16,6 +17,17 @@ pub(super) struct Connection {
     stream: BufReader<TcpStream>,
     /// Headers that every response has.
     always: Headers,
+    /// What is wrong with the head of the response to the request that was read last.
+    manners: Manners,
+}
+
+/// How the head of a response is written.
+#[derive(Debug, Default)]
+struct Manners {
+    /// The size of a header more, and whether it is one of a row without end.
+    padding: Option<(usize, bool)>,
+    /// Size of a piece, and wait after it.
+    slice: Option<(usize, Duration)>,
 }
 
 /// Whether a connection serves another request.
@@ -30,9 +42,11 @@ pub(super) async fn serve(site: Arc<Site>, socket: TcpStream, number: u64) {
     // Small writes are the point here; waiting to join them would hide what the script says.
     let _ = socket.set_nodelay(true);
     let always = site.server.script.http.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let mut connection = Connection { stream: BufReader::new(socket), always };
+    let mut connection = Connection { stream: BufReader::new(socket), always, manners: Manners::default() };
     while let Ok(Some(request)) = connection.read(number).await {
-        site.record(request.clone());
+        if let Err(error) = site.requests.add(&request) {
+            return site.end(Err(error));
+        }
         match site.respond(&mut connection, &request).await {
             Ok(After::Next) => {}
             Ok(After::Close) | Err(_) => return,
@@ -65,11 +79,50 @@ impl Connection {
         self.stream.write_all(bytes).await
     }
 
+    /// Lets the head of the next response be as the faults say.
+    pub(super) fn prepare(&mut self, faults: &[Do]) {
+        self.manners = Manners::default();
+        for fault in faults {
+            match fault {
+                Do::Header { bytes, endless } => self.manners.padding = Some((*bytes, *endless)),
+                Do::Slice { bytes, gap_ms, head: true } => {
+                    self.manners.slice = Some(((*bytes).max(1), Duration::from_millis(*gap_ms)));
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Writes the head of a response.
     pub(super) async fn head(&mut self, status: u16, headers: &Headers) -> io::Result<()> {
         let first = format!("HTTP/1.1 {status} {}", reason(status));
-        let all: Headers = headers.iter().chain(self.always.iter()).collect();
-        self.write(&head(&first, &all)).await
+        let mut all: Headers = headers.iter().chain(self.always.iter()).collect();
+        let Some((bytes, endless)) = self.manners.padding else {
+            return self.write_sliced(&head(&first, &all)).await;
+        };
+        let padding = "x".repeat(bytes);
+        if !endless {
+            all.push("X-Padding", padding);
+            return self.write_sliced(&head(&first, &all)).await;
+        }
+        let begun = head(&first, &all);
+        // Without the empty line.
+        self.write_sliced(&begun[..begun.len() - 2]).await?;
+        let line = format!("X-Padding: {padding}\r\n");
+        loop {
+            self.write_sliced(line.as_bytes()).await?;
+        }
+    }
+
+    async fn write_sliced(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some((size, gap)) = self.manners.slice else {
+            return self.write(bytes).await;
+        };
+        for piece in bytes.chunks(size) {
+            self.write(piece).await?;
+            tokio::time::sleep(gap).await;
+        }
+        Ok(())
     }
 
     /// Writes a whole response.

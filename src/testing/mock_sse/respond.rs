@@ -23,6 +23,7 @@ impl Site {
         let posted = (request.method == "POST").then(|| message::read(request));
         let incoming = posted.as_ref().and_then(|read| read.as_ref().ok());
         let mut faults = self.server.plan.on(Occasion { start: false, http: Some(&request.method), message: incoming });
+        connection.prepare(&faults);
         if let Some(after) = self.misbehave(connection, request, &mut faults).await? {
             return Ok(after);
         }

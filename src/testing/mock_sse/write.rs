@@ -3,12 +3,12 @@
 use std::io;
 use std::sync::PoisonError;
 
+use super::body::Body;
 use super::connection::{After, Connection};
 use super::events::{Event, Reader};
 use super::message::Refused;
 use super::{Headers, Recorded, SESSION, Site};
-use crate::testing::faults::{Do, End};
-use crate::testing::http::chunk;
+use crate::testing::faults::{BodyEnd, Do, End, EventId};
 use crate::testing::script::AnswerForm;
 use crate::testing::wire::{Frame, Framing, Step, Wire};
 
@@ -23,6 +23,8 @@ pub(super) struct Form {
     pub(super) prime: bool,
     /// The `event:` field of messages.
     pub(super) event: Option<&'static str>,
+    /// Which ids are wrong, from the event of this number on.
+    pub(super) wrong_ids: Option<(EventId, u64)>,
     /// An event before all others: its kind and its data.
     pub(super) opening: Option<(&'static str, String)>,
     /// The faults of this very response, rather than those of the exchanges whose events it carries.
@@ -31,8 +33,10 @@ pub(super) struct Form {
     pub(super) poll: Option<Option<u64>>,
     /// The `Content-Type`, where it is to be another.
     pub(super) content_type: Option<String>,
-    /// The value of an extra header.
-    pub(super) padding: Option<String>,
+    /// How its bytes are written.
+    pub(super) body: Body,
+    /// How events are written that are none of an exchange's.
+    pub(super) plain: Wire,
     /// Whether it is a JSON body whatever the script says.
     pub(super) json: bool,
     /// Whether the status of an error is the one of 2026-07-28.
@@ -42,16 +46,27 @@ pub(super) struct Form {
 impl Form {
     /// The default, with what the faults say of it.
     pub(super) fn new(faults: &[Do]) -> Form {
-        let mut form = Form::default();
+        let mut form = Form { body: Body::new(faults), plain: Wire::new(faults), ..Form::default() };
         for fault in faults {
             match fault {
                 Do::ContentType(value) => form.content_type = Some(value.clone()),
-                Do::Header { bytes } => form.padding = Some("x".repeat(*bytes)),
+                Do::EventId { id, from } => form.wrong_ids = Some((*id, *from)),
                 Do::Poll { retry_ms } => form.poll = Some(*retry_ms),
                 _ => {}
             }
         }
         form
+    }
+
+    /// The id of an event on the wire.
+    fn id(&self, reader: &Reader, number: u64) -> Option<String> {
+        match self.wrong_ids.filter(|(_, from)| number >= *from) {
+            _ if !self.ids => None,
+            None => Some(reader.id(number)),
+            Some((EventId::Missing, _)) => None,
+            Some((EventId::Empty, _)) => Some(String::new()),
+            Some((EventId::Same, from)) => Some(reader.id(from)),
+        }
     }
 }
 
@@ -108,15 +123,23 @@ impl Site {
             let mut wire = answer.wire.lock().unwrap_or_else(PoisonError::into_inner);
             wire.say(Framing::Body, Frame::new(&answer.text, true))
         };
-        let written: usize = steps.iter().map(|step| if let Step::Write(bytes) = step { bytes.len() } else { 0 }).sum();
-        let cut = steps.iter().any(|step| matches!(step, Step::Stall | Step::Close(End::Abrupt | End::Reset)));
-        let announced = if cut { written.max(answer.text.len()) + 1 } else { written };
+        let cut = steps
+            .iter()
+            .any(|step| matches!(step, Step::Stall | Step::Close(End::Abrupt | End::MidChunk | End::Reset)));
+        let mut body = form.body;
+        let (steps, length) = body.encode_all(steps);
+        let announced = if cut { length.max(answer.text.len()) + 1 } else { length };
         let mut headers = Headers::default();
         headers.push("Content-Type", form.content_type.as_deref().unwrap_or("application/json"));
-        headers.push("Content-Length", announced.to_string());
-        headers.extend([(SESSION, form.new_session), ("X-Padding", form.padding)]);
+        body.announce(BodyEnd::Length(announced as u64), &mut headers);
+        if let Some(session) = form.new_session {
+            headers.push(SESSION, session);
+        }
         connection.head(if form.modern { modern_status(&answer.text) } else { 200 }, &headers).await?;
-        Ok(perform(connection, steps, false).await?.unwrap_or(After::Next))
+        match body.perform(connection, steps).await? {
+            Some(after) => Ok(after),
+            None => body.end(connection, End::Clean).await,
+        }
     }
 
     /// Writes events until there are no more.
@@ -131,27 +154,35 @@ impl Site {
         headers.push("Content-Type", form.content_type.as_deref().unwrap_or("text/event-stream"));
         headers.push("Cache-Control", "no-cache, no-transform");
         headers.push("X-Accel-Buffering", "no");
-        headers.push("Transfer-Encoding", "chunked");
-        headers.extend([(SESSION, form.new_session.take()), ("X-Padding", form.padding.take())]);
+        form.body.announce(BodyEnd::Chunked, &mut headers);
+        if let Some(session) = form.new_session.take() {
+            headers.push(SESSION, session);
+        }
         connection.head(200, &headers).await?;
-        if let Some((event, data)) = form.opening.take() {
-            connection.write(&chunk(format!("event: {event}\ndata: {data}\n\n").as_bytes())).await?;
-        }
-        if form.prime {
-            connection.write(&chunk(format!("id: {}\ndata: \n\n", reader.id(0)).as_bytes())).await?;
-        }
-        if let Some(retry) = form.poll {
-            let retry = retry.map_or_else(String::new, |retry| format!("retry: {retry}\n\n"));
-            if !retry.is_empty() {
-                connection.write(&chunk(retry.as_bytes())).await?;
-            }
-            return finish(connection).await;
-        }
         if let Some(wire) = &mut form.wire {
             let steps = wire.opening(Framing::Sse);
-            if let Some(after) = perform(connection, steps, true).await? {
+            if let Some(after) = form.body.perform(connection, steps).await? {
                 return Ok(after);
             }
+        }
+        if let Some((event, data)) = form.opening.take() {
+            let frame = Frame { event: Some(event), ..Frame::new(&data, false) };
+            let steps = form.wire.as_mut().unwrap_or(&mut form.plain).say(Framing::Sse, frame);
+            if let Some(after) = form.body.perform(connection, steps).await? {
+                return Ok(after);
+            }
+        }
+        if form.prime
+            && let Some(id) = form.id(&reader, 0)
+        {
+            let steps = form.plain.aside(Framing::Sse, Frame { id: Some(&id), ..Frame::new("", false) });
+            form.body.perform(connection, steps).await?;
+        }
+        if let Some(retry) = form.poll {
+            if let Some(retry) = retry {
+                form.body.perform(connection, vec![Step::Write(format!("retry: {retry}\n\n").into())]).await?;
+            }
+            return form.body.end(connection, End::Clean).await;
         }
         let mut held = held.into_iter();
         loop {
@@ -164,24 +195,18 @@ impl Site {
                 },
             };
             let Some(event) = event else {
-                return finish(connection).await;
+                return form.body.end(connection, End::Clean).await;
             };
-            let id = form.ids.then(|| reader.id(event.number));
+            let id = form.id(&reader, event.number);
             let frame = Frame { text: &event.text, answer: event.answer, id: id.as_deref(), event: form.event };
             let steps = match &mut form.wire {
                 Some(wire) => wire.say(Framing::Sse, Frame { answer: false, ..frame }),
                 None => event.wire.lock().unwrap_or_else(PoisonError::into_inner).say(Framing::Sse, frame),
             };
-            if let Some(after) = perform(connection, steps, true).await? {
+            if let Some(after) = form.body.perform(connection, steps).await? {
                 return Ok(after);
             }
         }
-    }
-}
-
-impl Headers {
-    fn extend(&mut self, lines: [(&str, Option<String>); 2]) {
-        lines.into_iter().for_each(|(name, value)| value.into_iter().for_each(|value| self.push(name, value)));
     }
 }
 
@@ -209,32 +234,6 @@ async fn next_or_gone(connection: &mut Connection, reader: &mut Reader) -> Optio
         },
         () = connection.gone() => None,
     }
-}
-
-/// Ends a chunked body.
-async fn finish(connection: &mut Connection) -> io::Result<After> {
-    connection.write(b"0\r\n\r\n").await?;
-    Ok(After::Next)
-}
-
-/// Does what a wire says; what becomes of the connection, if that is decided.
-async fn perform(connection: &mut Connection, steps: Vec<Step>, chunked: bool) -> io::Result<Option<After>> {
-    for step in steps {
-        match step {
-            Step::Write(bytes) if chunked => connection.write(&chunk(&bytes)).await?,
-            Step::Write(bytes) => connection.write(&bytes).await?,
-            Step::Pause(gap) => tokio::time::sleep(gap).await,
-            Step::Stall => {
-                connection.gone().await;
-                return Ok(Some(After::Close));
-            }
-            Step::Close(End::Clean) if chunked => return finish(connection).await.map(Some),
-            Step::Close(End::Clean) => return Ok(Some(After::Next)),
-            Step::Close(End::Abrupt) => return Ok(Some(After::Close)),
-            Step::Close(End::Reset) => return connection.reset().map(Some),
-        }
-    }
-    Ok(None)
 }
 
 pub(super) async fn refuse(connection: &mut Connection, id: &str, refused: Refused) -> io::Result<After> {

@@ -3,7 +3,7 @@
 use tokio::io::AsyncReadExt;
 
 use super::*;
-use crate::testing::{At, On, OnCancel, When, WrongId};
+use crate::testing::{At, LineEnd, On, OnCancel, When, WrongId};
 
 fn on_echo(fault: Do) -> Script {
     Script::default().fault(On::tool("echo").nth(1), fault)
@@ -102,11 +102,12 @@ async fn lines_can_be_broken_off() {
 
 #[tokio::test(start_paused = true)]
 async fn lines_can_be_odd() {
-    assert!(echo_once(Do::Crlf).await.ends_with("}\r\n"));
+    assert!(echo_once(Do::LineEnd(LineEnd::Crlf)).await.ends_with("}\r\n"));
+    assert!(echo_once(Do::Bom).await.starts_with("\u{feff}{"));
     let junk = Do::Print { text: "log line".into(), times: 1, newline: true };
     assert_eq!(echo_once(junk).await, "log line\n");
     assert_eq!(echo_once(Do::Huge { bytes: 100_000, newline: true }).await.len(), 100_001);
-    let slow = Do::Slice { bytes: 1, gap_ms: 1 };
+    let slow = Do::Slice { bytes: 1, gap_ms: 1, head: false };
     assert!(echo_once(slow).await.ends_with("}\n"));
     legacy(on_echo(Do::InvalidUtf8), async |mut client: Client| {
         client.call("1", "echo", json!({ "text": "x" })).await;
@@ -180,7 +181,7 @@ async fn a_start_can_be_bad() {
     let script = Script::default()
         .fault(On::start(), Do::Delay { ms: 2000 })
         .fault(On::start(), Do::Print { text: "Welcome!".into(), times: 2, newline: true })
-        .fault(On::start(), Do::Crlf);
+        .fault(On::start(), Do::LineEnd(LineEnd::Crlf));
     with(script, async |mut client: Client| {
         let before = tokio::time::Instant::now();
         assert_eq!((client.line().await, client.line().await), ("Welcome!\n".into(), "Welcome!\n".into()));
@@ -227,8 +228,9 @@ fn faults_have_the_names_they_say() {
         {"exit":{}}, {"delay":{"ms":1}}, {"print":{"text":"x"}}, {"stderr":{"bytes":1}}, "ignore_eof", "ignore_term",
         "stop_reading", {"grandchild":{"seconds":1}}, "hang", {"id":"null"}, "duplicate", "result_and_error",
         "late_progress", {"cancel":"ignore"}, {"flood":{"count":1}}, {"stall":{}}, {"cut":{}}, {"slice":{}},
-        {"huge":{"bytes":1}}, "invalid_utf8", "crlf", {"status":{"code":500}}, {"content_type":"text/html"}, {"header":{"bytes":1}},
-        "forget_session", {"retry":"0"}, {"poll":{}}, {"comments":{"count":1}}, "replay_all"
+        {"huge":{"bytes":1}}, "invalid_utf8", {"line_end":"cr"}, "bom", {"status":{"code":500}}, {"content_type":"text/html"},
+        {"header":{"bytes":1}}, "gzip", {"body_end":"close"}, {"body_end":{"length":1}}, {"linger":{"ms":1}}, {"late":{"ms":1}},
+        {"aside":{"text":"x"}}, "forget_session", {"retry":"0"}, {"event_id":{"id":"empty"}}, {"poll":{}}, {"comments":{"count":1}}, "replay_all"
     ]"#;
     let faults: Vec<Do> = serde_json::from_str(all).unwrap();
     for fault in faults {
