@@ -4,7 +4,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use shadowcat::testing::MockSse;
-use shadowcat::testing::client::{Event, LegacySession, Modern, Response};
+use shadowcat::testing::client::{Event, LegacySession, Modern, Response, post};
 use tokio::time::Instant;
 
 use crate::accounts::{Accounts, NAMES, Sequence};
@@ -189,7 +189,8 @@ impl Listener<'_> {
         let mut account = self.accounts.call(server, mark, steps);
         if self.accounts.leak() == Some(Leak::Twice) {
             let twin = message("0", "tools/call", &params.to_string());
-            send("POST", &self.world.streams.url(), &json_headers(), &twin).await;
+            // It may meet with a fault, like any other.
+            let _ = post(&self.world.streams.url(), &twin, &[]).await;
         }
         let mut response = session.request("tools/call", params).ok().await;
         if !response.is_sse() {
