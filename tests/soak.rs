@@ -115,7 +115,7 @@ fn everything_returns_to_where_it_began() {
 fn every_event_is_accounted_for() {
     alone_in_the_process(async |Asked { seed, length, leak }| {
         let over = Instant::now() + length;
-        let mut events = 0;
+        let mut right = RIGHT.map(|_| 0);
         for round in 0.. {
             let left = over.saturating_duration_since(Instant::now());
             if round > 0 && left < ROUND / 4 {
@@ -125,12 +125,23 @@ fn every_event_is_accounted_for() {
             let empty = Measured::now();
             listen(&accounts, seed.wrapping_add(round), left.min(ROUND)).await;
             Measured::until_no_more_than(empty).await;
-            events += accounts.events();
+            for (count, what) in right.iter_mut().zip(RIGHT) {
+                *count += accounts.counted(what);
+            }
             println!("round {round}: {} events of calls\n{}", accounts.events(), accounts.lines());
         }
-        println!("{events} events of calls");
+        println!("{right:?} of {RIGHT:?}");
+        assert!(length < ROUND || right.iter().all(|count| *count > 0), "{right:?} of {RIGHT:?}");
     });
 }
+
+/// What there has to be in a run of some length.
+const RIGHT: [&str; 4] = [
+    "right  a call of streams",
+    "right  a call of old",
+    "right  an event of a standing stream",
+    "right  an event of a subscription",
+];
 
 /// A new proxy and new servers, whose faults have not all happened yet and who remember little, every so often.
 const ROUND: Duration = Duration::from_secs(12);

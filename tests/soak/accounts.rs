@@ -55,6 +55,11 @@ impl Accounts {
         *self.counts.borrow_mut().entry(what.to_owned()).or_default() += 1;
     }
 
+    /// How many there were of these.
+    pub(crate) fn counted(&self, what: &str) -> u64 {
+        self.counts.borrow().get(what).copied().unwrap_or_default()
+    }
+
     /// All of it, a line for each.
     pub(crate) fn lines(&self) -> String {
         self.counts.borrow().iter().map(|(what, count)| format!("  {count:>8}  {what}\n")).collect()
@@ -83,13 +88,13 @@ impl Accounts {
     }
 
     /// Opens the account of a call.
-    pub(crate) fn call(&self, server: &'static str, mark: String, steps: u64) -> CallAccount<'_> {
+    pub(crate) fn call(&self, server: &'static str, id: u64, mark: String, steps: u64) -> CallAccount<'_> {
         let new = self.calls.borrow_mut().insert(mark.clone(), false).is_none();
         assert!(new, "{mark} calls again");
         if let Some(leak) = self.leak {
             leak.drip();
         }
-        CallAccount { accounts: self, server, mark, steps, heard: 0, answer: None }
+        CallAccount { accounts: self, server, id, mark, steps, heard: 0, answer: None, taken_back: false }
     }
 
     /// How many calls of a server ended in an error.
@@ -124,10 +129,12 @@ impl Accounts {
 pub(crate) struct CallAccount<'a> {
     accounts: &'a Accounts,
     server: &'static str,
+    id: u64,
     mark: String,
     steps: u64,
     heard: u64,
     answer: Option<Value>,
+    taken_back: bool,
 }
 
 impl CallAccount<'_> {
@@ -135,11 +142,22 @@ impl CallAccount<'_> {
         self.answer.is_some()
     }
 
+    /// How many events have come.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// The client no longer wants it: there need not be an answer.
+    pub(crate) fn take_back(&mut self) {
+        self.taken_back = true;
+    }
+
     /// Enters a message that came.
     pub(crate) fn enter(&mut self, message: Value) {
         let mark = &self.mark;
         assert!(self.answer.is_none(), "{mark}: after its answer it was told {message}");
         if message.get("method").is_none() {
+            assert_eq!(message["id"], self.id, "{mark}: {message}");
             self.answer = Some(message);
             return;
         }
@@ -152,7 +170,10 @@ impl CallAccount<'_> {
 
     /// It is over: there was an answer, after all events; or an error.
     pub(crate) fn close(self) {
-        let CallAccount { accounts, server, mark, steps, heard, answer } = self;
+        let CallAccount { accounts, server, mark, steps, heard, answer, taken_back, .. } = self;
+        if taken_back && answer.is_none() {
+            return accounts.count(&format!("taken  a call of {server}"));
+        }
         let answer = answer.unwrap_or_else(|| panic!("{mark} was not answered"));
         if accounts.is_error(&format!("a call of {server}"), &answer) {
             *accounts.told.borrow_mut().entry(server).or_default() += 1;

@@ -36,12 +36,11 @@ impl Listener<'_> {
             if self.time_is_over() {
                 break;
             }
-            let several = (0..1 + self.chance.below(3)).map(|n| {
-                let chance = Chance::new(self.chance.below(u64::MAX), n);
-                (format!("{}-{serial}-{n}", self.who), chance)
-            });
-            let several: Vec<_> = several.collect();
-            join_all(several.into_iter().map(|(mark, chance)| self.call(&session, server, mark, moves, chance))).await;
+            let several: Vec<_> = (0..1 + self.chance.below(3))
+                .map(|n| (serial * 3 + n, Chance::new(self.chance.below(u64::MAX), n)))
+                .collect();
+            let calls = several.into_iter().map(|(id, chance)| self.call(&session, server, id, moves, chance));
+            join_all(calls).await;
             self.chance.pause(60).await;
         }
         self.leave(session).await;
@@ -182,17 +181,20 @@ impl Listener<'_> {
         );
     }
 
-    async fn call(&self, session: &LegacySession, server: &'static str, mark: String, moves: bool, mut chance: Chance) {
+    /// One call. Clients use the same ids; the mark says whose it is.
+    async fn call(&self, session: &LegacySession, server: &'static str, id: u64, moves: bool, mut chance: Chance) {
+        let mark = format!("{}-{id}", self.who);
         let steps = 1 + chance.below(30);
+        let takes_it_back = chance.one_in(15).then(|| 1 + chance.below(6));
         let arguments = json!({ "steps": steps, "delay_ms": chance.below(4), "mark": mark });
         let params = json!({ "name": "progress", "arguments": arguments, "_meta": { "progressToken": mark } });
-        let mut account = self.accounts.call(server, mark, steps);
+        let call = message(&id.to_string(), "tools/call", &params.to_string());
+        let mut account = self.accounts.call(server, id, mark, steps);
         if self.accounts.leak() == Some(Leak::Twice) {
-            let twin = message("0", "tools/call", &params.to_string());
             // It may meet with a fault, like any other.
-            let _ = post(&self.world.streams.url(), &twin, &[]).await;
+            let _ = post(&self.world.streams.url(), &call, &[]).await;
         }
-        let mut response = session.request("tools/call", params).ok().await;
+        let mut response = session.send(&call).ok().await;
         if !response.is_sse() {
             account.enter(response.json().ok().await);
             return account.close();
@@ -203,9 +205,13 @@ impl Listener<'_> {
                 for message in self.accounts.hear(&self.who, event.json()) {
                     account.enter(message);
                 }
+                if takes_it_back == Some(account.heard()) && !account.is_answered() {
+                    account.take_back();
+                    assert_eq!(session.send(&cancelled(id.into())).ok().await.status, 202);
+                }
             }
             cursor = event.id.or(cursor);
-            if moves && !account.is_answered() && cursor.is_some() && chance.one_in(8) {
+            if moves && takes_it_back.is_none() && !account.is_answered() && cursor.is_some() && chance.one_in(8) {
                 drop(response);
                 response = session.stream(cursor.as_deref()).ok().await;
                 assert_eq!(response.status, 200, "{}", self.who);
