@@ -186,21 +186,27 @@ impl CallAccount<'_> {
     }
 }
 
-/// How many names an event can have: fewer than that are under way at once.
-pub(crate) const NAMES: u64 = 8;
+/// How many names an event can have. No more than half as many are said at once, so that each that is outstanding has a name of its
+/// own, also when as many before them were lost.
+pub(crate) const NAMES: u64 = 16;
+
+/// The lists that a client hears of only when it is told that it may have missed something.
+const LISTS: [&str; 3] = ["tools", "prompts", "resources"];
 
 /// Events that were said to one client, of which each has the next of a few names.
 pub(crate) struct Sequence {
     who: String,
     said: u64,
     heard: u64,
-    /// Some may be missing: the client was told that it cannot know.
-    may_miss: bool,
+    /// Of what was said before this, some may be missing: the client was told.
+    excused: u64,
+    /// What it is being told: every name and every list, once.
+    told: BTreeSet<String>,
 }
 
 impl Sequence {
     pub(crate) fn new(who: &str) -> Sequence {
-        Sequence { who: who.to_owned(), said: 0, heard: 0, may_miss: false }
+        Sequence { who: who.to_owned(), said: 0, heard: 0, excused: 0, told: BTreeSet::new() }
     }
 
     /// The names of a client.
@@ -224,30 +230,36 @@ impl Sequence {
 
     /// Whether nothing is outstanding.
     pub(crate) fn is_whole(&self) -> bool {
-        self.heard == self.said
+        self.told.is_empty() && self.heard.max(self.excused) == self.said
     }
 
-    /// The client was told that what was said until now may not have reached it.
-    pub(crate) fn told(&mut self) {
-        self.may_miss = true;
-    }
-
-    /// What was said has come, or never will: from here on it counts again.
+    /// Another subscription begins: what was said before is over.
     pub(crate) fn begins_again(&mut self) {
-        self.heard = self.said;
-        self.may_miss = false;
+        (self.heard, self.excused) = (self.said, self.said);
+        self.told.clear();
     }
 
-    /// Enters an event that came. Who was told that it may have missed some may also be told of some again.
+    /// The client is told that a list may have changed, and thereby that it may have missed what was said until now.
+    pub(crate) fn told(&mut self, list: &str) {
+        if self.told.is_empty() {
+            self.heard = self.heard.max(self.excused);
+            self.excused = self.said;
+            self.told = self.names().into_iter().chain(LISTS.map(str::to_owned)).collect();
+        }
+        assert!(self.told.remove(list), "{}: told twice of {list}", self.who);
+    }
+
+    /// Enters an event that came.
     pub(crate) fn enter(&mut self, name: &str) {
-        let next = (self.heard..self.said).find(|number| self.name(*number) == name);
-        match next {
-            Some(number) if number == self.heard || self.may_miss => self.heard = number + 1,
-            None if self.may_miss && self.names().iter().any(|own| own == name) => {}
-            _ => panic!("{}: {name} came, as event {} of {}", self.who, self.heard + 1, self.said),
+        let Sequence { who, said, heard, excused, .. } = self;
+        let place = format!("{who}: {name} came after {heard} of {said}, of which {excused} may be missing");
+        if !self.told.is_empty() {
+            assert!(self.told.remove(name), "{place}, and while it was told of {:?}", self.told);
+            return;
         }
-        if self.is_whole() {
-            self.may_miss = false;
-        }
+        let number = (self.heard..self.said).find(|number| self.name(*number) == name);
+        let number = number.unwrap_or_else(|| panic!("{place}"));
+        assert!(number <= self.heard.max(self.excused), "{place}");
+        self.heard = number + 1;
     }
 }

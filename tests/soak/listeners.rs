@@ -113,6 +113,7 @@ impl Listener<'_> {
     }
 
     async fn subscribed(&mut self, mut stream: Response, tag: &str, sequence: &mut Sequence) {
+        let mut acknowledged = false;
         while !self.time_is_over() {
             self.says(&self.world.modern, sequence).await;
             let deadline = Instant::now() + DEADLINE;
@@ -127,17 +128,23 @@ impl Listener<'_> {
                     return;
                 }
                 assert_eq!(message["params"]["_meta"][TAG], *tag, "{}: {message}", self.who);
-                if let Some(name) = updated(&event) {
-                    sequence.enter(&name);
-                    self.accounts.count("right  an event of a subscription");
-                } else if message["method"] != "notifications/subscriptions/acknowledged" {
-                    let changed = message["method"].as_str().is_some_and(|method| method.ends_with("/list_changed"));
-                    assert!(changed, "{}: {message}", self.who);
+                let method = message["method"].as_str().and_then(|method| method.strip_prefix("notifications/"));
+                match method.unwrap_or_default() {
+                    "subscriptions/acknowledged" => {
+                        assert!(!std::mem::replace(&mut acknowledged, true), "{}: again {message}", self.who);
+                    }
+                    "resources/updated" => {
+                        sequence.enter(message["params"]["uri"].as_str().unwrap());
+                        self.accounts.count("right  an event of a subscription");
+                    }
                     // What its server said while it could not be heard is lost, and this is how the client learns of that.
-                    self.accounts.count("told   a subscription: list_changed");
-                    sequence.told();
-                    break;
+                    other => {
+                        let list = other.strip_suffix("/list_changed");
+                        sequence.told(list.unwrap_or_else(|| panic!("{}: {message}", self.who)));
+                        self.accounts.count("told   a subscription: list_changed");
+                    }
                 }
+                assert!(acknowledged, "{}: nothing comes before that: {message}", self.who);
             }
             self.chance.pause(100).await;
         }
@@ -145,7 +152,7 @@ impl Listener<'_> {
 
     /// Lets the server say a few things to this client.
     async fn says(&mut self, server: &MockSse, sequence: &mut Sequence) {
-        for _ in 0..1 + self.chance.below(NAMES - 2) {
+        for _ in 0..1 + self.chance.below(NAMES / 2 - 1) {
             // There may be nobody to say it to: then it was not said.
             if server.touch(&sequence.next()) > 0 {
                 sequence.said();
