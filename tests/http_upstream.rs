@@ -11,8 +11,12 @@ mod common;
 mod answers;
 #[path = "http_upstream/circuit.rs"]
 mod circuit;
+#[path = "http_upstream/cuts.rs"]
+mod cuts;
 #[path = "http_upstream/era.rs"]
 mod era;
+#[path = "http_upstream/fairness.rs"]
+mod fairness;
 #[path = "http_upstream/headers.rs"]
 mod headers;
 #[path = "http_upstream/hostile.rs"]
@@ -23,6 +27,8 @@ mod http_sse;
 mod listening;
 #[path = "http_upstream/modern.rs"]
 mod modern;
+#[path = "http_upstream/patience.rs"]
+mod patience;
 #[path = "http_upstream/sessions.rs"]
 mod sessions;
 #[path = "http_upstream/streams.rs"]

@@ -218,15 +218,18 @@ impl HttpClient {
         deadline: Instant,
     ) -> Result<Body, HttpError> {
         use StatusCode as S;
-        if matches!(status, S::ACCEPTED | S::NO_CONTENT | S::RESET_CONTENT) || body.is_end_stream() {
+        let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        // A stream without a byte is one that has ended, which is something else than none.
+        let is_stream = status == S::OK && sse::is_event_stream(content_type);
+        let is_empty = body.is_end_stream() && !is_stream;
+        if matches!(status, S::ACCEPTED | S::NO_CONTENT | S::RESET_CONTENT) || is_empty {
             return Ok(Body::Empty);
         }
-        let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let plain = is_unencoded(headers);
         if status.is_success() && !plain {
             return Err(Violation::ContentEncoding.into());
         }
-        if status == S::OK && sse::is_event_stream(content_type) {
+        if is_stream {
             let body = SseBody::new(body, self.message_bytes, self.waits.sse_idle);
             return Ok(Body::Sse(Box::new(body)));
         }

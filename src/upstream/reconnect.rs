@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 /// One logical stream over all its connections.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Reconnect {
     state: State,
     /// The outage that is going on; `None` while all is well.
     outage: Option<Outage>,
-    /// The id of the last complete event of any connection; empty if the server took it back.
+    /// The id of the last complete event of any connection that can be sent back; empty if the server took it back.
     last_id: Option<Bytes>,
     /// What the server last asked for with `retry:`. It outlives the connection.
     retry: Option<Duration>,
@@ -236,7 +236,9 @@ impl Reconnect {
         let named = heard.last_id.as_ref().is_some_and(|id| !id.is_empty());
         self.retry = heard.retry.or(self.retry);
         let orderly = loss == Loss::Ended && named && self.retry.is_some();
-        self.last_id = heard.last_id.or(self.last_id.take());
+        // An id that no header can hold names no place to go on from. Without one a GET would open another stream.
+        let sendable = heard.last_id.filter(|id| HeaderValue::from_bytes(id).is_ok());
+        self.last_id = sendable.or(self.last_id.take());
 
         let stood = open_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if heard.message || orderly || stood >= self.policy.healthy_after {

@@ -1,6 +1,6 @@
 //! Leaks on purpose: whoever trusts the soak has to see it fail. `SHADOWCAT_SOAK_LEAK` names one of them.
 
-/// What is lost, a little with every request.
+/// What goes wrong: the first four a little with every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leak {
     /// Open files.
@@ -15,16 +15,28 @@ pub(crate) enum Leak {
     Answers,
     /// Sessions that keep a stream open for ever.
     Streams,
+    /// An event: it is heard twice.
+    Duplicated,
+    /// An event: nobody hears it.
+    Lost,
+    /// An event: somebody else hears it, too.
+    Misrouted,
+    /// A call: it is sent to its server twice.
+    Twice,
 }
 
 impl Leak {
-    const NAMED: [(&str, Leak); 6] = [
+    const NAMED: [(&str, Leak); 10] = [
         ("files", Leak::Files),
         ("children", Leak::Children),
         ("memory", Leak::Memory),
         ("tasks", Leak::Tasks),
         ("answers", Leak::Answers),
         ("streams", Leak::Streams),
+        ("duplicated", Leak::Duplicated),
+        ("lost", Leak::Lost),
+        ("misrouted", Leak::Misrouted),
+        ("twice", Leak::Twice),
     ];
 
     /// The one that the environment asks for.
@@ -42,7 +54,7 @@ impl Leak {
             Leak::Children => std::mem::forget(std::process::Command::new("true").spawn().unwrap()),
             Leak::Memory => std::mem::forget(vec![1u8; 16 << 10]),
             Leak::Tasks => drop(tokio::spawn(std::future::pending::<()>())),
-            Leak::Answers | Leak::Streams => {}
+            Leak::Answers | Leak::Streams | Leak::Duplicated | Leak::Lost | Leak::Misrouted | Leak::Twice => {}
         }
     }
 }

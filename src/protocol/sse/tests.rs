@@ -105,6 +105,57 @@ fn vectors() {
     }
 }
 
+/// The examples of the HTML standard (Server-sent events › Interpreting an event stream; Introduction), with what it says of them.
+#[test]
+fn examples_of_the_standard() {
+    type Expected = (&'static str, Option<&'static str>, Option<&'static str>);
+    let table: &[(&str, &[Expected], Option<&str>)] = &[
+        ("data: YHOO\ndata: +2\ndata: 10\n\n", &[("YHOO\n+2\n10", None, None)], None),
+        (
+            ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event",
+            &[("first event", None, Some("1")), ("second event", None, Some(""))],
+            Some(""),
+        ),
+        (
+            ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+            &[("first event", None, Some("1")), ("second event", None, Some("")), (" third event", None, None)],
+            Some(""),
+        ),
+        ("data\n\ndata\ndata\n\ndata:", &[("", None, None), ("\n", None, None)], None),
+        ("data:test\n\ndata: test\n\n", &[("test", None, None), ("test", None, None)], None),
+        (
+            "event: add\ndata: 73857293\n\nevent: remove\ndata: 2153\n\nevent: add\ndata: 113411\n\n",
+            &[("73857293", Some("add"), None), ("2153", Some("remove"), None), ("113411", Some("add"), None)],
+            None,
+        ),
+        (
+            "data: This is the first message.\n\ndata: This is the second message, it\ndata: has two lines.\n\n",
+            &[
+                ("This is the first message.", None, None),
+                ("This is the second message, it\nhas two lines.", None, None),
+            ],
+            None,
+        ),
+    ];
+    for (input, expected, last_event_id) in table {
+        let decoded = decode_every_way(input.as_bytes(), LIMIT);
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let expected = expected.iter().map(|(data, event, id)| Event {
+            id: id.map(bytes),
+            event: event.map(bytes),
+            data: bytes(data),
+            retry: None,
+        });
+        assert!(decoded.events().cloned().eq(expected), "{input:?}: {decoded:?}");
+        assert_eq!(decoded.last_event_id, last_event_id.map(bytes), "{input:?}");
+        // Without its line ends there is no other reading of it.
+        for ends in ["\r", "\r\n"] {
+            let other = decode_every_way(input.replace('\n', ends).as_bytes(), LIMIT);
+            assert_eq!(other, decoded, "{input:?} with {ends:?}");
+        }
+    }
+}
+
 #[test]
 fn ids_are_committed_by_blank_lines() {
     let table: &[(&[u8], Option<&[u8]>)] = &[

@@ -168,8 +168,15 @@ async fn bodies_are_told_apart() {
     ] {
         assert!(matches!(body_of(empty).await, Body::Empty), "{empty}");
     }
-    let stream = "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream;charset=utf-8\r\n\r\n";
-    assert!(matches!(body_of(stream).await, Body::Sse(_)));
+    for name in ["text/event-stream", "text/event-stream;", "Text/Event-Stream; charset=utf-8"] {
+        for length in ["", "Content-Length: 0\r\n", "Transfer-Encoding: chunked\r\n"] {
+            let stream = format!("HTTP/1.1 200 OK\r\nContent-Type: {name}\r\n{length}\r\n");
+            assert!(
+                matches!(body_of(&stream).await, Body::Sse(_)),
+                "{stream}: it may be over at once, and is a stream"
+            );
+        }
+    }
     let stream = "HTTP/1.1 404 No\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
     assert!(matches!(body_of(stream).await, Body::Other(_)), "only with status 200");
     let html = format!("HTTP/1.1 502 No\r\nContent-Type: text/html\r\n\r\n{}", "x".repeat(5000));
@@ -188,8 +195,10 @@ async fn what_is_neither_json_nor_a_stream_is_a_violation() {
     assert_eq!(violation_of(html).await, content_type);
     let unnamed = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
     assert_eq!(violation_of(unnamed).await, content_type);
-    let similar = "HTTP/1.1 200 OK\r\nContent-Type: text/event-streamx\r\nContent-Length: 2\r\n\r\n\n\n";
-    assert_eq!(violation_of(similar).await, content_type);
+    for similar in ["text/event-streamx", "text/x-bogus"] {
+        let similar = format!("HTTP/1.1 200 OK\r\nContent-Type: {similar}\r\nContent-Length: 2\r\n\r\n\n\n");
+        assert_eq!(violation_of(&similar).await, content_type, "{similar}");
+    }
     let gzip = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n\r\n";
     assert_eq!(violation_of(gzip).await, Violation::ContentEncoding);
 }

@@ -119,6 +119,22 @@ fn the_cursor_survives_connections_that_have_none() {
     assert_eq!(cursor(&mut run), None, "the server took it back");
 }
 
+/// C-SSE-3, C-SSE-4: an id that cannot be sent back is none. The answer to a POST must not be looked for on another stream.
+#[test]
+fn an_id_that_no_header_can_hold_is_no_place_to_resume_from() {
+    let mut post = Run::new(Origin::Post, Policy::default());
+    assert_eq!(post.lose(Loss::Broken, heard(true, "\u{1}", None), 0.5), Err(GiveUp::NotResumable));
+    let mut get = Run::get();
+    get.open(SECOND);
+    get.lose(Loss::Broken, heard(true, "7", None), 0.5).expect("goes on");
+    get.open(SECOND);
+    get.lose(Loss::Broken, heard(true, "a\u{7f}b", None), 0.5).expect("goes on");
+    assert_eq!(get.stream.on(Event::Due, get.now, 0.5), Step::Connect { last_id: Some(Bytes::from("7")) });
+    get.open(SECOND);
+    get.lose(Loss::Broken, heard(true, "ü\t…", None), 0.5).expect("goes on");
+    assert_eq!(get.stream.on(Event::Due, get.now, 0.5), Step::Connect { last_id: Some(Bytes::from("ü\t…")) });
+}
+
 /// U15.
 #[test]
 fn a_server_that_wants_to_be_polled_is_polled_for_ever_at_its_pace() {

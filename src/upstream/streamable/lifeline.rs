@@ -146,3 +146,6 @@ impl Lifeline {
 fn standing(metrics: &Arc<StreamMetrics>) -> Watched {
     Watched::new(metrics, "standing", StreamAt::Backoff, "session_ended")
 }
+
+#[cfg(test)]
+mod tests;

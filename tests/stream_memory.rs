@@ -1,0 +1,95 @@
+//! C-SSE-7: what a stream keeps does not depend on how long it is. Counted by the allocator, in a process that does nothing else.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+use shadowcat::server::Running;
+use shadowcat::settings::{HttpTarget, HttpTransport, Settings, Target, UpstreamSettings};
+use shadowcat::testing::client::LegacySession;
+use shadowcat::testing::{At, Do, End, On};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use common::{InTime as _, LEGACY, PROGRAM, legacy, script_file, text, within};
+
+/// The system's allocator, and how many bytes it has given out that have not come back.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+#[expect(unsafe_code, reason = "an allocator is unsafe to implement; this one leaves the work to the system's")]
+// SAFETY: what is asked for is passed on as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that are asked for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many events come, and after how many the connection is cut.
+const EVENTS: u64 = 100_000;
+const CUT_AFTER: u64 = 9_000;
+/// What buffers may differ by from one moment to another: about a byte for each event in between.
+const NOISE: usize = 64 << 10;
+
+/// A server in a process of its own, since it remembers all that it has said, sends a hundred thousand events in answer to one call,
+/// over a dozen connections. The proxy and the client keep no more at the end than after a fifth of them.
+#[tokio::test]
+async fn memory_does_not_grow_with_the_number_of_events() {
+    let cut = || Do::Cut { after: Some(At { events: CUT_AFTER, bytes: 30 }), end: End::Abrupt };
+    let script = legacy()
+        .fault(On::tool("echo"), Do::Flood { count: EVENTS, bytes: 100 })
+        .fault(On::tool("echo"), cut())
+        .fault(On::http("GET"), cut());
+    let plan = script_file(&script);
+    #[expect(clippy::disallowed_methods, reason = "a server in a process of its own")]
+    let mut server = tokio::process::Command::new(PROGRAM)
+        .args(["fake", "sse", "--listen", "127.0.0.1:0", "--plan"])
+        .arg(plan.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(server.stderr.take().unwrap()).lines();
+    let listening = said.next_line().ok().await.unwrap();
+    let url = listening.split(' ').find(|word| word.starts_with("http://")).unwrap();
+
+    let target = HttpTarget { url: url.parse().unwrap(), headers: vec![], transport: HttpTransport::Auto };
+    let settings = Settings::for_upstream(UpstreamSettings::new("fake", Target::Http(target)));
+    let proxy = within("start", Running::start(settings)).await.unwrap();
+    let client = LegacySession::open(&format!("http://{}/mcp", proxy.address()), LEGACY, json!({})).ok().await;
+
+    let mut call = client.call("echo", json!({ "text": "done" })).ok().await;
+    let (mut early, mut late) = (0, 0);
+    for number in 0..EVENTS {
+        let message = call.message().ok().await.unwrap();
+        let data = message["params"]["data"].as_str().unwrap_or_else(|| panic!("event {number}: {message}"));
+        assert_eq!(data.split(' ').next(), Some(number.to_string().as_str()));
+        let peak = match number {
+            20_000..40_000 => &mut early,
+            80_000.. => &mut late,
+            _ => continue,
+        };
+        *peak = LIVE.load(Ordering::Relaxed).max(*peak);
+    }
+    assert_eq!(text(&call.answer().ok().await), "done");
+    println!("at most {early} bytes from event 20,000 to 40,000, {late} from 80,000 to the end");
+    assert!(late <= early + NOISE, "{early} bytes, and later {late}");
+    assert!(within("shutdown", proxy.shutdown()).await.is_clean());
+}
