@@ -210,7 +210,7 @@ async fn an_id_that_was_taken_back_is_not_resumed_from() {
 #[tokio::test]
 async fn a_standing_stream_whose_id_was_taken_back_begins_anew() {
     let empty = Do::EventId { id: EventId::Empty, from: 2 };
-    let script = legacy().fault(On::http("GET").nth(1), empty).fault(On::http("GET").nth(1), cut(2, 0, End::Abrupt));
+    let script = legacy().fault(On::http("GET").nth(1), empty).fault(On::http("GET").nth(1), cut(2, 1, End::Abrupt));
     let stage = Stage::new(script).await;
     let client = stage.session().await;
     let mut stream = client.stream(None).ok().await;
