@@ -18,7 +18,7 @@ pub enum Exit {
     Listen = 4,
     /// An upstream cannot be started or reached.
     Upstream = 5,
-    /// The answer is no: a server is not safe to share.
+    /// The answer is no: a server is not safe to share, answers wrongly, or is slower than its budget.
     Negative = 7,
     /// What was asked for is unsafe, and nobody has said that it is meant.
     Refused = 8,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod args;
+mod bench;
 mod exit;
 mod probe;
 mod run;
@@ -16,7 +17,8 @@ mod serve;
 mod tests;
 
 pub use args::{
-    Admin, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, ProbeArgs, ServeArgs,
+    Admin, BenchArgs, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, ProbeArgs,
+    ServeArgs,
 };
 pub use exit::Exit;
 
@@ -36,6 +38,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Connect(args) => connect(&args),
         Command::Probe(args) => probe::probe(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Fake(fake) => run::fake(fake),
         Command::Config(ConfigCommand::Schema) => print(format_args!("{:#}\n", crate::config::schema())).into(),
     }
