@@ -35,6 +35,8 @@ const OPENING: usize = 32;
 const FAILURES_MAX: u32 = 10;
 /// How long a client rests after a failure: a server that refuses is not hammered.
 const REST: Duration = Duration::from_millis(50);
+/// How long a run may take that ends after so many calls.
+const LONGEST_RUN: Duration = Duration::from_secs(3600);
 
 /// Who calls what.
 #[derive(Debug, Clone)]
@@ -85,12 +87,20 @@ impl Crew {
     pub async fn run(&mut self, pace: Pace, warm_up: Duration, duration: Duration) -> Tally {
         let start = Instant::now();
         let measured = start + warm_up;
-        let schedule =
-            Schedule { pace, start, measured, end: measured + duration, next: Cell::new(0), last: Cell::new(measured) };
+        self.follow(Schedule::new(pace, start, measured, measured + duration, u64::MAX)).await
+    }
+
+    /// Has the clients make so many calls together, as fast as they can.
+    pub async fn complete(&mut self, calls: u64) -> Tally {
+        let start = Instant::now();
+        self.follow(Schedule::new(Pace::Closed, start, start, start + LONGEST_RUN, calls)).await
+    }
+
+    async fn follow(&mut self, schedule: Schedule) -> Tally {
         let tally = RefCell::new(Tally::default());
         join_all(self.clients.iter_mut().map(|client| work(client, &schedule, &tally))).await;
         let mut tally = tally.into_inner();
-        tally.close(schedule.last.get() - measured, schedule.left());
+        tally.close(schedule.last.get() - schedule.measured, schedule.left());
         tally
     }
 
@@ -138,26 +148,34 @@ struct Schedule {
     /// What starts before this is warm-up.
     measured: Instant,
     end: Instant,
-    /// The next slot of an open loop.
+    /// How many may start at all.
+    calls: u64,
+    /// How many have started: in an open loop, the next slot.
     next: Cell<u64>,
     /// When the last answer came.
     last: Cell<Instant>,
 }
 
 impl Schedule {
+    fn new(pace: Pace, start: Instant, measured: Instant, end: Instant, calls: u64) -> Schedule {
+        Schedule { pace, start, measured, end, calls, next: Cell::new(0), last: Cell::new(measured) }
+    }
+
     /// Waits for the next start, and says when it was meant to be; `None` when the run is over.
     async fn next(&self, alarm: &mut Alarm) -> Option<Instant> {
         let now = Instant::now();
-        if now >= self.end {
+        let slot = self.next.get();
+        let due = match self.pace {
+            Pace::Closed => now,
+            Pace::Rate(rate) => self.start + Duration::from_secs_f64(slot as f64 / rate),
+        };
+        if now.max(due) >= self.end || slot == self.calls {
             return None;
         }
-        let Pace::Rate(rate) = self.pace else { return Some(now) };
-        let due = self.start + Duration::from_secs_f64(self.next.get() as f64 / rate);
-        if due >= self.end {
-            return None;
+        self.next.set(slot + 1);
+        if self.pace != Pace::Closed {
+            alarm.wait_until(due).await;
         }
-        self.next.set(self.next.get() + 1);
-        alarm.wait_until(due).await;
         Some(due)
     }
 

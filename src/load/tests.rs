@@ -80,14 +80,7 @@ fn urls_are_plain_http() {
 #[tokio::test(start_paused = true)]
 async fn an_open_loop_counts_from_the_intended_start() {
     let now = Instant::now();
-    let schedule = Schedule {
-        pace: Pace::Rate(100.0),
-        start: now,
-        measured: now,
-        end: now + Duration::from_secs(1),
-        next: Cell::new(0),
-        last: Cell::new(now),
-    };
+    let schedule = Schedule::new(Pace::Rate(100.0), now, now, now + Duration::from_secs(1), u64::MAX);
     // Without the timer of the operating system, which no test can pause.
     let mut alarm = Alarm::of_the_runtime();
     for slot in 0..3 {
