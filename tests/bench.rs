@@ -52,7 +52,7 @@ fn a_tool_of_ones_own_is_called_and_its_progress_counted() {
 
 #[test]
 fn an_answer_that_is_wrong_fails_the_run() {
-    let faults = json!({ "faults": [{ "on": { "tool": "echo", "nth": 9 }, "do": "exit" }] });
+    let faults = json!({ "faults": [{ "on": { "tool": "echo", "nth": 9 }, "do": { "exit": {} } }] });
     let (code, out, _) = bench(&[], &faults);
     assert_eq!(code, 7, "{out}");
     assert!(out.contains("× not the payload that was sent, or no result") && out.contains("-31003"), "{out}");

@@ -77,7 +77,7 @@ impl Server {
             "[limits]\nsessions = 100000\nconnections = 100000\nqueue = 10000\n[timeouts]\nheader_read = \"1h\"\n";
         std::fs::write(&config, limits).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_shadowcat"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "warn"]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "error"]);
         command.args(["--era", if modern { "modern" } else { "legacy" }, "--max-connections", "10000"]);
         command.arg("--config").arg(config);
         match behind {
@@ -95,8 +95,7 @@ impl Server {
             }
         };
         // The rest of what it has to say at the start is for people.
-        let complaints =
-            lines.lines().map_while(Result::ok).filter(|line| line.contains("WARN") || line.contains("ERROR"));
+        let complaints = lines.lines().map_while(Result::ok).filter(|line| line.contains("ERROR"));
         std::thread::spawn(move || complaints.for_each(|line| eprintln!("{line}")));
         Server { child, target, _files: Some(files) }
     }

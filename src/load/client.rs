@@ -268,10 +268,15 @@ pub(crate) async fn look_around(
     let plan = |era| Plan { target: target.clone(), era, clients: 1, call: Call::list(), patience };
     let (era, mut client) = match era {
         Some(era) => (era, Client::open(&plan(era), 0).await?),
-        // A server that speaks both is met in the era that most clients speak.
+        // A server that speaks both is met in the era that most clients speak; of one that speaks neither, the first no is told.
         None => match Client::open(&plan(Era::Legacy), 0).await {
             Ok(client) => (Era::Legacy, client),
-            Err(Failure::Wrong { .. }) => (Era::Modern, Client::open(&plan(Era::Modern), 0).await?),
+            Err(refusal @ Failure::Wrong { .. }) => {
+                // Opening one takes no more than a connection: it has no session.
+                let mut modern = Client::open(&plan(Era::Modern), 0).await?;
+                modern.ask().await.map_err(|_| refusal)?;
+                (Era::Modern, modern)
+            }
             Err(failure) => return Err(failure),
         },
     };
