@@ -21,9 +21,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use bytes::{Bytes, BytesMut};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use desk::Desk;
+use shadowcat::protocol::message::Message;
+use shadowcat::protocol::sse::{self, Decoder, Event, Item};
+
 use ledger::{Ask, Bounds, Counts, Held, Key, Ledger, Outcome, Pooled, Ticket};
 
 #[derive(Clone, PartialEq)]
@@ -132,5 +136,60 @@ fn pool(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pool);
+/// A call as it comes, and an answer, with so much text in it.
+fn call(bytes: usize) -> Bytes {
+    let text: String = ('a'..='z').cycle().take(bytes).collect();
+    let meta = r#"{"progressToken":"a-token-7"}"#;
+    let params = format!(r#"{{"name":"echo","arguments":{{"text":"{text}"}},"_meta":{meta}}}"#);
+    format!(r#"{{"jsonrpc":"2.0","id":"request-12345","method":"tools/call","params":{params}}}"#).into()
+}
+
+const SIZES: [(&str, usize); 3] = [("200 B", 200), ("4 KiB", 4096), ("64 KiB", 65536)];
+
+/// Reading a message once, and changing what is ours in it.
+fn message(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("message");
+    for (size, bytes) in SIZES {
+        let text = call(bytes);
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(format!("scan/{size}"), |bench| {
+            bench.iter(|| Message::parse(black_box(text.clone()), 128).unwrap());
+        });
+        let message = Message::parse(text, 128).unwrap();
+        group.bench_function(format!("edit id and token/{size}"), |bench| {
+            bench.iter(|| black_box(&message).edit().id("4711").meta("progressToken", "4711").finish());
+        });
+    }
+    group.finish();
+}
+
+/// Events in and out again.
+fn events(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("sse");
+    for (size, bytes) in SIZES {
+        let event = Event { id: Some(Bytes::from_static(b"12-34")), ..Event::new(call(bytes)) };
+        let mut encoded = BytesMut::new();
+        sse::encode(&event, &mut encoded).unwrap();
+        let encoded = encoded.freeze();
+        group.throughput(Throughput::Bytes(encoded.len() as u64));
+        group.bench_function(format!("encode/{size}"), |bench| {
+            let mut out = BytesMut::with_capacity(2 * encoded.len());
+            bench.iter(|| {
+                out.clear();
+                sse::encode(black_box(&event), &mut out).unwrap();
+            });
+        });
+        group.bench_function(format!("decode/{size}"), |bench| {
+            let mut decoder = Decoder::new(1 << 20);
+            bench.iter(|| {
+                let mut input = black_box(encoded.clone());
+                let Some(Ok(Item::Event(event))) = decoder.decode(&mut input) else { panic!("a whole event") };
+                event
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, pool, message, events);
 criterion_main!(benches);

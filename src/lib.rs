@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod load;
 pub mod protocol;
 pub mod server;
 pub mod settings;

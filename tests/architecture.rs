@@ -26,6 +26,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("backend", 2),
     ("session", 2),
     ("probing", 2),
+    ("load", 1),
     ("proxy", 3),
     ("front", 4),
     ("admin", 4),

@@ -40,6 +40,11 @@ pub enum Command {
     /// Tells what the server speaks, how it starts, what it takes, and what would go wrong or be lost if one process served several
     /// sessions. Exits with 0 if it is safe to share, with 7 if it is not, with 5 if the server does not work.
     Probe(Box<ProbeArgs>),
+    /// Measure how fast a server, or a proxy in front of it, answers, and whether it answers rightly
+    ///
+    /// Exits with 0, with 7 if an answer was wrong or missing or the budget of --compare was not kept, with 5 if the server cannot be
+    /// reached or used.
+    Bench(Box<BenchArgs>),
     /// Run a fake MCP server whose behaviour is scripted
     #[command(subcommand)]
     Fake(Fake),
@@ -226,6 +231,81 @@ pub struct ProbeArgs {
     pub command: Vec<String>,
 }
 
+/// `bench`: how fast does a server answer?
+#[derive(Debug, Args)]
+// Its logs would stand between its words.
+#[command(mut_arg("log", |arg| arg.default_value("error")))]
+pub struct BenchArgs {
+    /// The endpoint to measure (`http://`)
+    #[arg(value_name = "URL", required_unless_present = "command", conflicts_with = "command")]
+    pub url: Option<String>,
+
+    /// Which revisions to speak: with sessions (legacy) or without (modern); `auto` takes sessions if there are any
+    #[arg(long, env = "SHADOWCAT_ERA", value_parser = era(), default_value = "auto")]
+    pub era: EraChoice,
+
+    /// How many clients call at the same time; each has a connection, and a session of its own
+    #[arg(long, env = "SHADOWCAT_CLIENTS", value_name = "N", default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    pub clients: usize,
+
+    /// Start so many requests a second, whether or not the server keeps up; latencies count from when they were to start.
+    /// Without it, each client sends the next request when the last one is answered
+    #[arg(long, env = "SHADOWCAT_RATE", value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000_000))]
+    pub rate: Option<u32>,
+
+    /// For how long
+    #[arg(long, env = "SHADOWCAT_DURATION", value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
+    pub duration: Duration,
+
+    /// For how long before that, without measuring
+    #[arg(long, env = "SHADOWCAT_WARM_UP", value_name = "TIME", default_value = "1s", value_parser = config::parse_duration)]
+    pub warm_up: Duration,
+
+    /// How long an answer may take
+    #[arg(long, env = "SHADOWCAT_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = request_timeout)]
+    pub timeout: Duration,
+
+    /// How long a text the server is to echo, in bytes
+    #[arg(long, env = "SHADOWCAT_PAYLOAD", value_name = "BYTES", default_value_t = 200, value_parser = RangedU64ValueParser::<usize>::new().range(1..=16 * 1024 * 1024))]
+    pub payload: usize,
+
+    /// Call this tool (it had better do no harm) [default: `echo`, if there is one; else the tools are listed]
+    #[arg(long, env = "SHADOWCAT_TOOL", value_name = "NAME")]
+    pub tool: Option<String>,
+
+    /// Its arguments
+    #[arg(long, env = "SHADOWCAT_ARGS", value_name = "{…}", default_value = "{}", requires = "tool", value_parser = object)]
+    pub args: serde_json::Map<String, serde_json::Value>,
+
+    /// Ask for progress, and expect so many notifications before each answer
+    #[arg(long, env = "SHADOWCAT_PROGRESS", value_name = "N", default_value_t = 0)]
+    pub progress: usize,
+
+    /// Write what was measured to this file, as JSON
+    #[arg(long, env = "SHADOWCAT_JSON_FILE", value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Compare with what an earlier run wrote
+    #[arg(long, env = "SHADOWCAT_COMPARE", value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+
+    /// How much worse it may be than that, in rate and in latency (p50 and p95)
+    #[arg(long, env = "SHADOWCAT_BUDGET", value_name = "N%", default_value = "5%", value_parser = percent)]
+    pub budget: f64,
+
+    /// Who shares a process of COMMAND
+    #[arg(long, env = "SHADOWCAT_ISOLATION", value_parser = isolation(), default_value = "shared")]
+    pub isolation: Isolation,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// Or the server to measure: a program that speaks MCP on standard input and output, which is put behind a proxy of ours
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
 /// Headers for an HTTP upstream.
 #[derive(Debug, Args)]
 pub struct HeaderArgs {
@@ -389,6 +469,20 @@ fn tool_call(text: &str) -> Result<ToolCall, FaultKind> {
         ("", _) | (_, Err(_)) => Err(malformed),
         (name, Ok(arguments)) => Ok(ToolCall { name: name.to_owned(), arguments: arguments.into() }),
     }
+}
+
+/// Reads a JSON object.
+fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+/// Reads `5%` as 0.05.
+fn percent(text: &str) -> Result<f64, FaultKind> {
+    let number = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    number
+        .filter(|number| (0.0..=1000.0).contains(number))
+        .map(|number| number / 100.0)
+        .ok_or(FaultKind::Malformed { expected: "a percentage such as `5%`" })
 }
 
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {

@@ -18,7 +18,8 @@ pub enum Exit {
     Listen = 4,
     /// An upstream cannot be started or reached.
     Upstream = 5,
-    /// The answer is no: a server is not safe to share, or a fault of a plan never happened.
+    /// The answer is no: a server is not safe to share, answers wrongly, or is slower than its budget; a fault of a plan never
+    /// happened.
     Negative = 7,
     /// What was asked for is unsafe, and nobody has said that it is meant.
     Refused = 8,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod args;
+mod bench;
 mod exit;
 mod fake;
 mod probe;
@@ -17,7 +18,8 @@ mod serve;
 mod tests;
 
 pub use args::{
-    Admin, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, ProbeArgs, ServeArgs,
+    Admin, BenchArgs, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, ProbeArgs,
+    ServeArgs,
 };
 pub use exit::Exit;
 
@@ -37,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Connect(args) => connect(&args),
         Command::Probe(args) => probe::probe(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Fake(fake) => fake::run(fake),
         Command::Config(ConfigCommand::Schema) => print(format_args!("{:#}\n", crate::config::schema())).into(),
     }

@@ -1,0 +1,259 @@
+//! One comparison: two proxies in turns, others now and then, and what the ratios say.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use shadowcat::load::stats::{Limit, Ratio, Verdict, median, paired, unpaired};
+use shadowcat::load::{Call, Crew, Pace, Plan};
+use shadowcat::protocol::revision::Era;
+
+use crate::support::process::{Server, Usage};
+
+/// Of the slower one's highest rate, latency is measured at this part: below saturation, above idleness.
+const LOAD: f64 = 0.5;
+/// Others than the two that are compared are measured every so many pairs.
+const OTHERS_EVERY: usize = 5;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much is measured.
+pub struct Effort {
+    /// Pairs of turns before anything is judged, and at most.
+    pairs: usize,
+    pairs_max: usize,
+    /// How long a turn is in either loop.
+    turn: Duration,
+    deadline: Instant,
+}
+
+impl Effort {
+    pub fn full(deadline: Instant) -> Effort {
+        Effort { pairs: 24, pairs_max: 64, turn: Duration::from_millis(100), deadline }
+    }
+
+    pub fn quick(deadline: Instant) -> Effort {
+        Effort { pairs: 16, pairs_max: 56, turn: Duration::from_millis(50), deadline }
+    }
+}
+
+/// What is called, by how many.
+#[derive(Clone)]
+pub struct Load {
+    pub era: Era,
+    pub clients: usize,
+    pub call: Call,
+}
+
+/// Something that is measured.
+pub struct Arm<'a> {
+    pub name: &'static str,
+    pub server: &'a Server,
+}
+
+/// A turn of an arm.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Turn {
+    /// Closed loop: answers per second.
+    pub rate: f64,
+    /// Closed loop: processor time of the proxy per answer.
+    pub cpu_us: f64,
+    /// Open loop.
+    pub p50_us: f64,
+    pub p95_us: f64,
+    /// Open loop: until the first of the events before an answer is there.
+    pub first_event_p95_us: f64,
+    /// What part of the machine was busy with other things.
+    pub noise: f64,
+}
+
+/// What is measured against what, within which limit.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    pub what: &'static str,
+    pub ratio: Ratio,
+    pub limit: Limit,
+    pub verdict: Verdict,
+}
+
+/// All that was found out about one load.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    pub name: String,
+    pub rows: Vec<Row>,
+    /// By arm.
+    pub turns: BTreeMap<&'static str, Vec<Turn>>,
+    /// Wrong answers, by arm and kind.
+    pub failures: Vec<String>,
+    /// Ours to each of the others: rate and processor time.
+    pub others: BTreeMap<&'static str, (f64, f64)>,
+    /// A comparison that has to fail: the gate is what is tested.
+    pub must_fail: bool,
+}
+
+impl Outcome {
+    pub fn verdict(&self) -> Verdict {
+        if !self.failures.is_empty() {
+            return Verdict::Fail;
+        }
+        let has = |verdict| self.rows.iter().any(|row| row.verdict == verdict);
+        match (has(Verdict::Fail), has(Verdict::Inconclusive), self.must_fail) {
+            (true, _, must_fail) => {
+                if must_fail {
+                    Verdict::Pass
+                } else {
+                    Verdict::Fail
+                }
+            }
+            (false, true, _) => Verdict::Inconclusive,
+            (false, false, must_fail) => {
+                if must_fail {
+                    Verdict::Fail
+                } else {
+                    Verdict::Pass
+                }
+            }
+        }
+    }
+
+    /// The median of something over the turns of an arm.
+    pub fn median(&self, arm: &str, of: fn(&Turn) -> f64) -> Option<f64> {
+        self.turns.get(arm).map(|turns| median(turns.iter().map(of).collect()))
+    }
+
+    /// Half of the distance between its quartiles, in parts of the median.
+    pub fn spread(&self, arm: &str, of: fn(&Turn) -> f64) -> Option<f64> {
+        let mut values: Vec<f64> = self.turns.get(arm)?.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        let at = |part: f64| values[((values.len() - 1) as f64 * part).round() as usize];
+        Some((at(0.75) - at(0.25)) / 2.0 / at(0.5))
+    }
+}
+
+/// What has to be kept: how fast, and for streams how soon.
+pub struct Budget {
+    pub rate: Limit,
+    pub p95: Limit,
+    pub first_event: bool,
+}
+
+pub const BUDGET: Budget = Budget { rate: Limit::AtLeast(0.95), p95: Limit::AtMost(1.05), first_event: false };
+
+/// Compares `ours` with `theirs`.
+pub async fn compare(
+    name: String,
+    load: &Load,
+    [theirs, ours]: [Arm<'_>; 2],
+    others: &[Arm<'_>],
+    budget: &Budget,
+    effort: &Effort,
+) -> Outcome {
+    eprint!("{name} ");
+    let mut outcome = Outcome {
+        name,
+        rows: Vec::new(),
+        turns: BTreeMap::new(),
+        failures: Vec::new(),
+        others: BTreeMap::new(),
+        must_fail: false,
+    };
+    let mut crews = Vec::new();
+    for arm in [&theirs, &ours].into_iter().chain(others) {
+        let plan = Plan {
+            target: arm.server.target.clone(),
+            era: load.era,
+            clients: load.clients,
+            call: load.call.clone(),
+            patience: PATIENCE,
+        };
+        match Crew::open(&plan).await {
+            Ok(crew) => crews.push((arm, crew)),
+            Err(failure) => outcome.failures.push(format!("{}: {failure}", arm.name)),
+        }
+    }
+    if !outcome.failures.is_empty() {
+        return outcome;
+    }
+    // The first run warms up, the second is what the load is chosen by.
+    let mut slowest = f64::INFINITY;
+    for (_, crew) in &mut crews {
+        crew.run(Pace::Closed, Duration::ZERO, effort.turn).await;
+    }
+    for (_, crew) in &mut crews[..2] {
+        slowest = slowest.min(crew.run(Pace::Closed, Duration::ZERO, effort.turn * 2).await.rate());
+    }
+    let pace = Pace::Rate((slowest * LOAD).max(20.0));
+    let mut pairs = 0;
+    loop {
+        let order = if pairs % 2 == 0 { [0, 1] } else { [1, 0] };
+        for at in order {
+            turn(&mut crews[at], pace, effort.turn, &mut outcome).await;
+        }
+        if pairs % OTHERS_EVERY == 2 {
+            for other in &mut crews[2..] {
+                turn(other, pace, effort.turn, &mut outcome).await;
+            }
+        }
+        pairs += 1;
+        // Looked at only now and then: who looks often enough sees anything.
+        if pairs >= effort.pairs && (pairs - effort.pairs).is_multiple_of(10) {
+            outcome.rows = rows(&outcome.turns[ours.name], &outcome.turns[theirs.name], budget);
+            let open = outcome.rows.iter().any(|row| row.verdict == Verdict::Inconclusive)
+                && !outcome.rows.iter().any(|row| row.verdict == Verdict::Fail);
+            if !open || pairs >= effort.pairs_max || Instant::now() >= effort.deadline || !outcome.failures.is_empty() {
+                break;
+            }
+        }
+    }
+    for (arm, crew) in crews {
+        crew.close().await;
+        if arm.name != ours.name && arm.name != theirs.name {
+            let (mine, other) = (&outcome.turns[ours.name], &outcome.turns[arm.name]);
+            let ratio = |of: fn(&Turn) -> f64| {
+                let series = |turns: &[Turn]| turns.iter().map(of).collect::<Vec<_>>();
+                unpaired(&series(mine), &series(other)).mid
+            };
+            outcome.others.insert(arm.name, (ratio(|turn| turn.rate), ratio(|turn| turn.cpu_us)));
+        }
+    }
+    eprintln!("{:?}", outcome.verdict());
+    outcome
+}
+
+async fn turn((arm, crew): &mut (&Arm<'_>, Crew), pace: Pace, time: Duration, outcome: &mut Outcome) {
+    let quiet = Usage::now();
+    let before = arm.server.cpu();
+    let closed = crew.run(Pace::Closed, Duration::ZERO, time).await;
+    let cpu = arm.server.cpu() - before;
+    let open = crew.run(pace, Duration::ZERO, time).await;
+    for (kind, count) in closed.failures().iter().chain(open.failures()) {
+        // A burst of somebody else's work may keep it from the rate for a moment: that shows in its latency.
+        if !kind.starts_with("not sent") {
+            outcome.failures.push(format!("{}: {count} × {kind}", arm.name));
+        }
+    }
+    outcome.turns.entry(arm.name).or_default().push(Turn {
+        rate: closed.rate(),
+        cpu_us: cpu.as_secs_f64() * 1e6 / closed.answers().max(1) as f64,
+        p50_us: open.quantile(0.5),
+        p95_us: open.quantile(0.95),
+        first_event_p95_us: open.first_event_quantile(0.95),
+        noise: Usage::now().noise_since(&quiet),
+    });
+}
+
+/// The ratios of the quieter half of all pairs: which these are is decided by what else the machine did, and not by what came out.
+fn rows(ours: &[Turn], theirs: &[Turn], budget: &Budget) -> Vec<Row> {
+    let mut pairs: Vec<(&Turn, &Turn)> = ours.iter().zip(theirs).collect();
+    pairs.sort_by(|(a, b), (c, d)| (a.noise + b.noise).total_cmp(&(c.noise + d.noise)));
+    pairs.truncate(pairs.len().div_ceil(2));
+    let row = |what, of: fn(&Turn) -> f64, limit: Limit| {
+        let (ours, theirs): (Vec<f64>, Vec<f64>) = pairs.iter().map(|(ours, theirs)| (of(ours), of(theirs))).unzip();
+        let ratio = paired(&ours, &theirs);
+        Row { what, ratio, limit, verdict: limit.judge(ratio) }
+    };
+    let mut rows = vec![row("rate", |turn| turn.rate, budget.rate), row("p95", |turn| turn.p95_us, budget.p95)];
+    if budget.first_event {
+        rows.push(row("first event p95", |turn| turn.first_event_p95_us, budget.p95));
+    }
+    rows
+}
