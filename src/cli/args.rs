@@ -282,7 +282,7 @@ pub struct BenchArgs {
     pub progress: usize,
 
     /// Write what was measured to this file, as JSON
-    #[arg(long, env = "SHADOWCAT_JSON_FILE", value_name = "FILE")]
+    #[arg(long, env = "SHADOWCAT_BENCH_JSON", value_name = "FILE")]
     pub json: Option<PathBuf>,
 
     /// Compare with what an earlier run wrote
