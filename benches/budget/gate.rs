@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use shadowcat::load::stats::{Limit, Ratio, Verdict, median, paired, unpaired};
+use shadowcat::load::stats::{Limit, Ratio, Verdict, median, paired};
 use shadowcat::load::{Call, Crew, Pace, Plan};
 use shadowcat::protocol::revision::Era;
 
 use crate::support::process::{Server, Usage};
 
-/// Of the slower one's highest rate, latency is measured at this part: below saturation, above idleness.
-const LOAD: f64 = 0.5;
+/// Of the slower one's highest rate, latency is measured at this part: below saturation, above idleness. Not at half of it, since
+/// processors that fall asleep between two requests take so long to wake up that one client alone would not keep up.
+const LOAD: f64 = 0.3;
 /// Others than the two that are compared are measured every so many pairs.
-const OTHERS_EVERY: usize = 5;
+const OTHERS_EVERY: usize = 4;
+const OTHERS_FIRST: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How much is measured.
@@ -188,7 +190,7 @@ pub async fn compare(
         for at in order {
             turn(&mut crews[at], pace, effort.turn, &mut outcome).await;
         }
-        if pairs % OTHERS_EVERY == 2 {
+        if pairs % OTHERS_EVERY == OTHERS_FIRST {
             for other in &mut crews[2..] {
                 turn(other, pace, effort.turn, &mut outcome).await;
             }
@@ -207,10 +209,12 @@ pub async fn compare(
     for (arm, crew) in crews {
         crew.close().await;
         if arm.name != ours.name && arm.name != theirs.name {
-            let (mine, other) = (&outcome.turns[ours.name], &outcome.turns[arm.name]);
+            // Each of its turns beside ours of the same pair.
+            let mine = outcome.turns[ours.name].iter().skip(OTHERS_FIRST).step_by(OTHERS_EVERY);
+            let (mine, other): (Vec<Turn>, Vec<Turn>) = mine.zip(&outcome.turns[arm.name]).unzip();
             let ratio = |of: fn(&Turn) -> f64| {
                 let series = |turns: &[Turn]| turns.iter().map(of).collect::<Vec<_>>();
-                unpaired(&series(mine), &series(other)).mid
+                paired(&series(&mine), &series(&other)).mid
             };
             outcome.others.insert(arm.name, (ratio(|turn| turn.rate), ratio(|turn| turn.cpu_us)));
         }

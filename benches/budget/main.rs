@@ -2,7 +2,7 @@
 //!
 //! Contract: C-PERF. All that is compared runs at the same time, each proxy as a process of its own, in front of the same server,
 //! called by the same clients. They are measured in turns (A B, B A, A B …), each turn a fraction of a second: first closed-loop,
-//! for the rate, then open-loop at half of the rate that the slower one reached, for the latency. What is judged is the ratio of
+//! for the rate, then open-loop at three tenths of the rate that the slower one reached, for the latency. What is judged is the ratio of
 //! neighbouring turns, of that half of them during which the machine did least else, by its bootstrapped 95 % interval: a budget is kept where all of the interval is inside, broken where all of it is
 //! outside, and open else; then more turns are taken, up to a limit. Open at the end is not a pass.
 //!
