@@ -98,7 +98,7 @@ impl Backend {
             Modern::Each(_) => {
                 let asked = Instant::now();
                 let owner = owner.filter(|_| self.knows_principals());
-                let mut lease = self.acquire(&Key::Modern { owner }).await?;
+                let mut lease = Box::pin(self.acquire(&Key::Modern { owner })).await?;
                 // Nothing of one request may depend on another (2026-07-28, Basic › Statelessness).
                 lease.reuse(self.keeps(owner));
                 lease.connection.share(Sharing::Shared);
@@ -111,7 +111,11 @@ impl Backend {
     async fn find_modern(&self, owner: Option<Principal>) -> Result<Modern, OpenError> {
         loop {
             let cell = self.eras.get(owner).ok_or(OpenError::QueueFull)?;
-            let known = cell.get_or_try_init(|| self.ask(owner)).await?;
+            let known = match cell.get() {
+                Some(known) => known,
+                // Asked rarely: in a box, so that the future of each request stays small.
+                None => Box::pin(cell.get_or_try_init(|| self.ask(owner))).await?,
+            };
             if known.is_current() {
                 *lock(&known.used) = Instant::now();
                 return Ok(known.modern.clone());

@@ -265,7 +265,7 @@ impl Duplex {
         self: &Arc<Self>,
         under_way: Option<UnderWay>,
         id: Option<RequestId>,
-        begin: impl Future<Output = Result<Option<Exchange>, ProxyError>> + Send + 'static,
+        begin: impl Future<Output = Result<Option<Box<Exchange>>, ProxyError>> + Send + 'static,
     ) {
         let duplex = Arc::clone(self);
         let working = Working::begin(self);
@@ -292,7 +292,7 @@ impl Duplex {
         }
     }
 
-    async fn pass_on(&self, mut exchange: Exchange) {
+    async fn pass_on(&self, mut exchange: Box<Exchange>) {
         while let Some(output) = exchange.next().await {
             let last = output.last;
             self.say(output.message.line()).await;

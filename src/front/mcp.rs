@@ -82,7 +82,9 @@ async fn post(proxy: &Arc<Proxy>, server: &Arc<Server>, headers: &HeaderMap, bod
             };
             response.map_err(|error| (error, id))
         }
-        Ok(Incoming::Batch(messages)) => batch(proxy, server, headers, accepts, version, messages).await.map_err(plain),
+        Ok(Incoming::Batch(messages)) => {
+            Box::pin(batch(proxy, server, headers, accepts, version, messages)).await.map_err(plain)
+        }
         Err(error) => Err(plain(ProxyError::Parse(error))),
     }
 }
@@ -153,7 +155,7 @@ async fn legacy(
         return Err(ProxyError::UnsupportedHeader);
     }
     if message.kind() == Kind::Request && message.known() == Some(Known::Initialize) {
-        return initialize(proxy, server, headers, accepts, &message).await;
+        return Box::pin(initialize(proxy, server, headers, accepts, &message)).await;
     }
     let session = session(proxy, server, headers)?;
     match message.kind() {

@@ -82,12 +82,12 @@ pub(super) fn unanswered(accepts: Accepts) -> Response {
 /// modern one is cancelled: this is what its `Drop` does.
 pub(super) struct Running {
     proxy: Arc<Proxy>,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     stream: Option<Arc<Stream>>,
 }
 
 impl Running {
-    pub(super) fn new(proxy: &Arc<Proxy>, exchange: Exchange) -> Running {
+    pub(super) fn new(proxy: &Arc<Proxy>, exchange: Box<Exchange>) -> Running {
         Running { proxy: Arc::clone(proxy), exchange: Some(exchange), stream: None }
     }
 
@@ -102,7 +102,7 @@ impl Running {
 
     /// Puts a message where the client may find it although it is not the answer to this request.
     fn put_aside(&self, output: &Output) {
-        match self.exchange.as_ref().and_then(Exchange::session) {
+        match self.exchange.as_ref().and_then(|exchange| exchange.session()) {
             Some(session) => {
                 session.standing().push(&output.message.line());
             }
@@ -143,7 +143,7 @@ pub(super) async fn answer(mut running: Running, accepts: Accepts, prime: bool) 
             Some(output) => running.put_aside(&output),
         }
     };
-    let session = running.exchange.as_ref().and_then(Exchange::session);
+    let session = running.exchange.as_ref().and_then(|exchange| exchange.session());
     running.stream = session.map(|session| session.open_stream());
     let proxy = Arc::clone(&running.proxy);
     events(Sending {

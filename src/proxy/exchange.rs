@@ -139,9 +139,9 @@ impl Exchange {
         timeouts: &Timeouts,
         cut: CancellationToken,
         metrics: ServerMetrics,
-    ) -> Exchange {
+    ) -> Box<Exchange> {
         let cancelled = legacy.as_ref().map_or_else(CancellationToken::new, |legacy| legacy.call.cancelled().clone());
-        Exchange {
+        Box::new(Exchange {
             relay,
             replies: Some(replies),
             legacy,
@@ -158,7 +158,7 @@ impl Exchange {
             screens_tools: false,
             repeat: Repeat::Possible,
             listening: None,
-        }
+        })
     }
 
     /// Its answer is a list from which some tools have to be left out.
@@ -189,7 +189,8 @@ impl Exchange {
     pub(crate) async fn next(&mut self) -> Option<Output> {
         loop {
             if let Repeat::Due(error) = self.repeat.clone() {
-                let repeated = self.again(error).await;
+                // What happens rarely lies in a box of its own, so that the future of each request stays small.
+                let repeated = Box::pin(self.again(error)).await;
                 self.repeat = Repeat::Over;
                 match repeated {
                     Ok(true) => {}
@@ -207,7 +208,7 @@ impl Exchange {
                 if listening.is_lost() {
                     // No lease is held meanwhile: the server is gone.
                     (self.replies, self.lease) = (None, None);
-                    match self.reopened().await {
+                    match Box::pin(self.reopened()).await {
                         Some(output) => return Some(output),
                         None => continue,
                     }
@@ -230,7 +231,7 @@ impl Exchange {
                 reply = replies.next() => reply,
                 Some(message) = said(own) => {
                     if let Some(legacy) = &self.legacy {
-                        legacy.session.say(&legacy.connection, message).await;
+                        Box::pin(legacy.session.say(&legacy.connection, message)).await;
                     }
                     continue;
                 }
@@ -343,7 +344,7 @@ impl Exchange {
                         pass(question)
                     }
                     None => {
-                        legacy.session.refuse(&legacy.connection, &server_id).await;
+                        Box::pin(legacy.session.refuse(&legacy.connection, &server_id)).await;
                         self.metrics.dropped("question_refused");
                         None
                     }

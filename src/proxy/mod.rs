@@ -160,7 +160,7 @@ impl Proxy {
         session: &Arc<Session>,
         request: &Message,
         headers: HeaderMap,
-    ) -> Result<Option<Exchange>, ProxyError> {
+    ) -> Result<Option<Box<Exchange>>, ProxyError> {
         let isolation = session.route().isolation();
         if let Some(why) = sharing::refuses(isolation, request) {
             return Err(ProxyError::Isolated { isolation, why });
@@ -193,7 +193,7 @@ impl Proxy {
         request: &Message,
         caller: Option<Principal>,
         mirrored: Option<HeaderMap>,
-    ) -> Result<Exchange, ProxyError> {
+    ) -> Result<Box<Exchange>, ProxyError> {
         if self.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
@@ -263,7 +263,7 @@ impl Proxy {
             }
         };
         if Revision::parse(&version).map(Revision::era) != Some(Era::Modern) {
-            let supported = match server.backend.modern(caller).await {
+            let supported = match Box::pin(server.backend.modern(caller)).await {
                 // Nothing is promised that `server/discover` does not list.
                 Ok(Modern::Shared(_, versions) | Modern::Each(versions)) => versions.to_vec(),
                 Ok(Modern::LegacyOnly) => legacy_versions(),
@@ -284,7 +284,7 @@ impl Proxy {
 
     /// Runs an exchange that has lost its connection to the end: a legacy client that goes away has not cancelled
     /// (2025-11-25, Streamable HTTP › Sending Messages). `stream` is where it may come back for the rest.
-    pub(crate) fn adopt(&self, mut exchange: Exchange, stream: Option<Arc<crate::session::stream::Stream>>) {
+    pub(crate) fn adopt(&self, mut exchange: Box<Exchange>, stream: Option<Arc<crate::session::stream::Stream>>) {
         let session = exchange.session().cloned();
         self.adopter.adopt(async move {
             while let Some(output) = exchange.next().await {

@@ -116,7 +116,10 @@ impl ToolHeaders {
             Arc::clone(&current)
         };
         // The patience is the caller's, and not that of the one whose turn it is to ask: they wait at the same time.
-        let known = timeout(patience, cell.get_or_try_init(|| read(connection))).await;
+        let known = match cell.initialized() {
+            true => return Ok(cell),
+            false => Box::pin(timeout(patience, cell.get_or_try_init(|| read(connection)))).await,
+        };
         let known = known.unwrap_or(Err(UpstreamError::Timeout { sent: true }));
         known.map_err(|error| ProxyError::Upstream { error, repeatable: true })?;
         Ok(cell)

@@ -289,7 +289,8 @@ impl Session {
             route.remember(headers);
         }
         if route.isolation() == Isolation::Request {
-            let leased = route.backend.lease(&route.handshake, route.owner, &route.headers()).await;
+            let headers = route.headers();
+            let leased = Box::pin(route.backend.lease(&route.handshake, route.owner, &headers)).await;
             let mut lease = leased.map_err(|error| self.unless_refused(error))?;
             lease.reuse(reusable(&route.backend, route.owner, &route.handshake));
             if !lease.answer.as_ref().is_some_and(|answer| handshake::agree(answer, &route.answer)) {

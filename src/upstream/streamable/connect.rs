@@ -33,7 +33,7 @@ impl Core {
             Entered::Pass(pass) => return Ok(pass),
             Entered::Turn(turn) => turn,
         };
-        self.inquire(turn).await;
+        Box::pin(self.inquire(turn)).await;
         match self.upstream.gate.enter()? {
             Entered::Pass(pass) => Ok(pass),
             // It has failed again, and a pause has passed already.
@@ -46,7 +46,7 @@ impl Core {
         loop {
             match self.upstream.gate.wait().await {
                 Entered::Pass(pass) => return pass,
-                Entered::Turn(turn) => self.inquire(turn).await,
+                Entered::Turn(turn) => Box::pin(self.inquire(turn)).await,
             }
         }
     }

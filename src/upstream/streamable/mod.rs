@@ -270,7 +270,7 @@ impl HttpConnection {
             return Ok(HttpReplies::driven(core, call.id, replies));
         }
         if is_initialize && core.upstream.is_2024.load(Ordering::Relaxed) {
-            let handle = core.fall_back().await?;
+            let handle = Box::pin(core.fall_back()).await?;
             let replies = handle.call(call.id, call.message.line(), call.facts).await?;
             return Ok(HttpReplies::driven(core, call.id, replies));
         }
