@@ -1,11 +1,15 @@
 //! A proxy that listens: bind, run, drain, close.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -14,11 +18,12 @@ use tokio::time::{Duration, Instant, sleep, timeout_at};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::admin;
+use crate::front::{self, Front};
 use crate::proxy::Proxy;
 use crate::rt::Tasks;
 use crate::session::EndReason;
 use crate::settings::{Settings, UpstreamSettings};
-use crate::{admin, front};
 
 /// How long the accept loop rests after an error that will not go away by itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -139,11 +144,14 @@ impl Running {
         let stop = tasks.stop_on_drop();
         let proxy = Proxy::build(Settings { listen: address, ..settings }, tasks.clone());
         let connections = Arc::new(Semaphore::new(proxy.settings.limits.connections));
-        accept(&proxy, listener, front::router(&proxy), &connections, tasks.drain(), "listener");
+        let front = Front::new(&proxy);
+        let clients = service_fn(move |request| front.clone().serve(request));
+        accept(&proxy, listener, clients, &connections, tasks.drain(), "listener");
         if let Some((listener, _)) = admin_listener {
             let connections = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
             // Whoever asks during a drain is told of it: this one listens to the end.
-            accept(&proxy, listener, admin::router(&proxy), &connections, tasks.stop(), "admin-listener");
+            let operator = TowerToHyperService::new(admin::router(&proxy));
+            accept(&proxy, listener, operator, &connections, tasks.stop(), "admin-listener");
         }
         let inner = Inner { proxy, phase: Mutex::new(Phase::Running), connections };
         Ok(Running { inner: Arc::new(inner), address, admin, _stop: stop })
@@ -220,16 +228,19 @@ impl Running {
     }
 }
 
-/// Starts the task that accepts connections for `router`.
+/// Starts the task that accepts connections for `service`.
 /// `until` ends it: nothing is accepted then, and connections end with what they are at.
-fn accept(
+fn accept<S>(
     proxy: &Arc<Proxy>,
     listener: TcpListener,
-    router: Router,
+    service: S,
     permits: &Arc<Semaphore>,
     until: &CancellationToken,
     name: &'static str,
-) {
+) where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     let proxy = Arc::clone(proxy);
     let permits = Arc::clone(permits);
     let tasks = proxy.tasks.clone();
@@ -265,7 +276,7 @@ fn accept(
                 .max_buf_size(limits.header_bytes.max(8192))
                 // A client that closes its side has gone: for a modern one that is how it cancels, and nothing else would tell.
                 .half_close(false);
-            let connection = http.serve_connection(io, TowerToHyperService::new(router.clone()));
+            let connection = http.serve_connection(io, service.clone());
             let counted = proxy.metrics.connection();
             let (until, stop) = (until.clone(), tasks.stop().clone());
             tasks.spawn("connection", async move {

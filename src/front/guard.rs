@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
@@ -26,7 +26,7 @@ pub(super) async fn guard(State(proxy): State<Arc<Proxy>>, request: Request, nex
     }
 }
 
-fn check(settings: &Settings, request: &Request) -> Result<(), ProxyError> {
+pub(super) fn check<B>(settings: &Settings, request: &http::Request<B>) -> Result<(), ProxyError> {
     let headers = request.headers();
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -173,7 +173,7 @@ pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), ProxyError> 
 /// Reads a body, bounded in size, in total time, and in the time between two pieces.
 pub(super) async fn read_body(
     headers: &HeaderMap,
-    mut body: Body,
+    mut body: Incoming,
     limits: &Limits,
     timeouts: &Timeouts,
 ) -> Result<Bytes, ProxyError> {

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -34,17 +33,17 @@ pub(super) fn open(
     proxy: &Arc<Proxy>,
     server: &Arc<Server>,
     clients: &Arc<Clients>,
-    request: &Request<Body>,
+    headers: &HeaderMap,
     messages: &str,
 ) -> Result<Response, ProxyError> {
-    if !Accepts::of(request.headers()).sse {
+    if !Accepts::of(headers).sse {
         return Err(ProxyError::NotAcceptable);
     }
     if proxy.is_draining() {
         return Err(ProxyError::ShuttingDown);
     }
     let id = random_id()?;
-    let (duplex, outbox) = Duplex::open(proxy, server, server.caller(request.headers())?);
+    let (duplex, outbox) = Duplex::open(proxy, server, server.caller(headers)?);
     {
         let mut table = clients.0.lock().unwrap_or_else(PoisonError::into_inner);
         if table.len() >= proxy.settings.limits.sessions {
@@ -125,7 +124,7 @@ impl Drop for Client {
 pub(super) async fn post(
     proxy: &Arc<Proxy>,
     clients: &Clients,
-    request: Request<Body>,
+    request: Request<hyper::body::Incoming>,
 ) -> Result<Response, ProxyError> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;

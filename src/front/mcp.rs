@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use hyper::body::Incoming as Body;
 use tokio::time::timeout;
 
 use super::guard::{Accepts, check_content_type, read_body};

@@ -7,13 +7,14 @@ mod mcp;
 mod reply;
 pub(crate) mod stdio;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
-use axum::{Extension, Router, middleware};
-use http::{HeaderName, Method, header};
+use axum::response::Response;
+use axum::{Router, middleware};
+use http::{HeaderName, Method, Request, header};
+use hyper::body::Incoming;
+use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::protocol::headers;
@@ -22,23 +23,97 @@ use crate::proxy::error::ProxyError;
 use crate::settings::Settings;
 use http_sse::Clients;
 
-/// Everything that is served to clients.
-pub(crate) fn router(proxy: &Arc<Proxy>) -> Router {
-    let mut router = Router::new().route(&proxy.settings.path, any(single)).route("/servers/{name}/mcp", any(named));
-    if proxy.settings.http_sse {
-        let base = base(&proxy.settings.path);
-        router = router
-            .route(&format!("{base}/sse"), get(sse_single))
-            .route(&format!("{base}/messages"), post(messages))
-            .route("/servers/{name}/sse", get(sse_named))
-            .route("/servers/{name}/messages", post(messages))
-            .layer(Extension(Arc::new(Clients::default())));
-    }
-    let router = router.fallback(nothing).method_not_allowed_fallback(wrong_method).layer(cors(&proxy.settings));
-    guard_layer(router, proxy).with_state(Arc::clone(proxy))
+/// Everything that is served to clients. Clones share it.
+///
+/// There are six paths, and each request passes here: they are told apart without a router, whose services would be cloned
+/// and whose futures boxed for each request.
+#[derive(Clone)]
+pub(crate) struct Front(Arc<Shared>);
+
+struct Shared {
+    proxy: Arc<Proxy>,
+    clients: Arc<Clients>,
+    cors: CorsLayer,
 }
 
-/// Checks `Host` and `Origin` before anything else, on whichever listener.
+/// What a path is for, and the name of the server in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place<'p> {
+    Mcp(Option<&'p str>),
+    Sse(Option<&'p str>),
+    Messages,
+}
+
+impl<'p> Place<'p> {
+    fn of(path: &'p str, endpoint: &str, http_sse: bool) -> Option<Place<'p>> {
+        if path == endpoint {
+            return Some(Place::Mcp(None));
+        }
+        let named = path.strip_prefix("/servers/").and_then(|rest| rest.split_once('/'));
+        match named {
+            Some((name, "mcp")) => return Some(Place::Mcp(Some(name))),
+            Some((name, "sse")) if http_sse => return Some(Place::Sse(Some(name))),
+            Some((_, "messages")) if http_sse => return Some(Place::Messages),
+            _ => {}
+        }
+        match path.strip_prefix(base(endpoint)) {
+            Some("/sse") if http_sse => Some(Place::Sse(None)),
+            Some("/messages") if http_sse => Some(Place::Messages),
+            _ => None,
+        }
+    }
+}
+
+impl Front {
+    pub(crate) fn new(proxy: &Arc<Proxy>) -> Front {
+        let cors = cors(&proxy.settings);
+        Front(Arc::new(Shared { proxy: Arc::clone(proxy), clients: Arc::default(), cors }))
+    }
+
+    /// Answers a request. `Host` and `Origin` are checked before anything else.
+    pub(crate) async fn serve(self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        let proxy = &self.0.proxy;
+        if let Err(error) = guard::check(&proxy.settings, &request) {
+            return Ok(reply::refuse(proxy, &error, None, None));
+        }
+        if request.method() == Method::OPTIONS || request.headers().contains_key(header::ORIGIN) {
+            let cors = self.0.cors.clone();
+            let route = service_fn(move |request| self.clone().route(request));
+            return Box::pin(cors.layer(route).oneshot(request)).await;
+        }
+        self.route(request).await
+    }
+
+    async fn route(self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        let proxy = &self.0.proxy;
+        let place = Place::of(request.uri().path(), &proxy.settings.path, proxy.settings.http_sse);
+        let answered = match place {
+            Some(Place::Mcp(name)) => match proxy.server(name).cloned() {
+                Some(server) => return Ok(mcp::endpoint(proxy, &server, request).await),
+                None => Err(ProxyError::NotFound),
+            },
+            Some(Place::Sse(name)) if request.method() == Method::GET => self.open_sse(name, &request),
+            Some(Place::Messages) if request.method() == Method::POST => {
+                Box::pin(http_sse::post(proxy, &self.0.clients, request)).await
+            }
+            Some(_) => Err(ProxyError::MethodNotAllowed),
+            None => Err(ProxyError::NotFound),
+        };
+        Ok(answered.unwrap_or_else(|error| reply::refuse(proxy, &error, None, None)))
+    }
+
+    fn open_sse(&self, name: Option<&str>, request: &Request<Incoming>) -> Result<Response, ProxyError> {
+        let proxy = &self.0.proxy;
+        let server = proxy.server(name).cloned().ok_or(ProxyError::NotFound)?;
+        let messages = match name {
+            Some(name) => format!("/servers/{name}/messages"),
+            None => format!("{}/messages", base(&proxy.settings.path)),
+        };
+        http_sse::open(proxy, &server, &self.0.clients, request.headers(), &messages)
+    }
+}
+
+/// Checks `Host` and `Origin` before anything else.
 pub(crate) fn guard_layer(router: Router<Arc<Proxy>>, proxy: &Arc<Proxy>) -> Router<Arc<Proxy>> {
     router.layer(middleware::from_fn_with_state(Arc::clone(proxy), guard::guard))
 }
@@ -67,68 +142,29 @@ fn cors(settings: &Settings) -> CorsLayer {
         .max_age(std::time::Duration::from_secs(600))
 }
 
-async fn single(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
-    match proxy.server(None).cloned() {
-        Some(server) => mcp::endpoint(&proxy, &server, request).await,
-        None => reply::refuse(&proxy, &ProxyError::NotFound, None, None),
-    }
-}
-
-async fn named(State(proxy): State<Arc<Proxy>>, Path(name): Path<String>, request: Request) -> Response {
-    match proxy.server(Some(&name)).cloned() {
-        Some(server) => mcp::endpoint(&proxy, &server, request).await,
-        None => reply::refuse(&proxy, &ProxyError::NotFound, None, None),
-    }
-}
-
-async fn nothing(State(proxy): State<Arc<Proxy>>) -> Response {
-    reply::refuse(&proxy, &ProxyError::NotFound, None, None)
-}
-
-async fn wrong_method(State(proxy): State<Arc<Proxy>>) -> Response {
-    reply::refuse(&proxy, &ProxyError::MethodNotAllowed, None, None)
-}
-
 /// What stands before the last part of the endpoint's path: the paths of HTTP+SSE stand beside it.
 fn base(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(base, _)| base)
 }
 
-async fn sse_single(
-    State(proxy): State<Arc<Proxy>>,
-    Extension(clients): Extension<Arc<Clients>>,
-    request: Request,
-) -> Response {
-    let messages = format!("{}/messages", base(&proxy.settings.path));
-    open_sse(&proxy, None, &clients, &request, &messages)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn sse_named(
-    State(proxy): State<Arc<Proxy>>,
-    Extension(clients): Extension<Arc<Clients>>,
-    Path(name): Path<String>,
-    request: Request,
-) -> Response {
-    let messages = format!("/servers/{name}/messages");
-    open_sse(&proxy, Some(&name), &clients, &request, &messages)
-}
-
-fn open_sse(
-    proxy: &Arc<Proxy>,
-    name: Option<&str>,
-    clients: &Arc<Clients>,
-    request: &Request,
-    messages: &str,
-) -> Response {
-    let server = proxy.server(name).cloned().ok_or(ProxyError::NotFound);
-    let opened = server.and_then(|server| http_sse::open(proxy, &server, clients, request, messages));
-    opened.unwrap_or_else(|error| reply::refuse(proxy, &error, None, None)).into_response()
-}
-
-async fn messages(
-    State(proxy): State<Arc<Proxy>>,
-    Extension(clients): Extension<Arc<Clients>>,
-    request: Request,
-) -> Response {
-    http_sse::post(&proxy, &clients, request).await.unwrap_or_else(|error| reply::refuse(&proxy, &error, None, None))
+    #[test]
+    fn paths() {
+        let place = |path| Place::of(path, "/api/mcp", true);
+        assert_eq!(place("/api/mcp"), Some(Place::Mcp(None)));
+        assert_eq!(place("/servers/a/mcp"), Some(Place::Mcp(Some("a"))));
+        assert_eq!(place("/servers/a/sse"), Some(Place::Sse(Some("a"))));
+        assert_eq!(place("/servers/a/messages"), Some(Place::Messages));
+        assert_eq!((place("/api/sse"), place("/api/messages")), (Some(Place::Sse(None)), Some(Place::Messages)));
+        for path in ["/", "", "/mcp", "/sse", "/api/mcp/", "/api/mcp/x", "/servers/a/b/mcp", "/servers/mcp", "/api/x"] {
+            assert_eq!(place(path), None, "{path}");
+        }
+        assert_eq!(Place::of("/sse", "/mcp", true), Some(Place::Sse(None)));
+        for path in ["/sse", "/messages", "/servers/a/sse", "/servers/a/messages"] {
+            assert_eq!(Place::of(path, "/mcp", false), None, "{path}");
+        }
+    }
 }
