@@ -125,8 +125,13 @@ pub(super) struct Accepts {
 impl Accepts {
     /// Reads `Accept`: media ranges with wildcards and weights, in any case (RFC 9110 §12.5.1). Without the header, everything.
     pub(super) fn of(headers: &HeaderMap) -> Accepts {
-        if !headers.contains_key(header::ACCEPT) {
-            return Accepts { json: true, sse: true };
+        // What nearly every client says.
+        const BOTH: &str = "application/json, text/event-stream";
+        let mut values = headers.get_all(header::ACCEPT).iter();
+        match (values.next(), values.next()) {
+            (None, _) => return Accepts { json: true, sse: true },
+            (Some(one), None) if one == BOTH => return Accepts { json: true, sse: true },
+            _ => {}
         }
         Accepts {
             json: weight(headers, "application", "json") > 0.0,
