@@ -268,7 +268,6 @@ pub(super) fn resumed(proxy: &Arc<Proxy>, session: Arc<Session>, reader: StreamR
                 next = reading.reader.next() => {
                     let missed = reading.reader.take_missed();
                     if missed > 0 {
-                        tracing::warn!(missed, "Client reads too slowly: events are lost to it");
                         reading.instead.extend(reading.session.missed(missed));
                     }
                     let (id, data) = next?;
