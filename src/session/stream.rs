@@ -219,6 +219,11 @@ impl StreamReader {
         }
     }
 
+    /// Whether it reads what belongs to no request.
+    pub(crate) fn is_standing(&self) -> bool {
+        self.stream.standing
+    }
+
     /// The last event that was read, or where reading began.
     pub(crate) fn position(&self) -> EventId {
         self.cursor
@@ -352,7 +357,6 @@ mod tests {
         drop(reader);
         assert!(has_room(1), "the reader is gone");
     }
-}
 
     /// Nor does a reader whose turn comes again hold up anybody for what another has read meanwhile.
     #[tokio::test(start_paused = true)]
@@ -388,3 +392,4 @@ mod tests {
         stream.finish();
         assert!(waiting.now_or_never().is_some());
     }
+}
