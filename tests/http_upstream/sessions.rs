@@ -96,6 +96,22 @@ async fn a_server_without_a_standing_stream_is_left_alone() {
 /// What the server says by itself reaches the client's own stream, however often the server's breaks: each message
 /// once, in order (C-SSE-3).
 #[tokio::test]
+/// Many servers have nothing at all under GET, and say so with 404: that is no news of the session.
+#[tokio::test]
+async fn a_server_that_knows_no_get_is_left_alone() {
+    let nothing_there = Do::Status { code: 404, headers: [].into(), body: "Cannot GET /mcp".into() };
+    let stage = Stage::new(legacy().fault(On::http("GET"), nothing_there)).await;
+    let client = stage.session().await;
+    let _stream = client.stream(None).ok().await;
+    stage.arrival(is_get).await;
+    for _ in 0..3 {
+        let answer = client.call("echo", json!({ "text": "hi" })).ok().await.answer().ok().await;
+        assert_eq!(text(&answer), "hi");
+    }
+    stage.until_metric("shadowcat_upstream_streams", &[], 0.0).await;
+    assert_eq!((stage.arrived(is_get).len(), stage.posts("initialize").len()), (1, 1));
+}
+
 async fn what_the_server_says_by_itself_reaches_the_client() {
     let cut = |nth| (On::http("GET").nth(nth), Do::Cut { after: Some(At { events: 1, bytes: 7 }), end: End::Abrupt });
     let script = [cut(1), cut(2)].into_iter().fold(legacy(), |script, (on, fault)| script.fault(on, fault));
