@@ -1,7 +1,10 @@
 //! Legacy sessions: the handshake, the session's headers, the standing stream, questions, cancellation, the end
 //! (2025-11-25, Transports › Streamable HTTP; Lifecycle).
 
+use std::time::Duration;
+
 use super::*;
+use shadowcat::settings::{Isolation, Reuse};
 use shadowcat::testing::{At, End};
 
 /// Session Management; Protocol Version Header: on everything after the handshake, on nothing before.
@@ -93,9 +96,6 @@ async fn a_server_without_a_standing_stream_is_left_alone() {
     assert_eq!(client.stream(None).ok().await.status, 200, "the client's stream is the proxy's");
 }
 
-/// What the server says by itself reaches the client's own stream, however often the server's breaks: each message
-/// once, in order (C-SSE-3).
-#[tokio::test]
 /// Many servers have nothing at all under GET, and say so with 404: that is no news of the session.
 #[tokio::test]
 async fn a_server_that_knows_no_get_is_left_alone() {
@@ -112,6 +112,9 @@ async fn a_server_that_knows_no_get_is_left_alone() {
     assert_eq!((stage.arrived(is_get).len(), stage.posts("initialize").len()), (1, 1));
 }
 
+/// What the server says by itself reaches the client's own stream, however often the server's breaks: each message
+/// once, in order (C-SSE-3).
+#[tokio::test]
 async fn what_the_server_says_by_itself_reaches_the_client() {
     let cut = |nth| (On::http("GET").nth(nth), Do::Cut { after: Some(At { events: 1, bytes: 7 }), end: End::Abrupt });
     let script = [cut(1), cut(2)].into_iter().fold(legacy(), |script, (on, fault)| script.fault(on, fault));
@@ -291,6 +294,24 @@ async fn a_forgotten_session_is_begun_again() {
         assert_eq!(stage.posts(method).len(), times, "{method}");
     }
     assert_eq!(stage.arrived(|request| request.method == "DELETE").len(), 0, "there is nothing to end");
+}
+
+/// The same where each request has a session to itself, and the new handshake takes longer than a client is left in silence.
+#[tokio::test]
+async fn a_request_waits_for_a_new_session_beside_its_keep_alive() {
+    let slow = Do::Delay { ms: 500 };
+    let script = legacy().fault(On::method("initialize"), slow).fault(On::tool("count").nth(1), Do::ForgetSession);
+    let stage = Stage::with(script, |settings| {
+        settings.upstreams[0].isolation = Isolation::Request;
+        settings.upstreams[0].reuse = Reuse::Any;
+        settings.timeouts.sse_keepalive = Duration::from_millis(100);
+    })
+    .await;
+    let client = stage.session().await;
+    let answer = client.call("count", json!({})).ok().await.answer().ok().await;
+    assert_eq!(text(&answer), "1", "{answer}");
+    assert_eq!(stage.posts("tools/call").len(), 2);
+    stage.until_metric("shadowcat_repeats_total", &["reason=\"session_gone\""], 1.0).await;
 }
 
 /// The same for a server whose sessions must not be replaced without the client: its session ends, and so does its stream.
