@@ -87,7 +87,8 @@ async fn a_stream_that_cannot_be_opened_again_ends_with_an_error() {
         let mut stream = listening(&stage).await;
         let error = stream.message().ok().await.unwrap();
         assert_eq!(error["id"], "L");
-        assert_ours(&error, -31003);
+        assert_ours(&error, -31002);
+        assert_eq!(error["error"]["data"]["retryable"], true, "listening changes nothing: {error}");
         assert_eq!(stream.message().ok().await, None, "the stream is over");
         assert_eq!(stage.posts(LISTEN).len(), requests);
         stage.until_metric("shadowcat_listen_reopenings_total", &["reason=\"failed\""], 1.0).await;
