@@ -115,6 +115,20 @@ async fn a_server_that_promises_less_ends_the_stream() {
     stage.until_metric("shadowcat_listen_reopenings_total", &["reason=\"changed\""], 1.0).await;
 }
 
+/// 2026-07-28, Subscriptions: a server that comes back with what cannot be there breaks the protocol, and the client is told.
+#[tokio::test]
+async fn a_server_that_asks_in_place_of_promising_ends_the_stream() {
+    let question = json!({ "jsonrpc": "2.0", "id": 1, "method": "roots/list" });
+    let script = modern()
+        .fault(On::method(LISTEN).nth(1), cut_after_acknowledging(End::Reset))
+        .fault(On::method(LISTEN).nth(2), respond(200, "text/event-stream", &format!("data: {question}\n\n")));
+    let stage = Stage::with(script, quick).await;
+    let mut stream = listening(&stage).await;
+    let error = stream.message().ok().await.expect("the end is said");
+    assert_eq!(error["id"], "L");
+    assert_ours(&error, -31006);
+}
+
 /// C-SSE-6: who is gone is not waited for, and who waits is told when the proxy stops.
 #[tokio::test]
 async fn the_wait_ends_with_the_client_and_with_the_proxy() {
