@@ -372,6 +372,19 @@ async fn a_notification_that_is_not_taken_is_not_accepted() {
     assert_eq!(stage.posts("notifications/roots/list_changed").len(), 1);
 }
 
+/// 2025-03-26, Batching: nor does it take away the answers to what came with it.
+#[tokio::test]
+async fn a_notification_that_is_not_taken_leaves_the_rest_of_its_batch_alone() {
+    let refused = legacy().fault(On::method("notifications/roots/list_changed"), respond(500, "text/plain", ""));
+    let stage = Stage::new(refused).await;
+    let client = stage.session_of("2025-03-26").await;
+    let changed = common::notification("notifications/roots/list_changed", json!({}));
+    let call = common::message("1", "tools/call", r#"{"name":"count","arguments":{}}"#);
+    let answers = all(client.send(&format!("[{call},{changed}]")).ok().await).await;
+    assert_eq!((answers.len(), text(&answers[0])), (1, "1"), "{answers:?}");
+    assert_eq!(client.send(&format!("[{changed},{changed}]")).ok().await.status, 503, "nobody else is to be answered");
+}
+
 /// Lifecycle: a refused handshake is the server's own refusal, and leaves no session.
 #[tokio::test]
 async fn a_refused_handshake_is_passed_on() {
