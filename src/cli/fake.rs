@@ -1,7 +1,6 @@
 //! `shadowcat fake`: the scripted servers as programs.
 
 use std::fs::File;
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,15 +8,14 @@ use std::process::ExitCode;
 use super::run::{Ended, with_runtime};
 use super::{Exit, Fake, complain};
 use crate::rt::Tasks;
-use crate::testing::{self, MockSse, Record, Script};
+use crate::testing::{self, MockSse, Record, Script, Transport};
 
 /// Runs a fake server until it ends.
 pub(super) fn run(fake: Fake) -> ExitCode {
     let ended = match &fake {
-        Fake::Stdio { script } => read_script(script.as_deref()).and_then(stdio),
-        Fake::Sse { listen, plan, record } => {
-            read_script(plan.as_deref()).and_then(|script| Ok(sse(*listen, script, open(record.as_deref())?)))
-        }
+        Fake::Stdio { script } => read_script(script.as_deref(), Transport::Stdio).and_then(stdio),
+        Fake::Sse { listen, plan, record } => read_script(plan.as_deref(), Transport::Http)
+            .and_then(|script| Ok(sse(*listen, script, open(record.as_deref())?))),
     };
     ended.unwrap_or_else(|(exit, text)| {
         complain(format_args!("error: {text}"));
@@ -27,11 +25,13 @@ pub(super) fn run(fake: Fake) -> ExitCode {
 
 type Refusal = (Exit, String);
 
-fn read_script(path: Option<&Path>) -> Result<Script, Refusal> {
+fn read_script(path: Option<&Path>, transport: Transport) -> Result<Script, Refusal> {
     let Some(path) = path else { return Ok(Script::default()) };
     let invalid = |error: &dyn std::fmt::Display| (Exit::Config, format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| invalid(&error))?;
-    Script::from_json(&text).map_err(|error| invalid(&error))
+    let script = Script::from_json(&text).map_err(|error| invalid(&error))?;
+    script.check(Some(transport)).map_err(|error| invalid(&error))?;
+    Ok(script)
 }
 
 fn open(path: Option<&Path>) -> Result<Record, Refusal> {
@@ -56,8 +56,7 @@ fn sse(listen: SocketAddr, script: Script, record: Record) -> ExitCode {
             Ok(mock) => mock,
             Err(error) => {
                 complain(format_args!("error: {listen}: {error}"));
-                let invalid = error.kind() == io::ErrorKind::InvalidInput;
-                return Ended::Exit(if invalid { Exit::Config } else { Exit::Listen });
+                return Ended::Exit(Exit::Listen);
             }
         };
         // What is unused is said here instead.

@@ -206,7 +206,13 @@ impl Duplex {
         }
         if let Ok(mut reader) = reader {
             while let Some((_, data)) = reader.next().await {
+                let missed = reader.take_missed();
                 self.say(data).await;
+                if missed > 0 {
+                    for message in session.missed(missed) {
+                        self.say(message.line()).await;
+                    }
+                }
             }
         }
         // The server is gone, or the session was ended: this connection has no other.

@@ -297,11 +297,15 @@ async fn batch(
     }
     let mut answers: Vec<Bytes> = Vec::new();
     let mut running = FuturesUnordered::new();
+    let mut refused = None;
     for message in messages {
         let (error, id) = match message {
             Err(error) => (ProxyError::Parse(error), None),
             Ok(message) if message.kind() != Kind::Request => {
-                deliver(&session, &message).await?;
+                if let Err(error) = deliver(&session, &message).await {
+                    session.metrics().dropped("not_taken");
+                    refused.get_or_insert(error);
+                }
                 continue;
             }
             Ok(message) if message.known() == Some(Known::Initialize) => (ProxyError::Initialize, message.id()),
@@ -322,7 +326,8 @@ async fn batch(
         answers.push(Bytes::from(error.outward().error.to_json(id.as_ref().or(error.id()))));
     }
     if answers.is_empty() && running.is_empty() {
-        return Ok(empty(StatusCode::ACCEPTED));
+        // Where nobody is answered, the status is for what was not taken.
+        return refused.map_or_else(|| Ok(empty(StatusCode::ACCEPTED)), Err);
     }
     if accepts.sse {
         let ready = futures_util::stream::iter(answers).map(|data| message_event(None, data));

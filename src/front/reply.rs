@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::GaugeGuard;
 use crate::protocol::id::RequestId;
@@ -241,17 +242,19 @@ pub(super) fn resumed(proxy: &Arc<Proxy>, session: Arc<Session>, reader: StreamR
         /// Said instead of what was lost, without ids: a client that resumes goes on behind what it has read.
         instead: VecDeque<Message>,
         primed: bool,
-        drain: tokio_util::sync::CancellationToken,
+        drain: CancellationToken,
         over: bool,
         keepalive: Duration,
         _counted: GaugeGuard,
     }
+    // The rest of an answer is waited for like the answer itself, until there is no more time for it.
+    let drain = if reader.is_standing() { proxy.tasks.drain().clone() } else { CancellationToken::new() };
     let reading = Reading {
         session,
         reader,
         instead: VecDeque::new(),
         primed: !prime,
-        drain: proxy.tasks.drain().clone(),
+        drain,
         over: false,
         keepalive: proxy.settings.timeouts.sse_keepalive,
         _counted: proxy.metrics.stream(),
@@ -268,7 +271,6 @@ pub(super) fn resumed(proxy: &Arc<Proxy>, session: Arc<Session>, reader: StreamR
                 next = reading.reader.next() => {
                     let missed = reading.reader.take_missed();
                     if missed > 0 {
-                        tracing::warn!(missed, "Client reads too slowly: events are lost to it");
                         reading.instead.extend(reading.session.missed(missed));
                     }
                     let (id, data) = next?;

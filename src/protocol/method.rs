@@ -155,6 +155,7 @@ impl Known {
                 | Known::TasksGet
                 | Known::TasksList
                 | Known::TasksResult
+                | Known::Listen
         )
     }
 }

@@ -274,7 +274,12 @@ fn upstream(error: &UpstreamError, repeatable: bool) -> Outward {
         code::OUTCOME_UNKNOWN | code::UPSTREAM_TIMEOUT | code::SHUTTING_DOWN if !retryable => {
             "; the request may have been executed: check before repeating it"
         }
-        code::OUTCOME_UNKNOWN | code::UPSTREAM_TIMEOUT | code::UPSTREAM_UNAVAILABLE => "; it can be repeated",
+        code::OUTCOME_UNKNOWN | code::UPSTREAM_TIMEOUT | code::UPSTREAM_UNAVAILABLE => match error {
+            // It would be the same again.
+            UpstreamError::Credentials(_) => "",
+            UpstreamError::Status(status) if is_elsewhere(*status) => ": the URL that is configured may not be its own",
+            _ => "; it can be repeated",
+        },
         _ => "",
     };
     let mut answer = RpcError::new(code, reason, format!("{error}{advice}")).with("retryable", retryable);
@@ -282,4 +287,10 @@ fn upstream(error: &UpstreamError, repeatable: bool) -> Outward {
         answer = answer.with("retryAfter", *seconds);
     }
     Outward { status: StatusCode::OK, error: answer, retry_after: None }
+}
+
+/// Whether a status says that what is asked for is not there.
+fn is_elsewhere(status: StatusCode) -> bool {
+    status.is_redirection()
+        || matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE)
 }

@@ -1,5 +1,7 @@
 //! One client request and everything that answers it.
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -58,11 +60,10 @@ pub(crate) struct Exchange {
 }
 
 /// A request that the server cannot have taken up may be sent to another one, once (docs/contracts.md, C-SSE-4).
-#[derive(Debug, Clone, PartialEq)]
 enum Repeat {
     Possible,
-    /// It is to be done, because of this.
-    Due(UpstreamError),
+    /// It is on its way.
+    Due(BoxFuture<'static, Result<Option<Sent>, ProxyError>>),
     /// It has been done, or something has been said to the client.
     Over,
 }
@@ -70,7 +71,7 @@ enum Repeat {
 /// What an exchange of a legacy session has besides.
 pub(crate) struct Legacy {
     pub(crate) session: Arc<Session>,
-    pub(crate) call: CallGuard,
+    pub(crate) call: Arc<CallGuard>,
     pub(crate) connection: Connection,
     /// Where the connection is this request's alone.
     pub(crate) lease: Option<Leased>,
@@ -188,16 +189,12 @@ impl Exchange {
     /// Dropped before it is done, nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Output> {
         loop {
-            if let Repeat::Due(error) = self.repeat.clone() {
-                // What happens rarely lies in a box of its own, so that the future of each request stays small.
-                let repeated = Box::pin(self.again(error)).await;
+            if let Repeat::Due(sending) = &mut self.repeat {
+                let sent = sending.await;
                 self.repeat = Repeat::Over;
-                match repeated {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        self.replies = None;
-                        return self.stopped(self.session().and_then(|session| session.end_reason()));
-                    }
+                match sent {
+                    Ok(Some(sent)) => self.goes_on(sent),
+                    Ok(None) => return self.stopped(self.session().and_then(|session| session.end_reason())),
                     Err(error) => return Some(self.refuse(&error)),
                 }
             }
@@ -251,7 +248,7 @@ impl Exchange {
                         return Some(output);
                     }
                 }
-                Some(Err(error)) if self.may_go_elsewhere(&error) => self.repeat = Repeat::Due(error),
+                Some(Err(error)) if self.may_go_elsewhere(&error) => self.repeat = self.again(&error),
                 reply => {
                     let error = match reply {
                         Some(Err(error)) => error,
@@ -298,21 +295,29 @@ impl Exchange {
                 | UpstreamError::Lost { sent: false }
         );
         let live = self.session().is_some_and(|session| session.end_reason().is_none());
-        connection_is_gone && live && self.repeat == Repeat::Possible && !self.cut.is_cancelled()
+        connection_is_gone && live && matches!(self.repeat, Repeat::Possible) && !self.cut.is_cancelled()
     }
 
-    /// Sends the request on the connection that the session has now. Whether it is still wanted.
-    async fn again(&mut self, error: UpstreamError) -> Result<bool, ProxyError> {
-        let Some(legacy) = &mut self.legacy else { return Ok(false) };
+    /// Sends the request on the connection that the session has now. It is kept under way, since whoever polls the exchange
+    /// looks after other things in between.
+    fn again(&mut self, error: &UpstreamError) -> Repeat {
+        let Some(legacy) = &mut self.legacy else { return Repeat::Over };
         tracing::debug!(upstream = self.metrics.name(), %error, "Request goes to another connection");
         self.metrics.repeated(error.kind());
         // It would wait for itself.
-        legacy.notable = None;
-        let sent = sending::send(&legacy.session, &legacy.call, &legacy.request, &legacy.headers).await?;
-        let Some(Sent { relay, replies, connection, lease, notable }) = sent else { return Ok(false) };
-        (legacy.connection, legacy.lease, legacy.notable) = (connection, lease, notable);
+        (self.replies, legacy.lease, legacy.notable) = (None, None, None);
+        let (session, call) = (Arc::clone(&legacy.session), Arc::clone(&legacy.call));
+        let (request, headers) = (legacy.request.clone(), legacy.headers.clone());
+        Repeat::Due(async move { sending::send(&session, &call, &request, &headers).await }.boxed())
+    }
+
+    /// The request was sent again.
+    fn goes_on(&mut self, sent: Sent) {
+        let Sent { relay, replies, connection, lease, notable } = sent;
         (self.relay, self.replies) = (relay, Some(replies));
-        Ok(true)
+        if let Some(legacy) = &mut self.legacy {
+            (legacy.connection, legacy.lease, legacy.notable) = (connection, lease, notable);
+        }
     }
 
     /// What failed before it reached the server, as the end of the request.

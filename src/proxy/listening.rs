@@ -200,8 +200,13 @@ impl Listening {
     }
 
     fn answered(&mut self, answered: Box<Answered>) -> Reopened {
-        if answered.first.kind() != Kind::Notification {
-            return self.over("answered", Reopened::Answer(answered));
+        match answered.first.kind() {
+            Kind::Notification => {}
+            Kind::Result | Kind::Error => return self.over("answered", Reopened::Answer(answered)),
+            Kind::Request => {
+                let error = UpstreamError::Violation("it asks something on a stream of notifications");
+                return self.over("failed", Reopened::Lost(error));
+            }
         }
         let promise = Promise::of(&answered.first);
         if promise != self.promise {

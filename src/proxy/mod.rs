@@ -175,7 +175,8 @@ impl Proxy {
             return if session.ended().is_cancelled() { Err(CallError::Ended.into()) } else { Ok(None) };
         };
         let Sent { relay, replies, connection, lease, notable } = sent;
-        let (session, request_again, pending) = (Arc::clone(session), request.clone(), Pending::default());
+        let (session, call) = (Arc::clone(session), Arc::new(call));
+        let (request_again, pending) = (request.clone(), Pending::default());
         let legacy = Legacy { session, call, connection, lease, request: request_again, headers, notable, pending };
         let metrics = legacy.session.metrics().clone();
         let (timeouts, cut) = (&self.settings.timeouts, self.tasks.cut().clone());

@@ -388,6 +388,7 @@ impl Session {
     /// The client reads too slowly, and events of its standing stream are lost to it: what it has to be told instead, so that it
     /// can look for itself.
     pub(crate) fn missed(&self, events: u64) -> Vec<Message> {
+        tracing::warn!(upstream = self.metrics.name(), events, "Client reads too slowly: events are lost to it");
         self.metrics.dropped_many("backlog", events);
         let subscriptions: Vec<_> =
             lock(&self.route.memory).subscriptions.values().filter_map(sharing::missed).collect();

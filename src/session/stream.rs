@@ -61,7 +61,7 @@ impl Stream {
     }
 
     /// Waits until an event of so many bytes does not push out one that the reader has not read. A reader that is too slow is
-    /// cut off by its connection; where nobody reads there is nothing to wait for (C-SSE-7).
+    /// cut off by its connection; where nobody reads, or the stream is over, there is nothing to wait for (C-SSE-7).
     ///
     /// # Cancel safety
     /// Nothing is held while it waits.
@@ -72,7 +72,8 @@ impl Stream {
             changed.as_mut().enable();
             {
                 let state = self.state();
-                if state.readers.last().is_none_or(|(_, cursor)| state.backlog.has_room(bytes, *cursor)) {
+                let has_room = |(_, cursor): &(u64, EventId)| state.backlog.has_room(bytes, *cursor);
+                if state.finished || state.readers.last().is_none_or(has_room) {
                     return;
                 }
             }
@@ -172,9 +173,13 @@ impl StreamReader {
                     return None;
                 }
                 if state.readers.last().is_some_and(|(reader, _)| *reader == self.me) {
-                    if std::mem::replace(&mut self.attached, state.attached) != state.attached {
+                    let moved = std::mem::replace(&mut self.attached, state.attached) != state.attached;
+                    if moved {
                         // Others have read in the meantime: what they were given is not given again.
                         self.cursor.number = self.cursor.number.max(state.delivered.number);
+                        if let Some((_, cursor)) = state.readers.last_mut() {
+                            *cursor = self.cursor;
+                        }
                     }
                     if state.backlog.after(self.cursor).is_err() {
                         // It went out of the backlog before it could be read: an event larger than the whole backlog.
@@ -201,12 +206,22 @@ impl StreamReader {
                     if state.finished {
                         return None;
                     }
+                    if moved {
+                        drop(state);
+                        // Whoever waits for room has waited for events that this one need not read.
+                        self.stream.changed.notify_waiters();
+                    }
                 } else if !self.stream.standing {
                     return None;
                 }
             }
             changed.await;
         }
+    }
+
+    /// Whether it reads what belongs to no request.
+    pub(crate) fn is_standing(&self) -> bool {
+        self.stream.standing
     }
 
     /// The last event that was read, or where reading began.
@@ -341,5 +356,40 @@ mod tests {
         assert!(!has_room(1));
         drop(reader);
         assert!(has_room(1), "the reader is gone");
+    }
+
+    /// Nor does a reader whose turn comes again hold up anybody for what another has read meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn there_is_room_for_a_reader_whose_turn_comes_again() {
+        let stream = Stream::standing(BOUNDS);
+        let mut first = stream.attach(None, 2).unwrap();
+        let mut second = stream.attach(None, 2).unwrap();
+        for _ in 0..BOUNDS.events {
+            stream.push(b"x");
+        }
+        assert_eq!(texts(&mut second).len(), BOUNDS.events);
+        drop(second);
+        let saying = async {
+            stream.room(1).await;
+            stream.push(b"y")
+        };
+        let hearing = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(saying, first.next()) });
+        let (said, heard) = hearing.await.expect("nobody waits for ever");
+        assert_eq!(heard, Some((said, Bytes::from("y"))));
+    }
+
+    /// C-SSE-6: nobody waits for a reader of a stream that is over.
+    #[tokio::test]
+    async fn there_is_nothing_to_wait_for_at_the_end() {
+        let stream = Stream::standing(BOUNDS);
+        let _reader = stream.attach(None, 2).unwrap();
+        for _ in 0..BOUNDS.events {
+            stream.push(b"x");
+        }
+        let waiting = stream.room(1);
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        stream.finish();
+        assert!(waiting.now_or_never().is_some());
     }
 }

@@ -62,6 +62,7 @@ mod tools;
 mod wire;
 
 pub use fake_server::{Ending, run_stdio, serve};
+pub(crate) use faults::Transport;
 pub use faults::{At, BodyEnd, Do, End, EventId, Fault, LineEnd, On, OnCancel, When, WrongId};
 pub(crate) use mock_sse::Record;
 pub use mock_sse::{MockSse, Recorded};

@@ -83,6 +83,19 @@ async fn it_ends_well_if_all_of_its_plan_happened() {
     assert_eq!(program.ended(), (Some(0), String::new()));
 }
 
+/// What the transport cannot have is a fault of the plan, which is named.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the process is what is tested")]
+fn it_names_the_plan_that_cannot_be() {
+    let plan = tempfile::NamedTempFile::new().unwrap();
+    serde_json::to_writer(&plan, &Script::default().fault(On::tool("echo"), Do::StopReading)).unwrap();
+    let fake = ["fake", "sse", "--listen", "127.0.0.1:0", "--plan"];
+    let ended = Command::new(env!("CARGO_BIN_EXE_shadowcat")).args(fake).arg(plan.path()).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    let expected = format!("error: {}: faults[0]: `stop_reading` is not possible over HTTP\n", plan.path().display());
+    assert_eq!((ended.status.code(), said), (Some(3), expected));
+}
+
 /// The code that the script gives, unless it ended too early for the rest of the script.
 #[tokio::test]
 async fn it_exits_with_the_code_it_was_told() {

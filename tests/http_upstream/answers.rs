@@ -74,7 +74,8 @@ async fn refused_credentials_are_an_error_that_says_so() {
         for (_, answer) in outcomes(refused, |_| {}).await {
             assert_ours(&answer, -31002);
             assert_eq!(answer["error"]["data"]["reason"], "credentials");
-            assert!(answer["error"]["message"].as_str().unwrap().contains(&status.to_string()), "{answer}");
+            let told = answer["error"]["message"].as_str().unwrap();
+            assert!(told.contains(&status.to_string()) && !told.contains("repeated"), "{told}");
         }
     }
 }
@@ -158,6 +159,8 @@ async fn redirections_are_not_followed() {
         {
             assert_ours(&answer, -31002);
             assert!(!answer.to_string().contains(&elsewhere.url()), "{answer}");
+            let advice = answer["error"]["message"].as_str().unwrap();
+            assert!(advice.ends_with("the URL that is configured may not be its own"), "{advice}");
         }
     }
     assert_eq!(elsewhere.connections(), 0);

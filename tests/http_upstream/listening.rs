@@ -87,7 +87,8 @@ async fn a_stream_that_cannot_be_opened_again_ends_with_an_error() {
         let mut stream = listening(&stage).await;
         let error = stream.message().ok().await.unwrap();
         assert_eq!(error["id"], "L");
-        assert_ours(&error, -31003);
+        assert_ours(&error, -31002);
+        assert_eq!(error["error"]["data"]["retryable"], true, "listening changes nothing: {error}");
         assert_eq!(stream.message().ok().await, None, "the stream is over");
         assert_eq!(stage.posts(LISTEN).len(), requests);
         stage.until_metric("shadowcat_listen_reopenings_total", &["reason=\"failed\""], 1.0).await;
@@ -112,6 +113,20 @@ async fn a_server_that_promises_less_ends_the_stream() {
     let end = stream.message().ok().await.unwrap();
     assert_eq!((&end["id"], &end["result"]["resultType"]), (&json!("L"), &json!("complete")));
     stage.until_metric("shadowcat_listen_reopenings_total", &["reason=\"changed\""], 1.0).await;
+}
+
+/// 2026-07-28, Subscriptions: a server that comes back with what cannot be there breaks the protocol, and the client is told.
+#[tokio::test]
+async fn a_server_that_asks_in_place_of_promising_ends_the_stream() {
+    let question = json!({ "jsonrpc": "2.0", "id": 1, "method": "roots/list" });
+    let script = modern()
+        .fault(On::method(LISTEN).nth(1), cut_after_acknowledging(End::Reset))
+        .fault(On::method(LISTEN).nth(2), respond(200, "text/event-stream", &format!("data: {question}\n\n")));
+    let stage = Stage::with(script, quick).await;
+    let mut stream = listening(&stage).await;
+    let error = stream.message().ok().await.expect("the end is said");
+    assert_eq!(error["id"], "L");
+    assert_ours(&error, -31006);
 }
 
 /// C-SSE-6: who is gone is not waited for, and who waits is told when the proxy stops.

@@ -1,7 +1,10 @@
 //! Legacy sessions: the handshake, the session's headers, the standing stream, questions, cancellation, the end
 //! (2025-11-25, Transports › Streamable HTTP; Lifecycle).
 
+use std::time::Duration;
+
 use super::*;
+use shadowcat::settings::{Isolation, Reuse};
 use shadowcat::testing::{At, End};
 
 /// Session Management; Protocol Version Header: on everything after the handshake, on nothing before.
@@ -91,6 +94,22 @@ async fn a_server_without_a_standing_stream_is_left_alone() {
     }
     assert_eq!(stage.arrived(is_get).len(), 1);
     assert_eq!(client.stream(None).ok().await.status, 200, "the client's stream is the proxy's");
+}
+
+/// Many servers have nothing at all under GET, and say so with 404: that is no news of the session.
+#[tokio::test]
+async fn a_server_that_knows_no_get_is_left_alone() {
+    let nothing_there = Do::Status { code: 404, headers: [].into(), body: "Cannot GET /mcp".into() };
+    let stage = Stage::new(legacy().fault(On::http("GET"), nothing_there)).await;
+    let client = stage.session().await;
+    let _stream = client.stream(None).ok().await;
+    stage.arrival(is_get).await;
+    for _ in 0..3 {
+        let answer = client.call("echo", json!({ "text": "hi" })).ok().await.answer().ok().await;
+        assert_eq!(text(&answer), "hi");
+    }
+    stage.until_metric("shadowcat_upstream_streams", &[], 0.0).await;
+    assert_eq!((stage.arrived(is_get).len(), stage.posts("initialize").len()), (1, 1));
 }
 
 /// What the server says by itself reaches the client's own stream, however often the server's breaks: each message
@@ -277,6 +296,24 @@ async fn a_forgotten_session_is_begun_again() {
     assert_eq!(stage.arrived(|request| request.method == "DELETE").len(), 0, "there is nothing to end");
 }
 
+/// The same where each request has a session to itself, and the new handshake takes longer than a client is left in silence.
+#[tokio::test]
+async fn a_request_waits_for_a_new_session_beside_its_keep_alive() {
+    let slow = Do::Delay { ms: 500 };
+    let script = legacy().fault(On::method("initialize"), slow).fault(On::tool("count").nth(1), Do::ForgetSession);
+    let stage = Stage::with(script, |settings| {
+        settings.upstreams[0].isolation = Isolation::Request;
+        settings.upstreams[0].reuse = Reuse::Any;
+        settings.timeouts.sse_keepalive = Duration::from_millis(100);
+    })
+    .await;
+    let client = stage.session().await;
+    let answer = client.call("count", json!({})).ok().await.answer().ok().await;
+    assert_eq!(text(&answer), "1", "{answer}");
+    assert_eq!(stage.posts("tools/call").len(), 2);
+    stage.until_metric("shadowcat_repeats_total", &["reason=\"session_gone\""], 1.0).await;
+}
+
 /// The same for a server whose sessions must not be replaced without the client: its session ends, and so does its stream.
 #[tokio::test]
 async fn a_forgotten_session_ends_where_it_must_not_be_replaced() {
@@ -333,6 +370,19 @@ async fn a_notification_that_is_not_taken_is_not_accepted() {
     assert_eq!(response.status, 503);
     assert_ours(&response.json().ok().await, -31002);
     assert_eq!(stage.posts("notifications/roots/list_changed").len(), 1);
+}
+
+/// 2025-03-26, Batching: nor does it take away the answers to what came with it.
+#[tokio::test]
+async fn a_notification_that_is_not_taken_leaves_the_rest_of_its_batch_alone() {
+    let refused = legacy().fault(On::method("notifications/roots/list_changed"), respond(500, "text/plain", ""));
+    let stage = Stage::new(refused).await;
+    let client = stage.session_of("2025-03-26").await;
+    let changed = common::notification("notifications/roots/list_changed", json!({}));
+    let call = common::message("1", "tools/call", r#"{"name":"count","arguments":{}}"#);
+    let answers = all(client.send(&format!("[{call},{changed}]")).ok().await).await;
+    assert_eq!((answers.len(), text(&answers[0])), (1, "1"), "{answers:?}");
+    assert_eq!(client.send(&format!("[{changed},{changed}]")).ok().await.status, 503, "nobody else is to be answered");
 }
 
 /// Lifecycle: a refused handshake is the server's own refusal, and leaves no session.

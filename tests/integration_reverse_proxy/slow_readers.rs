@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use shadowcat::settings::{Isolation, Settings};
-use shadowcat::testing::client::LegacySession;
+use shadowcat::testing::client::{LegacySession, SseSession};
 use shadowcat::testing::{Do, On, Script};
 
 use crate::common::*;
@@ -103,4 +103,54 @@ async fn a_slow_reader_of_a_shared_server_learns_what_it_may_have_missed() {
     assert_eq!((methods[3], &instead[3]["params"]), ("notifications/resources/updated", &uri));
     let lost = proxy.metric("shadowcat_dropped_total", &["reason=\"backlog\""]).await;
     assert!(lost > 0.0 && lost + f64::from(events) <= EVENTS as f64, "{lost} {events}");
+}
+
+/// The same for a client of HTTP+SSE, whose one stream carries everything.
+#[tokio::test]
+async fn a_slow_reader_of_the_only_stream_learns_what_it_may_have_missed() {
+    let proxy = Proxy::with(talkative(), |settings| {
+        small_backlog(settings);
+        settings.upstreams[0].isolation = Isolation::Shared;
+    })
+    .await;
+    // Who speaks the same version shares the server.
+    let mut slow = SseSession::open(&proxy.at("/sse"), LEGACY, everything()).ok().await;
+    let quick = proxy.session().await;
+    echo(&quick, "go").await;
+    echo(&quick, "all is said").await;
+    let lost = async || proxy.metric("shadowcat_dropped_total", &["reason=\"backlog\""]).await;
+    // What it was told itself is padded; what is said instead is not.
+    let mut events = 0;
+    let mut instead = Vec::new();
+    while instead.len() < 3 {
+        let message = slow.next().ok().await;
+        match message["params"]["_meta"].is_object() {
+            true => events += 1,
+            false => instead.push(message["method"].as_str().unwrap().to_owned()),
+        }
+        assert!(events < EVENTS, "nothing was lost, or nothing was said of it");
+    }
+    let changed = ["tools", "prompts", "resources"].map(|kind| format!("notifications/{kind}/list_changed"));
+    assert_eq!(instead, changed);
+    assert!(lost().await > 0.0);
+}
+
+/// C-SSE-6: the end of a session does not wait for a reader that does not read.
+#[tokio::test]
+async fn a_reader_that_never_reads_does_not_hold_up_the_end_of_its_session() {
+    let proxy = Proxy::with(talkative(), |settings| {
+        small_backlog(settings);
+        settings.timeouts.write_stall = DEADLINE * 100;
+        settings.timeouts.sse_keepalive = Duration::from_millis(200);
+    })
+    .await;
+    let session = proxy.session().await;
+    let _unread = session.stream(None).ok().await;
+    proxy.until_metric("shadowcat_streams", &[], 1.0).await;
+    echo(&session, "go").await;
+    // When its server is held up there is no room for answers, and what comes instead is a sign of life.
+    let held_up = async || session.call("echo", json!({ "text": "late" })).ok().await.is_sse();
+    until("the server is held up", held_up, |held_up| *held_up).await;
+    assert_eq!(session.delete().ok().await.status, 204);
+    until("its server has ended", async || proxy.processes().len(), |left| *left == 0).await;
 }

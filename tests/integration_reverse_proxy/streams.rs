@@ -383,3 +383,19 @@ async fn a_client_that_reads_only_json_is_asked_where_it_listens() {
     assert_eq!(answered.headers.get("content-type"), Some("application/json"));
     assert!(text(&answered.json().ok().await).starts_with("answer: accept"));
 }
+
+/// C-LIFE-3: a call whose client came back for the rest is under way like any other, and finishes.
+#[tokio::test]
+async fn a_resumed_call_finishes_although_the_proxy_drains() {
+    let proxy = Proxy::start(legacy()).await;
+    let session = session(&proxy).await;
+    let call =
+        json!({ "name": "progress", "arguments": { "steps": 20, "delay_ms": 50 }, "_meta": { "progressToken": 1 } });
+    let mut stream = session.send(&message("1", "tools/call", &call.to_string())).ok().await;
+    let first = next(&mut stream).await.unwrap();
+    let mut resumed = session.stream(first.id.as_deref()).ok().await;
+    next(&mut resumed).await.unwrap();
+    let (report, rest) = tokio::join!(within("shutdown", proxy.running.shutdown()), rest(&mut resumed));
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(text(&rest.last().unwrap().json()), "did 20 steps", "{rest:?}");
+}

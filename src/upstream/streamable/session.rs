@@ -119,14 +119,25 @@ impl Core {
         let mut step = Step::Connect { last_id: None };
         let mut body: Option<Box<SseBody>> = None;
         let mut redelivery = Redelivery::default();
+        let mut opened = false;
         loop {
             let event = match step {
                 Step::Connect { last_id } => match self.get(last_id, &lifeline).await {
                     Ok(Response { body: Body::Sse(stream), .. }) => {
-                        body = Some(stream);
+                        (body, opened) = (Some(stream), true);
                         reconnect::Event::Opened
                     }
-                    response => reconnect::Event::Lost { loss: loss(&response), heard: Heard::default() },
+                    response => {
+                        let loss = match loss(&response) {
+                            // Many servers have nothing under GET, and say so with 404 in place of 405. Should it be the
+                            // session that is not there, the next message is told so.
+                            Loss::Status { status: StatusCode::NOT_FOUND, retry_after } if !opened => {
+                                Loss::Status { status: StatusCode::METHOD_NOT_ALLOWED, retry_after }
+                            }
+                            loss => loss,
+                        };
+                        reconnect::Event::Lost { loss, heard: Heard::default() }
+                    }
                 },
                 Step::WaitUntil(until) => {
                     sleep_until(Instant::from_std(until)).await;
