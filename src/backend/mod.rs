@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderMap;
 use tokio::sync::SemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use crate::bridge::handshake::Handshake;
 use crate::metrics::{ServerMetrics, StreamState};
@@ -27,7 +27,7 @@ use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
 use crate::settings::{EraChoice, Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings};
 use crate::upstream::error::UpstreamError;
-use crate::upstream::reconnect;
+use crate::upstream::reconnect::{self, Origin, Reconnect};
 use crate::upstream::streamable::HttpUpstream;
 use crate::upstream::{self, Connection};
 use hub::Hubs;
@@ -36,6 +36,10 @@ pub(crate) use leased::Leased;
 use modern::Eras;
 pub(crate) use modern::Modern;
 use start::{StartError, Starter};
+
+/// What has stood for so long was good, even if nothing was heard of it. Shorter than for a stream that is resumed, since whoever
+/// cuts silent connections does so after half a minute or a minute.
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// How many spares may turn out to have ended before one session gives up.
 const SPARES_LOST_MAX: u32 = 2;
@@ -181,9 +185,14 @@ impl Backend {
         self.settings.on_crash == OnCrash::Reinitialize
     }
 
-    /// How patiently a lost connection is made again for a client that listens.
-    pub(crate) fn reconnect_policy(&self) -> reconnect::Policy {
-        self.reconnect
+    /// Something of a client's that stands, and that is made again when it is lost: a session's connection, a stream of
+    /// notifications.
+    pub(crate) fn reconnect(&self) -> Reconnect {
+        let policy = reconnect::Policy { healthy_after: HEALTHY_AFTER, ..self.reconnect };
+        let now = Instant::now().into_std();
+        let mut reconnect = Reconnect::new(Origin::Get, policy, now);
+        reconnect.on(reconnect::Event::Opened, now, 0.0);
+        reconnect
     }
 
     /// A stream of the server's was lost for this reason, and waits to be opened again: counted where streams are.

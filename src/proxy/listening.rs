@@ -24,12 +24,8 @@ use crate::protocol::revision::Era;
 use crate::rt::chance;
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::reconnect::{Event, Heard, Loss, Origin, Policy, Reconnect, Step};
+use crate::upstream::reconnect::{Event, Heard, Loss, Reconnect, Step};
 use crate::upstream::{Call, Replies};
-
-/// A stream that has stood for so long was a good one, even if there was nothing to tell. Shorter than for streams that are
-/// asked for by GET, since whoever cuts silent connections does so after half a minute or a minute.
-const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Listening {
@@ -97,7 +93,6 @@ impl Listening {
         headers: &HeaderMap,
         drain: &CancellationToken,
     ) -> Listening {
-        let policy = Policy { healthy_after: HEALTHY_AFTER, ..backend.reconnect_policy() };
         Listening {
             backend: Arc::clone(backend),
             metrics: metrics.clone(),
@@ -106,7 +101,7 @@ impl Listening {
             headers: headers.clone(),
             drain: drain.clone(),
             promise: None,
-            reconnect: Reconnect::new(Origin::Get, policy, now()),
+            reconnect: backend.reconnect(),
             heard: false,
             outage: None,
             missed: VecDeque::new(),
@@ -124,7 +119,6 @@ impl Listening {
             self.heard = true;
         } else if let Some(promise) = Promise::of(message) {
             self.promise = Some(promise);
-            self.reconnect.on(Event::Opened, now(), chance());
         }
     }
 

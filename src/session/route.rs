@@ -22,7 +22,7 @@ use crate::rt::chance;
 use crate::settings::Isolation;
 use crate::upstream::Connection;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::reconnect::{Event, Heard, Loss, Origin, Reconnect, Step};
+use crate::upstream::reconnect::{Event, Heard, Loss, Reconnect, Step};
 
 /// Most subscriptions that are repeated on a new connection.
 const SUBSCRIPTIONS_MAX: usize = 1024;
@@ -40,6 +40,8 @@ pub(crate) struct Route {
     state: Mutex<State>,
     /// The latest attempt to make another connection, for all who wait for one. Held for a look or a replacement.
     restoring: Mutex<Option<Attempt>>,
+    /// How often the connection was lost lately, over all connections. Held for one step.
+    reconnect: Mutex<Reconnect>,
     memory: Mutex<Memory>,
 }
 
@@ -145,9 +147,14 @@ impl Route {
             answer: answer.ok_or(OpenError::Lost)?,
             state: Mutex::new(State::None),
             restoring: Mutex::default(),
+            reconnect: Mutex::new(backend.reconnect()),
             memory: Mutex::default(),
         };
         Ok(Opened { route, lease, hub })
+    }
+
+    fn step(&self, event: Event) -> Step {
+        lock(&self.reconnect).on(event, Instant::now().into_std(), chance())
     }
 
     /// The connection, if there is one that is for more than one request.
@@ -256,10 +263,8 @@ impl Session {
 
     /// Makes another connection, as often and as patiently as a broken stream is opened again (C-SSE-1).
     async fn come_back(self: Arc<Self>) {
-        let now = || Instant::now().into_std();
         let lost = || Event::Lost { loss: Loss::Broken, heard: Heard::default() };
-        let mut reconnect = Reconnect::new(Origin::Get, self.route.backend.reconnect_policy(), now());
-        let mut step = reconnect.on(lost(), now(), chance());
+        let mut step = self.route.step(lost());
         loop {
             let event = match step {
                 Step::WaitUntil(until) => tokio::select! {
@@ -270,12 +275,15 @@ impl Session {
                     Ok(_) | Err(OpenError::Lost) => return,
                     Err(_) => lost(),
                 },
-                Step::Read | Step::GiveUp(_) => {
+                // A request was faster.
+                Step::Read => return,
+                Step::GiveUp(_) => {
+                    self.metrics.session_restarted("given_up");
                     tracing::warn!(upstream = self.metrics.name(), "Connection not made again: the next request tries");
                     return;
                 }
             };
-            step = reconnect.on(event, now(), chance());
+            step = self.route.step(event);
         }
     }
 
@@ -380,6 +388,9 @@ impl Session {
         for change in handshake::everything_changed(&route.answer) {
             self.standing.push(&change.line());
         }
+        // Also where it had been given up, until a request came.
+        route.step(Event::Revived);
+        route.step(Event::Opened);
         self.metrics.session_restarted("ok");
         tracing::info!(upstream = self.metrics.name(), "Session goes on with a new connection");
         Ok(())

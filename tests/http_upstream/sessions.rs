@@ -397,3 +397,26 @@ async fn a_refused_handshake_is_passed_on() {
     assert_eq!(answer["error"]["data"]["supported"], json!(["1999-01-01"]));
     let _session = stage.session().await;
 }
+
+/// C-SSE-1: a server that forgets each session as soon as it has begun is not asked for new ones without end: for a client that
+/// only listens the proxy tries as often as for a broken stream, and then waits for a request.
+#[tokio::test]
+async fn a_server_that_forgets_every_session_is_left_alone() {
+    // Each stream ends as soon as it is open, and when it is asked for again the session is not known any more.
+    let cut = Do::Cut { after: Some(At::default()), end: End::Clean };
+    let script = (1..=4).fold(legacy(), |script, session| {
+        let script = script.fault(On::http("GET").nth(2 * session - 1), cut.clone());
+        script.fault(On::http("GET").nth(2 * session), Do::ForgetSession)
+    });
+    let stage = Stage::with(script, |settings| {
+        settings.timeouts.reconnect_base = std::time::Duration::from_millis(1);
+        settings.limits.reconnect_attempts = 3;
+    })
+    .await;
+    let client = stage.session().await;
+    let stream = client.stream(None).ok().await;
+    stage.until_metric("shadowcat_session_restarts_total", &["given_up"], 1.0).await;
+    assert_eq!(stage.posts("initialize").len(), 4, "the client's, and three of the proxy's");
+    assert_eq!(text(&client.call("echo", json!({ "text": "on" })).ok().await.answer().ok().await), "on");
+    drop(stream);
+}
