@@ -192,8 +192,7 @@ impl Hub {
         let error =
             RpcError::new(METHOD_NOT_FOUND, "isolation", "Several clients share this connection: none can be asked");
         if let Ok(answer) = Message::parse(error.to_json(question.id().as_ref()).into(), 16) {
-            // If the connection is gone, nobody waits for this.
-            let _ = self.connection.send(&answer).await;
+            self.connection.leave(&answer).await;
         }
     }
 

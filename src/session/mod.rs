@@ -497,8 +497,7 @@ impl Session {
     pub(crate) async fn refuse(&self, connection: &Connection, server_id: &RequestId) {
         let error = RpcError::new(METHOD_NOT_FOUND, "no_recipient", "The client cannot be asked now");
         if let Ok(message) = Message::parse(error.to_json(Some(server_id)).into(), 16) {
-            // If the connection is gone, nobody waits for this.
-            let _ = connection.send(&message).await;
+            connection.leave(&message).await;
         }
     }
 

@@ -84,6 +84,16 @@ impl Connection {
         }
     }
 
+    /// Sends something for which nobody waits: over HTTP no response is awaited, and what finds too many before it is dropped
+    /// and counted.
+    pub(crate) async fn leave(&self, message: &Message) {
+        match self {
+            // If the connection is gone, so is who would read it.
+            Connection::Driven(handle) => drop(handle.send(message.line()).await),
+            Connection::Http(http) => http.leave(message).await,
+        }
+    }
+
     /// Cancels a call with the client's own notification.
     pub(crate) fn cancel(&self, id: i64, notification: Bytes) {
         match self {

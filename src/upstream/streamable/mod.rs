@@ -297,6 +297,14 @@ impl HttpConnection {
         Ok(())
     }
 
+    /// Leaves something to be sent by the session's task.
+    pub(crate) async fn leave(&self, message: &Message) {
+        match self.core.driven.get() {
+            Some(handle) => drop(handle.send(message.line()).await),
+            None => self.core.leave(message.text().clone()),
+        }
+    }
+
     /// Cancels a call with the client's own notification. A modern call is cancelled by being dropped.
     pub(crate) fn cancel(&self, id: i64, notification: Bytes) {
         match self.core.driven.get() {
