@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use shadowcat::settings::Settings;
 use shadowcat::testing::client::{LegacySession, Modern};
 use shadowcat::testing::{Do, On, OnCancel};
+use tokio::io::AsyncWriteExt;
 
 use crate::common::*;
 
@@ -109,6 +110,25 @@ async fn a_modern_client_cancels_by_going_away() {
         () = async { client.until_stats("/tools/sleep", 1).await; } => {}
     }
     client.until_stats("/cancellations", 2).await;
+    proxy.until_metric("shadowcat_exchanges_in_flight", &[], 0.0).await;
+}
+
+/// A client that closes its sending side counts as gone: of a modern one nothing else would show it.
+#[tokio::test]
+async fn a_modern_client_that_closes_its_side_has_cancelled() {
+    let proxy = Proxy::start(modern()).await;
+    let client = proxy.client(Era::Modern).await;
+    let body = Modern::call("sleep", json!({ "ms": 600_000 })).body();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: sleep\r\n\r\n",
+        body.len()
+    );
+    let mut stream = tokio::net::TcpStream::connect(proxy.running.address()).ok().await;
+    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).ok().await;
+    client.until_stats("/tools/sleep", 1).await;
+    stream.shutdown().ok().await;
+    client.until_stats("/cancellations", 1).await;
     proxy.until_metric("shadowcat_exchanges_in_flight", &[], 0.0).await;
 }
 
