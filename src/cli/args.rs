@@ -64,7 +64,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SHADOWCAT_PATH")]
     pub path: Option<String>,
 
-    /// Where /health, /ready and /metrics are served, or `off` [default: 127.0.0.1:9464]
+    /// Where /health, /ready, /status and /metrics are served, or `off` [default: 127.0.0.1:9464]
     #[arg(long, env = "SHADOWCAT_ADMIN", value_name = "ADDR", value_parser = admin)]
     pub admin: Option<Admin>,
 

@@ -156,7 +156,7 @@ fn banner(running: &Running, names: &[String], path: &str, http_sse: bool) -> St
         }
     }
     if let Some(admin) = running.admin_address() {
-        let _ = write!(text, "\n  {:<12} http://{admin}/health  /ready  /metrics", "admin");
+        let _ = write!(text, "\n  {:<12} http://{admin}/health  /ready  /status  /metrics", "admin");
     }
     let servers: serde_json::Map<_, _> =
         names.iter().map(|name| (name.clone(), serde_json::json!({ "type": "http", "url": url(name) }))).collect();

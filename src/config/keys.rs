@@ -57,7 +57,7 @@ pub(crate) const TOP: &[Key<Config>] = &[
     Key { name: "path", about: "Path of the endpoint. Default: /mcp.", kind: Kind::Text(|config| &mut config.path) },
     Key {
         name: "admin",
-        about: "Address and port of /health, /ready and /metrics, or \"off\". Default: 127.0.0.1:9464.",
+        about: "Address and port of /health, /ready, /status and /metrics, or \"off\". Default: 127.0.0.1:9464.",
         kind: Kind::AddressOrOff(|config| &mut config.admin),
     },
     Key {
