@@ -307,8 +307,19 @@ impl Backend {
             biased;
             // Nobody gets a connection any more, so nobody need wait for one (C-POOL-7).
             () = self.tasks.drain().cancelled() => Err(OpenError::Closed),
-            lease = self.pool.acquire(key, patience) => Ok(Leased::new(lease?, self.metrics.clone())),
+            lease = self.pool.acquire(key, patience) => {
+                let lease = lease.map_err(|error| self.say_why(error.into()))?;
+                Ok(Leased::new(lease, self.metrics.clone()))
+            }
         }
+    }
+
+    /// Tells the operator why there is no connection to a server behind HTTP. (A child says that by itself.)
+    fn say_why(&self, error: OpenError) -> OpenError {
+        if let (Some(_), OpenError::Start(why) | OpenError::Unanswered(why)) = (&self.http, &error) {
+            tracing::warn!(upstream = self.metrics.name(), error = %why, "No connection to the server");
+        }
+        error
     }
 
     /// Why the server cannot be expected to answer.

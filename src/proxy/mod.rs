@@ -362,6 +362,7 @@ fn legacy_versions() -> Vec<String> {
 impl From<OpenError> for ProxyError {
     fn from(error: OpenError) -> Self {
         match error {
+            OpenError::Unanswered(error @ UpstreamError::Unreachable(_)) => ProxyError::Open(OpenError::Start(error)),
             // It was reached: what is left of the answer is an error of the request.
             OpenError::Unanswered(error) => ProxyError::Upstream { error, repeatable: true },
             OpenError::Lost => ProxyError::Session(SessionError::NotFound),

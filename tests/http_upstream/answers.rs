@@ -237,3 +237,13 @@ async fn a_server_that_is_gone_is_unavailable() {
     assert!(shaken.headers.get("mcp-session-id").is_none());
     assert_ours(&shaken.answer().ok().await, -31002);
 }
+
+/// A server that cannot be reached refuses nobody's handshake: its client is told to come back, by a status of its own.
+#[tokio::test]
+async fn an_initialize_that_reaches_nobody_may_be_tried_again() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_proxy, url) = front(&format!("http://{nobody}/mcp"), |_| {}).await;
+    let response = common::send("POST", &url, &common::json_headers(), &common::initialize(LEGACY)).await;
+    assert_eq!((response.status, response.headers.get("retry-after")), (503, Some("5")));
+    assert_ours(&response.json().ok().await, -31002);
+}

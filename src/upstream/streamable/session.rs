@@ -80,7 +80,11 @@ impl Core {
                 }
                 tokio::select! {
                     // Whether it arrived is seen by what the server does next.
-                    Some(_) = under_way.next() => {}
+                    Some(delivered) = under_way.next() => {
+                        if delivered.is_err() {
+                            self.upstream.metrics.dropped("not_delivered");
+                        }
+                    }
                     () = self.wake.notified(), if under_way.len() < LEFTOVERS_AT_ONCE => {}
                 }
             }
