@@ -27,6 +27,8 @@ losses! {
     QuestionOutside = "question_outside",
     /// The server asks for what the client did not declare on this request.
     QuestionUndeclared = "question_undeclared",
+    /// The server asks more than a client is asked in one call.
+    QuestionTooMany = "question_too_many",
     /// A parked call is over before its client came back, since its server is gone, or the proxy stops.
     ParkedLost = "parked_lost",
     /// Nobody came back with answers in time.

@@ -19,9 +19,9 @@ use crate::protocol::id::RequestId;
 use crate::protocol::message::Message;
 use crate::protocol::revision::Era;
 use crate::protocol::sse::{self, Event, KEEP_ALIVE};
-use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
-use crate::proxy::exchange::{Exchange, Output};
+use crate::proxy::exchange::Output;
+use crate::proxy::{Proxy, Work};
 use crate::session::Session;
 use crate::session::backlog::EventId;
 use crate::session::stream::{Stream, StreamReader};
@@ -83,27 +83,27 @@ pub(super) fn unanswered(accepts: Accepts) -> Response {
 /// modern one is cancelled: this is what its `Drop` does.
 pub(super) struct Running {
     proxy: Arc<Proxy>,
-    exchange: Option<Box<Exchange>>,
+    work: Option<Work>,
     stream: Option<Arc<Stream>>,
 }
 
 impl Running {
-    pub(super) fn new(proxy: &Arc<Proxy>, exchange: Box<Exchange>) -> Running {
-        Running { proxy: Arc::clone(proxy), exchange: Some(exchange), stream: None }
+    pub(super) fn new(proxy: &Arc<Proxy>, work: impl Into<Work>) -> Running {
+        Running { proxy: Arc::clone(proxy), work: Some(work.into()), stream: None }
     }
 
     /// The next message. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Output> {
-        let output = self.exchange.as_mut()?.next().await;
+        let output = self.work.as_mut()?.next().await;
         if output.as_ref().is_none_or(|output| output.last) {
-            self.exchange = None;
+            self.work = None;
         }
         output
     }
 
     /// Puts a message where the client may find it although it is not the answer to this request.
     fn put_aside(&self, output: &Output) {
-        match self.exchange.as_ref().and_then(|exchange| exchange.session()) {
+        match self.work.as_ref().and_then(Work::session) {
             Some(session) => {
                 session.standing().push(&output.message.line());
             }
@@ -114,8 +114,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        match self.exchange.take() {
-            Some(exchange) if exchange.session().is_some() => self.proxy.adopt(exchange, self.stream.take()),
+        match self.work.take() {
+            Some(Work::Relay(exchange)) if exchange.session().is_some() => {
+                self.proxy.adopt(exchange, self.stream.take())
+            }
             _ => {
                 if let Some(stream) = &self.stream {
                     stream.finish();
@@ -144,7 +146,7 @@ pub(super) async fn answer(mut running: Running, accepts: Accepts, prime: bool) 
             Some(output) => running.put_aside(&output),
         }
     };
-    let session = running.exchange.as_ref().and_then(|exchange| exchange.session());
+    let session = running.work.as_ref().and_then(Work::session);
     running.stream = session.map(|session| session.open_stream());
     let proxy = Arc::clone(&running.proxy);
     events(Sending {
