@@ -6,12 +6,12 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::error::ProxyError;
-use super::exchange::{Output, error_code, modern_status, own};
+use super::exchange::{Next, Output, error_code, modern_status, own};
 use super::parking::Spot;
 use crate::backend::bridged::{Bridged, Guest};
 use crate::backend::key::Principal;
@@ -221,6 +221,22 @@ impl Crossing {
                     }
                 }
             }
+        }
+    }
+
+    /// The same, but waits no longer than until then.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is lost.
+    pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
+        let next = match quiet {
+            Some(quiet) => timeout_at(quiet, self.next()).await,
+            None => Ok(self.next().await),
+        };
+        match next {
+            Ok(Some(output)) => Next::Output(output),
+            Ok(None) => Next::End,
+            Err(_) => Next::Quiet,
         }
     }
 

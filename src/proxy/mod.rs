@@ -35,7 +35,7 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
 use crossing::{Crossing, Half, Visitor};
 use error::ProxyError;
-use exchange::{Exchange, Legacy, Output};
+use exchange::{Exchange, Legacy, Next, Output};
 use listening::Listening;
 use parking::Parking;
 use sending::Sent;
@@ -393,6 +393,14 @@ impl Work {
             Work::Relay(exchange) => exchange.next().await,
             // Rare: in a box, so that the future of each request stays small.
             Work::Crossing(crossing) => Box::pin(crossing.next()).await,
+        }
+    }
+
+    /// The same, but waits no longer than until then. Cancel safe.
+    pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
+        match self {
+            Work::Relay(exchange) => exchange.next_until(quiet).await,
+            Work::Crossing(crossing) => Box::pin(crossing.next_until(quiet)).await,
         }
     }
 
