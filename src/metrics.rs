@@ -13,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::bridge::loss::Loss;
+
 pub(crate) use streams::{CircuitAt, StreamAt, StreamMetrics, StreamState};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -24,6 +26,12 @@ struct ServerLabels {
 struct ReasonLabels {
     server: String,
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    server: String,
+    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -96,6 +104,7 @@ pub(crate) struct Metrics {
     errors: Family<ErrorLabels, Counter>,
     dropped: Family<ReasonLabels, Counter>,
     refused: Family<RefusedLabels, Counter>,
+    losses: Family<KindLabels, Counter>,
     connections: Gauge,
     streams: Gauge,
     panics: Gauge,
@@ -143,6 +152,7 @@ impl Metrics {
             errors: Family::default(),
             dropped: Family::default(),
             refused: Family::default(),
+            losses: Family::default(),
             connections: Gauge::default(),
             streams: Gauge::default(),
             panics: Gauge::default(),
@@ -219,6 +229,11 @@ impl Metrics {
             "refused",
             "Client requests that did not reach an upstream, by whose side that is on and why",
             metrics.refused.clone(),
+        );
+        r.register(
+            "bridge_loss",
+            "What a translation between the eras could not carry, by kind",
+            metrics.losses.clone(),
         );
         r.register("connections", "Open client connections", metrics.connections.clone());
         r.register("streams", "Open SSE streams to clients", metrics.streams.clone());
@@ -399,6 +414,12 @@ impl ServerMetrics {
 
     pub(crate) fn dropped_many(&self, reason: &'static str, count: u64) {
         self.metrics.dropped.get_or_create(&self.reason(reason)).inc_by(count);
+    }
+
+    /// A translation between the eras could not carry something.
+    pub(crate) fn lost(&self, loss: Loss) {
+        let labels = KindLabels { server: self.server.clone(), kind: loss.as_str() };
+        self.metrics.losses.get_or_create(&labels).inc();
     }
 
     fn reason(&self, reason: &'static str) -> ReasonLabels {

@@ -5,6 +5,7 @@
 //! can be asked that is not one client's alone, [`promise`] what a stream of notifications is for. The cells that translate between the eras will stand beside them.
 
 pub(crate) mod handshake;
+pub(crate) mod loss;
 pub(crate) mod promise;
 pub(crate) mod relay;
 pub(crate) mod sharing;
