@@ -11,7 +11,7 @@ mod leased;
 mod modern;
 pub(crate) mod start;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderMap;
@@ -121,6 +121,8 @@ pub(crate) struct Backend {
     eras: Eras,
     /// The last answer to the question for its era was that of a modern server.
     was_modern: AtomicBool,
+    /// And it named no revision with a handshake.
+    was_stateless: AtomicBool,
     hubs: Hubs,
     reconnect: reconnect::Policy,
 }
@@ -166,9 +168,15 @@ impl Backend {
             pool,
             eras: Eras::new(shared_max),
             was_modern: AtomicBool::new(false),
+            was_stateless: AtomicBool::new(upstream.era == EraChoice::Modern),
             hubs: Hubs::new(shared_max),
             reconnect: upstream::patience(limits, timeouts),
         }
+    }
+
+    /// Whether it said when it was last asked, or the configuration says, that it has no handshake.
+    pub(crate) fn was_stateless(&self) -> bool {
+        self.was_stateless.load(Ordering::Relaxed)
     }
 
     pub(crate) fn isolation(&self) -> Isolation {

@@ -17,8 +17,7 @@ use crate::protocol::meta::{self, Envelope};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Revision;
 use crate::proxy::error::ProxyError;
-use crate::proxy::exchange::Exchange;
-use crate::proxy::{Caller, Proxy, Server};
+use crate::proxy::{Caller, Proxy, Server, Work};
 use crate::rt::mailbox::{Bounds, PushError, Reader, Writer, mailbox};
 use crate::session::{EndReason, Session, SessionError};
 
@@ -237,7 +236,7 @@ impl Duplex {
         }
         let (duplex, session) = (Arc::clone(self), Arc::clone(session));
         self.run(None, request.id(), async move {
-            duplex.proxy.begin(&session, &request, duplex.caller.headers.clone()).await
+            duplex.proxy.begin(&session, &request, duplex.caller.headers.clone(), true).await
         });
         Ok(())
     }
@@ -271,7 +270,7 @@ impl Duplex {
         self: &Arc<Self>,
         under_way: Option<UnderWay>,
         id: Option<RequestId>,
-        begin: impl Future<Output = Result<Option<Box<Exchange>>, ProxyError>> + Send + 'static,
+        begin: impl Future<Output = Result<Option<Work>, ProxyError>> + Send + 'static,
     ) {
         let duplex = Arc::clone(self);
         let working = Working::begin(self);
@@ -298,7 +297,7 @@ impl Duplex {
         }
     }
 
-    async fn pass_on(&self, mut exchange: Box<Exchange>) {
+    async fn pass_on(&self, mut exchange: Work) {
         while let Some(output) = exchange.next().await {
             let last = output.last;
             self.say(output.message.line()).await;

@@ -19,9 +19,9 @@ use crate::protocol::id::RequestId;
 use crate::protocol::message::Message;
 use crate::protocol::revision::Era;
 use crate::protocol::sse::{self, Event, KEEP_ALIVE};
-use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
-use crate::proxy::exchange::{Exchange, Output};
+use crate::proxy::exchange::Output;
+use crate::proxy::{Proxy, Work};
 use crate::session::Session;
 use crate::session::backlog::EventId;
 use crate::session::stream::{Stream, StreamReader};
@@ -83,12 +83,12 @@ pub(super) fn unanswered(accepts: Accepts) -> Response {
 /// modern one is cancelled: this is what its `Drop` does.
 pub(super) struct Running {
     proxy: Arc<Proxy>,
-    exchange: Option<Box<Exchange>>,
+    exchange: Option<Work>,
     stream: Option<Arc<Stream>>,
 }
 
 impl Running {
-    pub(super) fn new(proxy: &Arc<Proxy>, exchange: Box<Exchange>) -> Running {
+    pub(super) fn new(proxy: &Arc<Proxy>, exchange: Work) -> Running {
         Running { proxy: Arc::clone(proxy), exchange: Some(exchange), stream: None }
     }
 

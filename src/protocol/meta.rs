@@ -32,6 +32,12 @@ pub const LIST_CHANGED: &str = "listChanged";
 pub const NOTIFICATIONS: &str = "notifications";
 /// The parameter that makes a call a task (2025-11-25).
 pub const TASK: &str = "task";
+/// What a client was asked with the result before, answered (2026-07-28, Multi Round-Trip Requests).
+pub const INPUT_RESPONSES: &str = "inputResponses";
+/// What a server wants back as it is with the next request.
+pub const REQUEST_STATE: &str = "requestState";
+/// The name of an errand at a URL (2025-11-25, Elicitation).
+pub const ELICITATION_ID: &str = "elicitationId";
 /// A tool's arguments.
 pub const ARGUMENTS: &str = "arguments";
 

@@ -1,10 +1,12 @@
 //! The proxy: what it fronts, who uses it, and how a request begins.
 
+pub(crate) mod bridged;
 pub(crate) mod error;
 pub(crate) mod exchange;
 mod listening;
 mod sending;
 mod tools;
+mod welcoming;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use crate::backend::key::Principal;
 use crate::backend::{Backend, Modern, OpenError, Way};
 use crate::bridge::handshake::negotiated;
+use crate::bridge::legacy_to_modern::welcome::refusal;
 use crate::bridge::relay::Relay;
 use crate::bridge::sharing;
 use crate::metrics::{Metrics, ServerMetrics};
@@ -24,17 +27,19 @@ use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
-use crate::session::route::Route;
+use crate::session::route::{Opened, Route};
 use crate::session::{CallError, Pending, Session, SessionError, Sessions};
 use crate::settings::{Settings, Target};
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
+use bridged::Bridged;
 use error::ProxyError;
-use exchange::{Exchange, Legacy};
+use exchange::{Exchange, Legacy, Output};
 use listening::Listening;
 use sending::Sent;
 use tools::ToolHeaders;
+use welcoming::{Described, Welcome, welcome};
 
 /// Everything that a running proxy is. Made once, by [`Proxy::build`].
 pub(crate) struct Proxy {
@@ -51,6 +56,7 @@ pub(crate) struct Server {
     pub(crate) backend: Arc<Backend>,
     pub(crate) metrics: ServerMetrics,
     tools: ToolHeaders,
+    described: Described,
     /// It is a child: it never sees a header.
     is_child: bool,
     forward_headers: Vec<HeaderName>,
@@ -83,7 +89,14 @@ impl Proxy {
             let is_child = matches!(upstream.target, Target::Stdio(_));
             let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
             let forward_headers = upstream.forward_headers.clone();
-            let server = Server { backend, metrics, tools: ToolHeaders::default(), is_child, forward_headers };
+            let server = Server {
+                backend,
+                metrics,
+                tools: ToolHeaders::default(),
+                described: Described::default(),
+                is_child,
+                forward_headers,
+            };
             (upstream.name.clone(), Arc::new(server))
         });
         let proxy = Arc::new(Proxy {
@@ -131,9 +144,9 @@ impl Proxy {
     ) -> Result<(Option<Arc<Session>>, Message), ProxyError> {
         self.sessions.check_room()?;
         let Some(id) = request.id() else { return Err(ProxyError::Initialize) };
-        let opened = match Route::open(&server.backend, request, caller.principal, caller.headers).await {
+        let opened = match self.open(server, request, caller).await {
             Ok(opened) => opened,
-            Err(OpenError::Refused(answer)) => return Ok((None, answer.edit().id(id.as_json()).finish())),
+            Err(OpenError::Refused(answer)) => return Ok((None, refusal(&answer, &id))),
             Err(error) => return Err(error.into()),
         };
         let answer = opened.answer();
@@ -146,8 +159,31 @@ impl Proxy {
         Ok((Some(session), answer.edit().id(id.as_json()).finish()))
     }
 
+    /// The way of a new session. A server whose era is not known is shown the client's handshake: only if it wants none is it
+    /// asked what it is, so that a legacy client in front of a legacy server never costs a question.
+    async fn open(&self, server: &Server, request: &Message, caller: Caller) -> Result<Opened, OpenError> {
+        let timeouts = &self.settings.timeouts;
+        if server.backend.was_stateless() {
+            match Box::pin(welcome(server, request, &caller, timeouts)).await? {
+                Welcome::Opened(opened) => return Ok(*opened),
+                Welcome::Refused(answer) => return Err(OpenError::Refused(answer)),
+                Welcome::NotStateless => {}
+            }
+        }
+        let refused = match Route::open(&server.backend, request, caller.principal, caller.headers.clone()).await {
+            Err(refused @ (OpenError::Refused(_) | OpenError::Unanswered(UpstreamError::Status(_)))) => refused,
+            opened => return opened,
+        };
+        match Box::pin(welcome(server, request, &caller, timeouts)).await {
+            Ok(Welcome::Opened(opened)) => Ok(*opened),
+            Ok(Welcome::Refused(answer)) => Err(OpenError::Refused(answer)),
+            Ok(Welcome::NotStateless) | Err(_) => Err(refused),
+        }
+    }
+
     /// Begins a request of a legacy session; `headers` are what an HTTP upstream gets of the client's. `None` if the client
-    /// took it back before it was sent: then there is no answer (2025-11-25, Cancellation).
+    /// took it back before it was sent: then there is no answer (2025-11-25, Cancellation). `hears` says whether the client can be
+    /// asked something while it waits.
     ///
     /// # Errors
     /// Nothing was sent.
@@ -160,7 +196,14 @@ impl Proxy {
         session: &Arc<Session>,
         request: &Message,
         headers: HeaderMap,
-    ) -> Result<Option<Box<Exchange>>, ProxyError> {
+        hears: bool,
+    ) -> Result<Option<Work>, ProxyError> {
+        if let Some(stateless) = session.route().as_stateless() {
+            let server = self.server(Some(session.metrics().name())).ok_or(ProxyError::NotFound)?;
+            let (timeouts, cut) = (&self.settings.timeouts, self.tasks.cut().clone());
+            let begun = Bridged::begin(server, session, stateless, request, headers, hears, timeouts, cut);
+            return Ok(Box::pin(begun).await?.map(Work::Bridged));
+        }
         let isolation = session.route().isolation();
         if let Some(why) = sharing::refuses(isolation, request) {
             return Err(ProxyError::Isolated { isolation, why });
@@ -180,7 +223,8 @@ impl Proxy {
         let legacy = Legacy { session, call, connection, lease, request: request_again, headers, notable, pending };
         let metrics = legacy.session.metrics().clone();
         let (timeouts, cut) = (&self.settings.timeouts, self.tasks.cut().clone());
-        Ok(Some(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), timeouts, cut, metrics)))
+        let exchange = Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), timeouts, cut, metrics);
+        Ok(Some(Work::Relayed(exchange)))
     }
 
     /// Begins a modern request, whose envelope and standard headers are known to be right. `mirrored` are the headers
@@ -194,7 +238,7 @@ impl Proxy {
         request: &Message,
         caller: Option<Principal>,
         mirrored: Option<HeaderMap>,
-    ) -> Result<Box<Exchange>, ProxyError> {
+    ) -> Result<Work, ProxyError> {
         if self.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
@@ -220,7 +264,7 @@ impl Proxy {
             // The body keeps what they repeat, so they are still right; the server checks them itself.
             Some(mirrored) => mirrored,
             None if server.is_child => HeaderMap::new(),
-            None => server.tools.mirror(&connection, request, patience).await?,
+            None => server.tools.mirror(&connection, request, false, patience).await?,
         };
         let (relay, upstream) = translate(Era::Modern, request, &connection)?;
         let facts = CallFacts { may_ask: false, wants_log: request.meta(meta::LOG_LEVEL).is_some(), cancellable: true };
@@ -243,7 +287,7 @@ impl Proxy {
         if let Some(listening) = listening {
             exchange.listens(listening);
         }
-        Ok(exchange)
+        Ok(Work::Relayed(exchange))
     }
 
     /// Checks what a modern request says of itself, before anything goes upstream.
@@ -285,7 +329,7 @@ impl Proxy {
 
     /// Runs an exchange that has lost its connection to the end: a legacy client that goes away has not cancelled
     /// (2025-11-25, Streamable HTTP › Sending Messages). `stream` is where it may come back for the rest.
-    pub(crate) fn adopt(&self, mut exchange: Box<Exchange>, stream: Option<Arc<crate::session::stream::Stream>>) {
+    pub(crate) fn adopt(&self, mut exchange: Work, stream: Option<Arc<crate::session::stream::Stream>>) {
         let session = exchange.session().cloned();
         self.adopter.adopt(async move {
             while let Some(output) = exchange.next().await {
@@ -343,6 +387,35 @@ impl Proxy {
                 }
             }
         });
+    }
+}
+
+/// A request under way, by how its client and its server speak. Dropping it cancels the request upstream.
+pub(crate) enum Work {
+    /// They speak the same.
+    Relayed(Box<Exchange>),
+    /// A legacy client, a modern server.
+    Bridged(Box<Bridged>),
+}
+
+impl Work {
+    /// The next message for the client; `None` after the last one, and when the client has taken the request back.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is lost.
+    pub(crate) async fn next(&mut self) -> Option<Output> {
+        match self {
+            Work::Relayed(exchange) => exchange.next().await,
+            Work::Bridged(bridged) => bridged.next().await,
+        }
+    }
+
+    /// The session it belongs to.
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
+        match self {
+            Work::Relayed(exchange) => exchange.session(),
+            Work::Bridged(bridged) => Some(bridged.session()),
+        }
     }
 }
 
