@@ -2,18 +2,19 @@
 //! [`legacy_to_modern::call`](crate::bridge::legacy_to_modern::call).
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::error::ProxyError;
-use super::exchange::{Output, own};
+use super::exchange::{Next, Output, Signal, own, signal};
 use crate::backend::{Leased, Way};
 use crate::bridge::legacy_to_modern::answer::is_header_mismatch;
 use crate::bridge::legacy_to_modern::call::{Call, Effect, Input, Leg, withdrawn};
@@ -37,8 +38,10 @@ pub(crate) struct Bridged {
     session: Arc<Session>,
     /// Until the end: then its id may be used again.
     guard: Option<CallGuard>,
-    /// Cancelled when nobody wants the answer any more.
-    cancelled: CancellationToken,
+    /// What may stop it.
+    signal: BoxFuture<'static, Signal>,
+    /// Ends when there may be something to see on the clock.
+    alarm: Pin<Box<Sleep>>,
     way: Sender,
     replies: Option<Replies>,
     lease: Option<Leased>,
@@ -152,11 +155,12 @@ impl Bridged {
             wants_log,
             patience: timeouts.probe,
         };
-        let now = Instant::now();
+        let (now, cancelled) = (Instant::now(), guard.cancelled().clone());
         let mut bridged = Box::new(Bridged {
             call,
             session: Arc::clone(session),
-            cancelled: guard.cancelled().clone(),
+            signal: signal(Some(cancelled.clone()), cut.clone()).boxed(),
+            alarm: Box::pin(sleep_until(now + timeouts.request)),
             guard: Some(guard),
             way,
             replies: None,
@@ -184,7 +188,6 @@ impl Bridged {
         if request.known() == Some(Known::ToolsCall) && request.param(meta::TASK).is_some() {
             server.metrics.lost(Loss::Task);
         }
-        let cancelled = bridged.cancelled.clone();
         let sent = tokio::select! {
             biased;
             () = cancelled.cancelled() => return Ok(None),
@@ -200,23 +203,30 @@ impl Bridged {
         &self.session
     }
 
-    /// The next message for the client; `None` after the last one, and when the client has taken the request back.
+    /// The next message for the client; the end comes after the last one, and when the client has taken the request back. Waits no
+    /// longer than until `quiet`.
     ///
     /// # Cancel safety
     /// Dropped before it is done, nothing is lost.
-    pub(crate) async fn next(&mut self) -> Option<Output> {
+    pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
         loop {
             if let Some(output) = self.ready.pop_front() {
-                return Some(output);
+                return Next::Output(output);
             }
             if self.is_over {
-                return None;
+                return Next::End;
             }
             let deadline = self.deadline();
+            let until = quiet.map_or(deadline, |quiet| quiet.min(deadline));
+            if until < self.alarm.deadline() {
+                self.alarm.as_mut().reset(until);
+            }
             tokio::select! {
                 biased;
-                () = self.cancelled.cancelled() => self.stopped(),
-                () = self.cut.cancelled() => self.fail(UpstreamError::Closed { sent: true }),
+                signal = &mut self.signal => match signal {
+                    Signal::Cancelled => self.stopped(),
+                    Signal::Cut => self.fail(UpstreamError::Closed { sent: true }),
+                },
                 reply = reply(&mut self.replies) => match reply {
                     Some(Ok(message)) => self.replied(message),
                     Some(Err(error)) => self.lost(error),
@@ -233,7 +243,15 @@ impl Bridged {
                     self.names.remove(&number);
                     self.handle(Input::Answered(number, message));
                 }
-                () = sleep_until(deadline) => self.timer(),
+                () = self.alarm.as_mut() => {
+                    let now = Instant::now();
+                    self.alarm.as_mut().reset(deadline);
+                    if now >= deadline {
+                        self.timer(now);
+                    } else if quiet.is_some_and(|quiet| quiet <= now) {
+                        return Next::Quiet;
+                    }
+                }
             }
         }
     }
@@ -245,8 +263,7 @@ impl Bridged {
         [own, calls].into_iter().flatten().fold(self.hard_until, Instant::min)
     }
 
-    fn timer(&mut self) {
-        let now = Instant::now();
+    fn timer(&mut self, now: Instant) {
         if now >= self.hard_until || (self.call.is_upstream() && now >= self.idle_until) {
             return self.fail(UpstreamError::Timeout { sent: true });
         }

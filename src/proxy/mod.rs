@@ -35,7 +35,7 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
 use bridged::Bridged;
 use error::ProxyError;
-use exchange::{Exchange, Legacy, Output};
+use exchange::{Exchange, Legacy, Next, Output};
 use listening::Listening;
 use sending::Sent;
 use tools::ToolHeaders;
@@ -404,9 +404,23 @@ impl Work {
     /// # Cancel safety
     /// Dropped before it is done, nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Output> {
+        loop {
+            match self.next_until(None).await {
+                Next::Output(output) => return Some(output),
+                Next::End => return None,
+                Next::Quiet => {}
+            }
+        }
+    }
+
+    /// The same, but waits no longer than until then.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is lost.
+    pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
         match self {
-            Work::Relayed(exchange) => exchange.next().await,
-            Work::Bridged(bridged) => bridged.next().await,
+            Work::Relayed(exchange) => exchange.next_until(quiet).await,
+            Work::Bridged(bridged) => bridged.next_until(quiet).await,
         }
     }
 

@@ -359,12 +359,12 @@ impl HttpReplies {
     }
 
     fn over(&mut self, answer: Message) -> Message {
-        if let State::Reading { lifeline, .. } = &mut self.state {
+        if let State::Reading { body, mut lifeline, .. } = std::mem::replace(&mut self.state, State::Over) {
             lifeline.over("answered");
+            body.finish();
         }
         self.open = false;
         self.core.unanswered.fetch_sub(1, Ordering::Relaxed);
-        self.state = State::Over;
         if self.handshake.take().is_some()
             && let Some(version) = negotiated(&answer)
         {
