@@ -13,6 +13,8 @@ mod calls;
 mod handshake;
 #[path = "bridge_legacy_to_modern/questions.rs"]
 mod questions;
+#[path = "bridge_legacy_to_modern/standing.rs"]
+mod standing;
 
 use std::process::Stdio;
 

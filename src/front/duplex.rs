@@ -200,6 +200,7 @@ impl Duplex {
     async fn opened(&self, session: Arc<Session>) {
         session.initialized();
         let reader = session.standing().attach(None, 1);
+        self.proxy.listens(&session);
         if self.closed.is_cancelled() {
             return self.close();
         }

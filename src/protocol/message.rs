@@ -468,6 +468,18 @@ impl Edit<'_> {
         self
     }
 
+    /// Takes a member of `params._meta` out, and all of that with the last one.
+    #[must_use]
+    pub(crate) fn without_meta(mut self, name: &str) -> Self {
+        let message = self.message;
+        if let (Some(members), Some(meta)) = (&message.members, &message.meta) {
+            let (cuts, left) = meta.without(&message.text, &[name]);
+            let cuts = if left == 0 { members.without(&message.text, &[super::meta::META]).0 } else { cuts };
+            self.splices.extend(cuts.into_iter().map(|cut| (cut, Box::default())));
+        }
+        self
+    }
+
     /// The edited message. Nothing is parsed again: the spans move with the text.
     pub fn finish(mut self) -> Message {
         let old = self.message;

@@ -19,8 +19,10 @@ use crate::backend::{Leased, Way};
 use crate::bridge::legacy_to_modern::answer::is_header_mismatch;
 use crate::bridge::legacy_to_modern::call::{Call, Effect, Input, Leg, withdrawn};
 use crate::bridge::loss::Loss;
+use crate::bridge::sharing;
 use crate::metrics::GaugeGuard;
-use crate::protocol::error::{METHOD_NOT_FOUND, RpcError};
+use crate::protocol::error::{INVALID_PARAMS, METHOD_NOT_FOUND, RpcError};
+use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message, json_str};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
@@ -47,6 +49,8 @@ pub(crate) struct Bridged {
     lease: Option<Leased>,
     /// A leg on its way.
     sending: Option<BoxFuture<'static, Result<Sent, ProxyError>>>,
+    /// A subscription, until the server has promised it.
+    subscribing: Option<BoxFuture<'static, Result<(), Message>>>,
     /// The leg has been sent again: because of its headers, because nobody took it up.
     again: [bool; 2],
     /// Whether the server said anything on this leg.
@@ -166,6 +170,7 @@ impl Bridged {
             replies: None,
             lease: None,
             sending: None,
+            subscribing: None,
             again: [false; 2],
             heard: false,
             names: HashMap::new(),
@@ -183,6 +188,13 @@ impl Bridged {
         });
         if let Some(answer) = here(stateless, request)? {
             bridged.finish(answer, "ok");
+            return Ok(Some(bridged));
+        }
+        if request.known() == Some(Known::ResourcesSubscribe) {
+            let uri = sharing::uri(request).ok_or(ProxyError::Uri)?;
+            let version = stateless.subscriptions.add(uri.clone()).ok_or(ProxyError::Subscriptions)?;
+            let session = Arc::clone(session);
+            bridged.subscribing = Some(async move { subscribed(&session, version, &uri).await }.boxed());
             return Ok(Some(bridged));
         }
         if request.known() == Some(Known::ToolsCall) && request.param(meta::TASK).is_some() {
@@ -238,6 +250,14 @@ impl Bridged {
                         Ok(sent) => (self.replies, self.lease) = (Some(sent.replies), sent.lease),
                         Err(error) => self.refuse(&error),
                     }
+                }
+                promised = promised(&mut self.subscribing) => {
+                    self.subscribing = None;
+                    let answer = match promised {
+                        Ok(()) => done(self.call.client_id()),
+                        Err(error) => error.edit().id(self.call.client_id().as_json()).finish(),
+                    };
+                    self.finish(answer, "ok");
                 }
                 Some((number, message)) = answer(&mut self.answers) => {
                     self.names.remove(&number);
@@ -403,6 +423,7 @@ impl Bridged {
         self.outcome = outcome;
         self.is_over = true;
         (self.replies, self.lease, self.sending, self.answers) = (None, None, None, None);
+        self.subscribing = None;
         for (_, name) in self.names.drain() {
             self.session.take_back(name);
         }
@@ -436,6 +457,34 @@ async fn sent(sending: &mut Option<BoxFuture<'static, Result<Sent, ProxyError>>>
     }
 }
 
+async fn promised(subscribing: &mut Option<BoxFuture<'static, Result<(), Message>>>) -> Result<(), Message> {
+    match subscribing {
+        Some(subscribing) => subscribing.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the server has promised to tell of a resource.
+async fn subscribed(session: &Session, version: u64, uri: &str) -> Result<(), Message> {
+    let Some(stateless) = session.route().as_stateless() else { return Ok(()) };
+    let outcome = stateless.subscriptions.outcome(version).await;
+    let refusal = match outcome.said {
+        Some(Ok(promise)) if promise.has(uri) => return Ok(()),
+        Some(Err(refusal)) => refusal,
+        Some(Ok(_)) | None => {
+            let why = "The server does not tell of changes of this resource";
+            let error = RpcError::new(INVALID_PARAMS, "not_subscribable", why);
+            own(error.to_json(Some(&RequestId::from_integer(0))))
+        }
+    };
+    stateless.subscriptions.remove(uri);
+    Err(refusal)
+}
+
+fn done(id: &RequestId) -> Message {
+    own(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_json()))
+}
+
 async fn answer(answers: &mut Option<Answers>) -> Option<(u32, Message)> {
     match answers {
         Some((_, answers)) => answers.recv().await,
@@ -446,7 +495,6 @@ async fn answer(answers: &mut Option<Answers>) -> Option<(u32, Message)> {
 /// The answer to what only a session has: it is ours to give.
 fn here(stateless: &Stateless, request: &Message) -> Result<Option<Message>, ProxyError> {
     let Some(id) = request.id() else { return Err(ProxyError::Initialize) };
-    let done = || own(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_json()));
     let missing = || {
         let error = RpcError::new(METHOD_NOT_FOUND, "method_not_found", "The server has no such method");
         own(error.to_json(Some(&id)))
@@ -455,9 +503,12 @@ fn here(stateless: &Stateless, request: &Message) -> Result<Option<Message>, Pro
         Some(Known::SetLevel) => {
             let level = request.param("level").and_then(json_str).filter(|level| meta::is_log_level(level));
             let level = level.ok_or(ProxyError::LogLevel)?;
-            Some(if stateless.set_level(level) { done() } else { missing() })
+            Some(if stateless.set_level(level) { done(&id) } else { missing() })
         }
-        Some(Known::ResourcesSubscribe | Known::ResourcesUnsubscribe) => Some(missing()),
+        Some(Known::ResourcesUnsubscribe) => {
+            stateless.subscriptions.remove(&sharing::uri(request).ok_or(ProxyError::Uri)?);
+            Some(done(&id))
+        }
         // The same names are other things in the other era, and nobody was offered these.
         Some(
             Known::TasksGet

@@ -5,6 +5,7 @@ pub(crate) mod error;
 pub(crate) mod exchange;
 mod listening;
 mod sending;
+mod standing;
 mod tools;
 mod welcoming;
 
@@ -192,7 +193,7 @@ impl Proxy {
     /// Dropped before it is done, nothing is sent. The request is known to its session, so that it can be cancelled, when
     /// this has been polled once.
     pub(crate) async fn begin(
-        &self,
+        self: &Arc<Self>,
         session: &Arc<Session>,
         request: &Message,
         headers: HeaderMap,
@@ -200,6 +201,10 @@ impl Proxy {
     ) -> Result<Option<Work>, ProxyError> {
         if let Some(stateless) = session.route().as_stateless() {
             let server = self.server(Some(session.metrics().name())).ok_or(ProxyError::NotFound)?;
+            session.route().remember(&headers);
+            if request.known() == Some(Known::ResourcesSubscribe) {
+                self.listens(session);
+            }
             let (timeouts, cut) = (&self.settings.timeouts, self.tasks.cut().clone());
             let begun = Bridged::begin(server, session, stateless, request, headers, hears, timeouts, cut);
             return Ok(Box::pin(begun).await?.map(Work::Bridged));

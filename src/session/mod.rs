@@ -3,6 +3,7 @@
 pub(crate) mod backlog;
 pub(crate) mod route;
 pub(crate) mod stream;
+pub(crate) mod subscriptions;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};

@@ -9,6 +9,7 @@ use futures_util::future::{BoxFuture, Shared};
 use http::HeaderMap;
 use tokio::time::{Instant, sleep_until};
 
+use super::subscriptions::Subscriptions;
 use super::{EndReason, Session, lock};
 use crate::backend::hub::{Awaited, Ending, Membership, Said};
 use crate::backend::key::Principal;
@@ -57,6 +58,7 @@ pub(crate) struct Stateless {
     has_logging: bool,
     /// How severe they have to be, once the client has said so. Held for a look or a replacement.
     level: Mutex<Option<String>>,
+    pub(crate) subscriptions: Subscriptions,
 }
 
 impl Stateless {
@@ -197,7 +199,12 @@ impl Route {
         answer: Message,
     ) -> Opened {
         let has_logging = welcome::has_logging(&answer);
-        let stateless = Stateless { client: Arc::new(client), has_logging, level: Mutex::default() };
+        let stateless = Stateless {
+            client: Arc::new(client),
+            has_logging,
+            level: Mutex::default(),
+            subscriptions: Subscriptions::default(),
+        };
         let route = Route {
             backend: Arc::clone(backend),
             handshake: Arc::new(Handshake::of_client(request)),
@@ -211,6 +218,11 @@ impl Route {
             stateless: Some(Box::new(stateless)),
         };
         Opened { route, lease: None, hub: None }
+    }
+
+    /// The result of the handshake, as the server gave it.
+    pub(crate) fn answer(&self) -> &Message {
+        &self.answer
     }
 
     /// What goes along with each request, where the server knows of no sessions.
@@ -232,12 +244,13 @@ impl Route {
         (!connection.gone().is_cancelled()).then_some(connection)
     }
 
-    fn headers(&self) -> Arc<HeaderMap> {
+    /// What goes along with a request of the session that is none of its client's.
+    pub(crate) fn headers(&self) -> Arc<HeaderMap> {
         Arc::clone(&lock(&self.headers))
     }
 
     /// Credentials are renewed in the course of a session.
-    fn remember(&self, headers: &HeaderMap) {
+    pub(crate) fn remember(&self, headers: &HeaderMap) {
         let mut latest = lock(&self.headers);
         if **latest != *headers {
             *latest = Arc::new(headers.clone());
@@ -466,8 +479,12 @@ impl Session {
     pub(crate) fn missed(&self, events: u64) -> Vec<Message> {
         tracing::warn!(upstream = self.metrics.name(), events, "Client reads too slowly: events are lost to it");
         self.metrics.dropped_many("backlog", events);
-        let subscriptions: Vec<_> =
+        let mut subscriptions: Vec<_> =
             lock(&self.route.memory).subscriptions.values().filter_map(sharing::missed).collect();
+        if let Some(stateless) = &self.route.stateless {
+            let wanted = stateless.subscriptions.wanted().uris;
+            subscriptions.extend(wanted.into_iter().filter_map(sharing::updated));
+        }
         handshake::everything_changed(&self.route.answer).into_iter().chain(subscriptions).collect()
     }
 

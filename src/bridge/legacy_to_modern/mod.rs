@@ -1,7 +1,7 @@
 //! A client with a handshake (2024-11-05 to 2025-11-25) in front of a server without one (2026-07-28).
 //!
 //! The client has a session with us, and the server knows of none: what it has to know of its client goes along with each
-//! request ([`client`]). The client's handshake is answered from what the server says of itself ([`welcome`]). A request is a
+//! request ([`client`]). The client's handshake is answered from what the server says of itself ([`welcome`]); what the server says by itself comes over one stream for each session ([`standing`]). A request is a
 //! [`call`]: what the server asks in a result becomes questions to the client ([`question`]), whose answers go up with the
 //! request, repeated. What answers it at last is put into the words of the client's revision ([`answer`]).
 
@@ -9,6 +9,7 @@ pub(crate) mod answer;
 pub(crate) mod call;
 pub(crate) mod client;
 mod question;
+pub(crate) mod standing;
 pub(crate) mod welcome;
 
 use std::borrow::Cow;
