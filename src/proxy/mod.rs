@@ -3,6 +3,7 @@
 pub(crate) mod crossing;
 pub(crate) mod error;
 pub(crate) mod exchange;
+mod hearing;
 mod listening;
 mod parking;
 mod sending;
