@@ -74,13 +74,11 @@ async fn post(proxy: &Arc<Proxy>, server: &Arc<Server>, headers: &HeaderMap, bod
     let version = Version::of(headers);
     match Incoming::parse(body, proxy.settings.limits.depth) {
         Ok(Incoming::One(message)) => {
-            let id = message.id();
-            let era = era_of(version, &message);
-            let response = match era {
-                Era::Modern => modern(proxy, server, headers, accepts, message).await,
-                Era::Legacy => legacy(proxy, server, headers, accepts, version, message).await,
+            let response = match era_of(version, &message) {
+                Era::Modern => modern(proxy, server, headers, accepts, &message).await,
+                Era::Legacy => legacy(proxy, server, headers, accepts, version, &message).await,
             };
-            response.map_err(|error| (error, id))
+            response.map_err(|error| (error, message.id()))
         }
         Ok(Incoming::Batch(messages)) => {
             Box::pin(batch(proxy, server, headers, accepts, version, messages)).await.map_err(plain)
@@ -106,7 +104,7 @@ async fn modern(
     server: &Arc<Server>,
     headers: &HeaderMap,
     accepts: Accepts,
-    message: Message,
+    message: &Message,
 ) -> Result<Response, ProxyError> {
     match message.kind() {
         Kind::Request => {}
@@ -114,20 +112,20 @@ async fn modern(
         Kind::Notification => return Ok(empty(StatusCode::ACCEPTED)),
         Kind::Result | Kind::Error => return Err(ProxyError::Response),
     }
-    let envelope = Envelope::of(&message);
+    let envelope = Envelope::of(message);
     if let Envelope::Complete(version) = &envelope {
         // That header and body disagree outranks what they disagree on.
-        headers::check(headers, &message, version)?;
+        headers::check(headers, message, version)?;
     }
     let caller = server.caller(headers)?;
-    proxy.check_envelope(server, &message, caller.principal).await?;
+    proxy.check_envelope(server, message, caller.principal).await?;
     let streams_only = message.known() == Some(Known::Listen);
     if !accepts.sse && (streams_only || !accepts.json) {
         return Err(ProxyError::NotAcceptable);
     }
     let shown = || server.shown(headers);
     let (principal, mirrored) = (caller.principal, mirrored(headers, caller));
-    let work = proxy.begin_modern(server, &message, principal, Some(mirrored), shown).await?;
+    let work = proxy.begin_modern(server, message, principal, Some(mirrored), shown).await?;
     Ok(answer(Running::new(proxy, work), accepts, false).await)
 }
 
@@ -151,13 +149,13 @@ async fn legacy(
     headers: &HeaderMap,
     accepts: Accepts,
     version: Version,
-    message: Message,
+    message: &Message,
 ) -> Result<Response, ProxyError> {
     if version == Version::Unknown {
         return Err(ProxyError::UnsupportedHeader);
     }
     if message.kind() == Kind::Request && message.known() == Some(Known::Initialize) {
-        return Box::pin(initialize(proxy, server, headers, accepts, &message)).await;
+        return Box::pin(initialize(proxy, server, headers, accepts, message)).await;
     }
     let session = session(proxy, server, headers)?;
     match message.kind() {
@@ -165,10 +163,10 @@ async fn legacy(
             if !accepts.json && !accepts.sse {
                 return Err(ProxyError::NotAcceptable);
             }
-            request(proxy, &session, server.forwarded(headers), accepts, &message).await
+            request(proxy, &session, server.forwarded(headers), accepts, message).await
         }
         Kind::Notification | Kind::Result | Kind::Error => {
-            deliver(&session, &message).await?;
+            deliver(&session, message).await?;
             Ok(empty(StatusCode::ACCEPTED))
         }
     }
@@ -214,7 +212,9 @@ async fn request(
     if proxy.is_draining() {
         return Err(ProxyError::ShuttingDown);
     }
-    let Some(exchange) = proxy.begin(session, message, headers).await? else { return Ok(unanswered(accepts)) };
+    let Some(exchange) = proxy.begin(session, message, headers, accepts.sse).await? else {
+        return Ok(unanswered(accepts));
+    };
     let prime = session.revision() >= Revision::V2025_11_25;
     Ok(answer(Running::new(proxy, exchange), accepts, prime).await)
 }
@@ -250,13 +250,7 @@ pub(super) async fn deliver(session: &Session, message: &Message) -> Result<(), 
             }
             Ok(session.notify(message).await?)
         }
-        _ => match session.answer(message) {
-            Some((connection, answer)) => Ok(connection.send(&answer).await?),
-            None => {
-                session.metrics().dropped("answer_to_nothing");
-                Ok(())
-            }
-        },
+        _ => Ok(session.answer(message).await?),
     }
 }
 
@@ -316,7 +310,7 @@ async fn batch(
                     answers.push(pong);
                     continue;
                 }
-                match proxy.begin(&session, &message, server.forwarded(headers)).await {
+                match proxy.begin(&session, &message, server.forwarded(headers), accepts.sse).await {
                     Ok(exchange) => {
                         running.extend(exchange.map(|exchange| advance(Running::new(proxy, exchange))));
                         continue;
@@ -387,6 +381,9 @@ fn get(proxy: &Arc<Proxy>, server: &Server, headers: &HeaderMap) -> Result<Respo
     let stream = session
         .stream(after.map_or(0, |id| id.stream))
         .ok_or(ProxyError::Resume(crate::session::backlog::ResumeError::Gap))?;
+    if after.is_none_or(|id| id.stream == 0) {
+        proxy.listens(&session);
+    }
     let reader = stream.attach(after, proxy.settings.limits.get_streams).map_err(ProxyError::Resume)?;
     let prime = session.revision() >= Revision::V2025_11_25;
     Ok(resumed(proxy, session, reader, prime))
