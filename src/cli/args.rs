@@ -100,6 +100,10 @@ pub struct ServeArgs {
     #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
     pub cwd: Option<String>,
 
+    /// How many threads serve clients and servers; at most that many processors are used [default: half of the processors]
+    #[arg(long, env = "SHADOWCAT_WORKERS", value_name = "N", value_parser = count(&(1..=1024)))]
+    pub workers: Option<usize>,
+
     /// Name of the server given by COMMAND or --upstream [default: main]
     #[arg(long, env = "SHADOWCAT_NAME")]
     pub name: Option<String>,

@@ -291,6 +291,13 @@ impl Message {
         RequestId::from_json(as_str(self.id?.of(&self.text)))
     }
 
+    /// The id, where it is spelled like those that the proxy makes: digits, without zeros in front.
+    pub(crate) fn own_id(&self) -> Option<i64> {
+        let digits = self.id?.of(&self.text);
+        let is_own = digits.iter().all(u8::is_ascii_digit) && (digits[0] != b'0' || digits.len() == 1);
+        is_own.then(|| as_str(digits).parse().ok()).flatten()
+    }
+
     /// The method of a request or notification.
     pub fn method(&self) -> Option<&str> {
         match &self.method_name {

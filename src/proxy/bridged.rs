@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::error::ProxyError;
-use super::exchange::{Next, Output, Signal, own, signal};
+use super::exchange::{Next, Output, Signal, own, wait_for_signal};
 use crate::backend::{Leased, Way};
 use crate::bridge::legacy_to_modern::answer::is_header_mismatch;
 use crate::bridge::legacy_to_modern::call::{Call, Effect, Input, Leg, withdrawn};
@@ -42,6 +42,8 @@ pub(crate) struct Bridged {
     guard: Option<CallGuard>,
     /// What may stop it.
     signal: BoxFuture<'static, Signal>,
+    /// Cancelled when nobody wants the answer any more.
+    cancelled: CancellationToken,
     /// Ends when there may be something to see on the clock.
     alarm: Pin<Box<Sleep>>,
     way: Sender,
@@ -163,7 +165,8 @@ impl Bridged {
         let mut bridged = Box::new(Bridged {
             call,
             session: Arc::clone(session),
-            signal: signal(Some(cancelled.clone()), cut.clone()).boxed(),
+            signal: wait_for_signal(Some(cancelled.clone()), cut.clone()).boxed(),
+            cancelled: cancelled.clone(),
             alarm: Box::pin(sleep_until(now + timeouts.request)),
             guard: Some(guard),
             way,
@@ -233,16 +236,20 @@ impl Bridged {
             if until < self.alarm.deadline() {
                 self.alarm.as_mut().reset(until);
             }
+            // A look before each wait: to begin to listen takes longer.
+            let is_stopped = self.cancelled.is_cancelled() || self.cut.is_cancelled();
             tokio::select! {
                 biased;
+                reply = reply(&mut self.replies), if !is_stopped => match reply {
+                    Some(Ok(message)) => self.replied(message),
+                    // What was cancelled gets no answer from its connection either: that is no loss.
+                    _ if self.cancelled.is_cancelled() => self.stopped(),
+                    Some(Err(error)) => self.lost(error),
+                    None => self.lost(UpstreamError::Lost { sent: true }),
+                },
                 signal = &mut self.signal => match signal {
                     Signal::Cancelled => self.stopped(),
                     Signal::Cut => self.fail(UpstreamError::Closed { sent: true }),
-                },
-                reply = reply(&mut self.replies) => match reply {
-                    Some(Ok(message)) => self.replied(message),
-                    Some(Err(error)) => self.lost(error),
-                    None => self.lost(UpstreamError::Lost { sent: true }),
                 },
                 sent = sent(&mut self.sending) => {
                     self.sending = None;

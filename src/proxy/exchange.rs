@@ -44,6 +44,8 @@ pub(crate) struct Exchange {
     lease: Option<Leased>,
     /// What may stop it. Kept from one message to the next: to begin to listen takes longer than to look.
     signal: BoxFuture<'static, Signal>,
+    /// Cancelled when nobody wants the answer any more, unless that is no matter now.
+    cancelled: Option<CancellationToken>,
     /// Cancelled when the proxy has no more time for it.
     cut: CancellationToken,
     /// Ends when there may be something to see on the clock: not later, but it may be earlier.
@@ -70,14 +72,10 @@ pub(super) enum Signal {
     Cut,
 }
 
-fn signal_of_cut(cut: &CancellationToken) -> BoxFuture<'static, Signal> {
-    signal(None, cut.clone()).boxed()
-}
-
 /// Nothing was heard for as long as the caller cared to wait.
 struct Quiet;
 
-pub(super) async fn signal(cancelled: Option<CancellationToken>, cut: CancellationToken) -> Signal {
+pub(super) async fn wait_for_signal(cancelled: Option<CancellationToken>, cut: CancellationToken) -> Signal {
     let Some(cancelled) = cancelled else {
         cut.cancelled().await;
         return Signal::Cut;
@@ -90,6 +88,7 @@ pub(super) async fn signal(cancelled: Option<CancellationToken>, cut: Cancellati
 }
 
 /// What came next.
+#[expect(clippy::large_enum_variant, reason = "nearly every one is a message, and lives on the stack")]
 pub(crate) enum Next {
     Output(Output),
     /// Nothing, for as long as the caller cares to wait. More may come.
@@ -190,7 +189,8 @@ impl Exchange {
             replies: Some(replies),
             legacy,
             lease: None,
-            signal: signal(cancelled, cut.clone()).boxed(),
+            signal: wait_for_signal(cancelled.clone(), cut.clone()).boxed(),
+            cancelled,
             cut,
             alarm: Box::pin(sleep_until(clock.deadline())),
             known: request.known(),
@@ -270,21 +270,30 @@ impl Exchange {
             if until < self.alarm.deadline() {
                 self.alarm.as_mut().reset(until);
             }
+            // A look before each wait, so that a server that never pauses does not keep us from it.
+            let is_stopped = self.cancelled.as_ref().unwrap_or(&self.cut).is_cancelled() || self.cut.is_cancelled();
             let reply = tokio::select! {
                 biased;
+                reply = replies.next(), if !is_stopped => {
+                    // What was cancelled gets no answer from its connection either: that is no loss.
+                    let answered = matches!(reply, Some(Ok(_)));
+                    if !answered && self.cancelled.as_ref().is_some_and(CancellationToken::is_cancelled) {
+                        continue;
+                    }
+                    reply
+                }
                 signal = &mut self.signal => match signal {
                     Signal::Cut => Some(Err(UpstreamError::Closed { sent: true })),
                     Signal::Cancelled => match self.session().and_then(|session| session.end_reason()) {
                         // When the server is gone, the connection says what that means for this request: what was said
                         // before, and whether it may have been executed.
                         Some(EndReason::UpstreamGone) => {
-                            self.signal = signal_of_cut(&self.cut);
+                            (self.cancelled, self.signal) = (None, wait_for_signal(None, self.cut.clone()).boxed());
                             continue;
                         }
                         reason => return Ok(self.stopped(reason)),
                     },
                 },
-                reply = replies.next() => reply,
                 Some(message) = said(own) => {
                     if let Some(legacy) = &self.legacy {
                         Box::pin(legacy.session.say(&legacy.connection, message)).await;

@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use tower::Service;
 
 use crate::protocol::sse::{self, DecodeError, Decoder};
@@ -41,6 +41,8 @@ mod pool;
 #[derive(Clone)]
 pub(crate) struct HttpClient {
     pool: Arc<Pool>,
+    /// One of the origin.
+    url: Uri,
     origin: Origin,
     waits: Waits,
     message_bytes: usize,
@@ -83,6 +85,8 @@ pub(crate) struct SseBody {
     /// When the stream counts as lost. `None` if nobody waits: while an item is being dealt with elsewhere the server
     /// is not to blame for silence.
     silent_until: Option<Instant>,
+    /// Ends when there may be something to see on the clock: not later, but it may be earlier.
+    alarm: Pin<Box<Sleep>>,
     over: bool,
 }
 
@@ -145,17 +149,24 @@ impl HttpClient {
     {
         let origin = Origin::of(url).ok_or(io::ErrorKind::InvalidInput)?;
         let connector = Connector::new(tls(origin.https)?, timeouts.connect);
-        Ok(HttpClient::build(origin, connector, limits, timeouts, executor))
+        Ok(HttpClient::build(url.clone(), origin, connector, limits, timeouts, executor))
     }
 
-    fn build<E>(origin: Origin, connector: Connector, limits: &Limits, timeouts: &Timeouts, executor: E) -> HttpClient
+    fn build<E>(
+        url: Uri,
+        origin: Origin,
+        connector: Connector,
+        limits: &Limits,
+        timeouts: &Timeouts,
+        executor: E,
+    ) -> HttpClient
     where
         E: hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> + Clone + Send + Sync + 'static,
     {
         let run = Arc::new(move |connection| executor.execute(connection));
         let pool = Pool::new(connector, origin.host_header(), timeouts.upstream_keepalive, run);
         let waits = Waits { body_idle: timeouts.upstream_body_idle, sse_idle: timeouts.upstream_sse_idle };
-        HttpClient { pool, origin, waits, message_bytes: limits.message_bytes }
+        HttpClient { pool, url, origin, waits, message_bytes: limits.message_bytes }
     }
 
     /// Sends one request, and returns once the body's kind is known; a JSON body is then complete.
@@ -178,7 +189,8 @@ impl HttpClient {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Response, HttpError> {
-        if Origin::of(url).as_ref() != Some(&self.origin) {
+        let is_known = url.authority() == self.url.authority() && url.scheme() == self.url.scheme();
+        if !is_known && Origin::of(url).as_ref() != Some(&self.origin) {
             return Err(HttpError::OtherOrigin);
         }
         let mut request = Request::new(Full::new(body));
@@ -265,6 +277,7 @@ impl SseBody {
             chunk: Bytes::new(),
             idle,
             silent_until: None,
+            alarm: Box::pin(sleep(idle)),
             over: false,
         }
     }
@@ -312,19 +325,29 @@ impl SseBody {
                 return Ok(Some(item.map_err(Violation::from)?));
             }
             let silent_until = *self.silent_until.get_or_insert_with(|| Instant::now() + self.idle);
-            match timeout_at(silent_until, self.body.frame()).await {
-                Ok(Some(Ok(frame))) => {
+            let frame = tokio::select! {
+                biased;
+                frame = self.body.frame() => frame,
+                () = self.alarm.as_mut() => {
+                    if silent_until <= Instant::now() {
+                        return Err(HttpError::Timeout { sent: true });
+                    }
+                    self.alarm.as_mut().reset(silent_until);
+                    continue;
+                }
+            };
+            match frame {
+                Some(Ok(frame)) => {
                     self.silent_until = None;
                     self.chunk = frame.into_data().unwrap_or_default();
                 }
-                Ok(Some(Err(error))) => return Err(HttpError::Lost(error.into())),
-                Ok(None) => {
+                Some(Err(error)) => return Err(HttpError::Lost(error.into())),
+                None => {
                     if let Some(lease) = self.lease.take() {
                         lease.done();
                     }
                     break;
                 }
-                Err(_) => return Err(HttpError::Timeout { sent: true }),
             }
         }
         Ok(None)

@@ -214,7 +214,7 @@ impl HttpReplies {
 
     /// Whether an answer is the answer to this call: in the very spelling that was sent.
     fn is_ours(&self, answer: &Message) -> bool {
-        answer.id().is_some_and(|id| id.as_json() == self.id.to_string())
+        answer.own_id() == Some(self.id)
     }
 
     /// What a message on this call's stream is.
