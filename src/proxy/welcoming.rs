@@ -113,3 +113,32 @@ async fn question(
     let answer = ask(&way.connection, &welcome::question(client, id), id, &request_headers, deadline).await;
     answer.map_err(OpenError::Unanswered)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(ttl: u64, scope: &str) -> Message {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"result":{{"capabilities":{{}},"ttlMs":{ttl},"cacheScope":"{scope}"}}}}"#
+        );
+        Message::parse(text.into(), 64).unwrap()
+    }
+
+    /// 2026-07-28, Caching: what a server says of itself holds for as long as it says, and for whom it says.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_kept_for_as_long_and_for_whom_it_holds() {
+        for (ttl, scope, told_anybody, kept) in [
+            (0, "public", true, [false, false]),
+            (1000, "public", false, [true, true]),
+            (1000, "private", true, [true, false]),
+            (1000, "private", false, [false, false]),
+        ] {
+            let described = Described::default();
+            described.keep(&answer(ttl, scope), told_anybody);
+            assert_eq!([true, false].map(|anybody| described.get(anybody).is_some()), kept, "{ttl} {scope}");
+            tokio::time::advance(Duration::from_millis(ttl)).await;
+            assert_eq!([true, false].map(|anybody| described.get(anybody).is_some()), [false, false]);
+        }
+    }
+}
