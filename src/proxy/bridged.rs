@@ -189,6 +189,14 @@ impl Bridged {
             outcome: "abandoned",
             _in_flight: server.metrics.exchange_started(),
         });
+        let subscribes = matches!(request.known(), Some(Known::ResourcesSubscribe | Known::ResourcesUnsubscribe));
+        let isolation = server.backend.isolation();
+        if subscribes
+            && server.is_child
+            && let Some(why) = sharing::refuses(isolation, request)
+        {
+            return Err(ProxyError::Isolated { isolation, why });
+        }
         if let Some(answer) = here(stateless, request)? {
             bridged.finish(answer, "ok");
             return Ok(Some(bridged));

@@ -7,9 +7,10 @@ use tokio::time::{Duration, Instant};
 
 use super::{Caller, Server};
 use crate::backend::start::ask;
-use crate::backend::{OpenError, Way};
+use crate::backend::{Modern, OpenError, Way};
 use crate::bridge::legacy_to_modern::client::Client;
 use crate::bridge::legacy_to_modern::welcome;
+use crate::bridge::sharing;
 use crate::protocol::headers;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
@@ -93,6 +94,8 @@ pub(super) async fn welcome(
     };
     let result = welcome::result(&client, &answer, server.metrics.name());
     let result = result.ok_or(OpenError::Unanswered(UpstreamError::Violation("it does not say what it can do")))?;
+    // To listen would take a process that others wait for.
+    let result = if matches!(modern, Modern::Each(_)) { sharing::offer_without_changes(&result) } else { result };
     let (backend, headers) = (&server.backend, caller.headers.clone());
     Ok(Welcome::Opened(Box::new(Route::stateless(backend, request, caller.principal, headers, client, result))))
 }

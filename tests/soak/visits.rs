@@ -292,7 +292,7 @@ impl Visitor<'_> {
         let (method, params) = self.chance.pick(&rows).clone();
         let refused = match place.isolation {
             // A server that knows of no sessions keeps nothing.
-            _ if place.era == Era::Modern => false,
+            _ if place.era == Era::Modern && method == "logging/setLevel" => false,
             Isolation::Session => false,
             Isolation::Request => true,
             Isolation::Shared | Isolation::Principal => method == "logging/setLevel",
