@@ -50,9 +50,9 @@ CALLS = (
     ("test_multiple_content_types", {}),
     ("test_error_handling", {}),
     ("test_x_mcp_header", {"region": "h\u00e9llo"}),
-    ("mx_echo", {"text": '\u00e9 \U0001f600 \u2028 "\\ \u0001'}),
-    ("mx_structured", {"a": 1, "b": 2}),
-    ("mx_error", {}),
+    ("echo", {"text": '\u00e9 \U0001f600 \u2028 "\\ \u0001'}),
+    ("structured", {"a": 1, "b": 2}),
+    ("fail", {}),
     ("test_no_such_tool", {}),
 )
 QUESTIONS = (
