@@ -71,7 +71,10 @@ async def log(text: str, ctx: Context) -> str:
 @server.tool()
 async def touch() -> str:
     for session in list(subscribers):
-        await session.send_resource_updated(AnyUrl(scene.HELLO))
+        try:
+            await session.send_resource_updated(AnyUrl(scene.HELLO))
+        except Exception:
+            subscribers.discard(session)  # It is gone.
     return "touched"
 
 
