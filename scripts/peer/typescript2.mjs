@@ -2,7 +2,7 @@
 //
 //   node typescript2.mjs client URL ERA | server stdio | server http PORT
 //
-// The server speaks 2026-07-28 only. The packages are found through NODE_PATH, which import does not look at.
+// The server speaks 2026-07-28 only; with PEER_ERA=dual, both eras, as the SDK does by default. The packages are found through NODE_PATH, which import does not look at.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { Readable } from "node:stream";
@@ -14,11 +14,14 @@ const { Server, createMcpHandler, inputRequired } = require("@modelcontextprotoc
 const { serveStdio } = require("@modelcontextprotocol/server/stdio");
 
 const MODERN = "2026-07-28";
+const DUAL = process.env.PEER_ERA === "dual";
 
 function server(touched) {
   const server = new Server(scene.CLIENT, { capabilities: scene.SERVER_CAPABILITIES });
   server.setRequestHandler("tools/list", () => ({ tools: scene.TOOLS }));
   server.setRequestHandler("resources/list", () => ({ resources: [scene.RESOURCE] }));
+  server.setRequestHandler("resources/subscribe", () => ({}));
+  server.setRequestHandler("resources/unsubscribe", () => ({}));
   server.setRequestHandler("tools/call", ({ params }, { mcpReq }) => {
     if (params.name in scene.QUESTIONS) {
       const answer = mcpReq.inputResponses?.q;
@@ -41,7 +44,7 @@ function server(touched) {
 
 function serveHttp(port) {
   const handler = createMcpHandler(() => server(() => handler.notify.resourceUpdated(scene.HELLO)), {
-    legacy: "reject",
+    legacy: DUAL ? "stateless" : "reject",
   });
   createServer(async (request, response) => {
     const left = new AbortController();
@@ -96,5 +99,5 @@ async function user(url, era) {
 
 const [role, where, last] = process.argv.slice(2);
 if (role === "client") await scene.play(await user(where, last));
-else if (where === "stdio") serveStdio(() => server(), { legacy: "reject" });
+else if (where === "stdio") serveStdio(() => server(), { legacy: DUAL ? "serve" : "reject" });
 else serveHttp(Number(last));
