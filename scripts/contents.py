@@ -109,7 +109,9 @@ def contents(url, revision):
             params = {"name": name} if arguments is None else {"name": name, "arguments": arguments}
             seen[f"get {name}"] = client.ask("prompts/get", params)
         reference = {"ref": {"type": "ref/prompt", "name": "test_prompt_with_arguments"}}
-        seen["completion"] = client.ask("completion/complete", {**reference, "argument": {"name": "arg1", "value": "x"}})
+        seen["completion"] = client.ask(
+            "completion/complete", {**reference, "argument": {"name": "arg1", "value": "x"}}
+        )
         seen["no such method"] = client.ask("no/such/method", {})
     finally:
         client.leave()
@@ -138,7 +140,9 @@ def difference(seen, direct, path):
         for n, (one, other) in enumerate(zip(seen, direct)):
             if one != other:
                 return difference(one, other, f"{path}/{n}")
-        return f"{path or '/'} has {len(seen)} entries instead of {len(direct)}: {short(seen)} instead of {short(direct)}"
+        return (
+            f"{path or '/'} has {len(seen)} entries instead of {len(direct)}: {short(seen)} instead of {short(direct)}"
+        )
     return f"{path or '/'}: {short(seen)} instead of {short(direct)}"
 
 

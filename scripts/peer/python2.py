@@ -1,4 +1,4 @@
-"""The Python SDK 2.x as a client of scripts/peers; ERA is legacy or modern. Its server is fixtures/conformance_server.py.
+"""The Python SDK 2.x as a client of scripts/peers; ERA is legacy or modern. Its server is the fixture.
 
 python2.py client URL ERA
 """
