@@ -9,9 +9,11 @@ import base64
 import http.client
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 DEADLINE = 60
+AT_ONCE = 6
 META = "io.modelcontextprotocol/"
 CAPABILITIES = {"sampling": {}, "elicitation": {}, "roots": {}}
 PNG = "test_image_content"
@@ -77,6 +79,10 @@ PROMPTS = (
 )
 
 
+def accepted(content):
+    return {"action": "accept", "content": content}
+
+
 class Silent(Exception):
     """The server did not answer a request."""
 
@@ -95,7 +101,12 @@ def contents(url, revision):
         for name, arguments in CALLS:
             seen[f"call {name}"] = client.call(name, arguments)
         for name, arguments in QUESTIONS:
-            seen[f"call {name}"] = client.call(name, arguments, FORMS.get(name))
+            seen[f"call {name}"] = client.call(name, arguments, accepted(FORMS[name]) if name in FORMS else None)
+        for action in ("decline", "cancel"):
+            seen[f"ask, and {action}"] = client.call("ask", {}, {"action": action})
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            calls = [pool.submit(client.call, "ask", {}, accepted({"name": f"number {n}"})) for n in range(AT_ONCE)]
+            seen["ask several at once"] = [call.result() for call in calls]
         seen["progress"] = client.ask(
             "tools/call", {"name": "test_tool_with_progress", "_meta": {"progressToken": "t\u00f6ken"}}
         )
@@ -195,14 +206,15 @@ class Client:
                 said.append({"method": message["method"], "params": message.get("params")})
         raise Silent(f"{method} has no answer, status {self.response.status}")
 
-    def call(self, tool, arguments, form=None):
+    def call(self, tool, arguments, elicited=None):
         params = {"name": tool} if arguments is None else {"name": tool, "arguments": arguments}
-        return self.ask("tools/call", params, form)
+        return self.ask("tools/call", params, elicited)
 
     @staticmethod
-    def answer_to(question, form):
-        answer = ANSWERS[question["method"]]
-        return {**answer, "content": form} if form and question["method"] == "elicitation/create" else answer
+    def answer_to(question, elicited):
+        if elicited and question["method"] == "elicitation/create":
+            return elicited
+        return ANSWERS[question["method"]]
 
 
 class Legacy(Client):
@@ -224,9 +236,9 @@ class Legacy(Client):
         for _ in self.post(message, self.headers()):
             pass
 
-    def ask(self, method, params, form=None):
+    def ask(self, method, params, elicited=None):
         def answer(question):
-            answer = self.answer_to(question, form)
+            answer = self.answer_to(question, elicited)
             self.tell({"jsonrpc": "2.0", "id": question["id"], "result": answer})
 
         said, asked, ended = self.exchange(method, params, self.headers(), answer)
@@ -264,7 +276,7 @@ class Modern(Client):
         info = ended.get("result", {}).get("_meta", {}).get(f"{META}serverInfo")
         return {**plain(ended), "serves": self.revision in served, "server": info}
 
-    def ask(self, method, params, form=None, **meta):
+    def ask(self, method, params, elicited=None, **meta):
         """Answers what it is asked for until there is a result; keys and states are the server's own business."""
         heard, questions, retry = [], [], {}
         for _ in range(8):
@@ -275,7 +287,7 @@ class Modern(Client):
                 return plain({"said": heard, "asked": questions, **ended})
             asked = result.get("inputRequests", {})
             questions += in_order([{"params": {}, **question} for question in asked.values()])
-            retry = {"inputResponses": {key: self.answer_to(question, form) for key, question in asked.items()}}
+            retry = {"inputResponses": {key: self.answer_to(question, elicited) for key, question in asked.items()}}
             if "requestState" in result:
                 retry["requestState"] = result["requestState"]
         raise Silent(f"{method} asks for ever")
