@@ -31,9 +31,10 @@ def echo(text: str) -> str:
 
 
 @server.tool()
-async def progress(steps: int, text: str, ctx: Context) -> str:
+async def progress(steps: int, text: str, ctx: Context, pause_ms: int = 0) -> str:
     for step in range(1, steps + 1):
         await ctx.report_progress(step, steps, text)
+        await asyncio.sleep(pause_ms / 1000)
     return f"{steps} steps"
 
 

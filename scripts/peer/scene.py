@@ -5,6 +5,7 @@ import json
 
 HELLO = "test://hello"
 PATIENCE_S = 10
+AGAIN_S = 0.3
 
 
 class Ears:
@@ -53,7 +54,7 @@ async def play(user):
         async def heard(done, total, message):
             steps.append([done, total, message])
 
-        return [steps, await user.call("progress", {"steps": 3, "text": "step"}, heard)]
+        return [steps, await user.call("progress", {"steps": 3, "text": "step", "pause_ms": 0}, heard)]
 
     async def cancel():
         begun = Ears()
@@ -66,8 +67,11 @@ async def play(user):
 
     async def update():
         async with user.subscribed(HELLO):
-            await user.call("touch", {})
-            return list(await user.updates.at_least(1))
+            # A server may acknowledge a subscription before it looks.
+            while not user.updates.heard:
+                await user.call("touch", {})
+                await asyncio.wait([asyncio.ensure_future(user.updates.at_least(1))], timeout=AGAIN_S)
+            return sorted(set(user.updates.heard))
 
     async def log():
         await user.logged("log", {"text": "x"})

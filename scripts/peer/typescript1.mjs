@@ -1,6 +1,8 @@
 // The TypeScript SDK 1.x as a peer of scripts/peers.
 //
-//   node typescript1.mjs client URL | server stdio | server http PORT
+//   node typescript1.mjs client URL | client COMMAND ARG… | server stdio | server http PORT
+//
+// A client's URL that ends in /sse is one of HTTP+SSE.
 //
 // The packages are found through NODE_PATH, which import does not look at.
 import { randomUUID } from "node:crypto";
@@ -10,6 +12,8 @@ import * as scene from "./scene.mjs";
 
 const require = createRequire(import.meta.url);
 const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
+const { SSEClientTransport } = require("@modelcontextprotocol/sdk/client/sse.js");
+const { StdioClientTransport } = require("@modelcontextprotocol/sdk/client/stdio.js");
 const { StreamableHTTPClientTransport } = require("@modelcontextprotocol/sdk/client/streamableHttp.js");
 const { Server } = require("@modelcontextprotocol/sdk/server/index.js");
 const { StdioServerTransport } = require("@modelcontextprotocol/sdk/server/stdio.js");
@@ -52,7 +56,12 @@ function serveHttp(port) {
   }).listen(port, "127.0.0.1");
 }
 
-async function user(url) {
+function reach(where, args) {
+  if (!where.startsWith("http")) return new StdioClientTransport({ command: where, args });
+  return new (where.endsWith("/sse") ? SSEClientTransport : StreamableHTTPClientTransport)(new URL(where));
+}
+
+async function user(where, args) {
   const client = new Client(scene.CLIENT, { capabilities: scene.CAPABILITIES });
   const [updates, logs] = [new scene.Ears(), new scene.Ears()];
   for (const schema of [types.ElicitRequestSchema, types.CreateMessageRequestSchema])
@@ -61,7 +70,10 @@ async function user(url) {
   client.setNotificationHandler(types.LoggingMessageNotificationSchema, ({ params }) =>
     logs.hear([params.level, params.data.a]),
   );
-  const transport = new StreamableHTTPClientTransport(new URL(url));
+  const transport = reach(where, args);
+  let version;
+  const negotiated = transport.setProtocolVersion?.bind(transport);
+  transport.setProtocolVersion = (spoken) => negotiated?.((version = spoken)) ?? (version = spoken);
   await client.connect(transport);
   const call = (name, args, options) => client.callTool({ name, arguments: args }, undefined, options);
   return {
@@ -77,15 +89,15 @@ async function user(url) {
       await client.setLoggingLevel("debug");
       return call(name, args);
     },
-    version: () => transport.protocolVersion,
+    version: () => version,
     leave: async () => {
-      await transport.terminateSession();
+      await transport.terminateSession?.();
       await client.close();
     },
   };
 }
 
-const [role, where, port] = process.argv.slice(2);
-if (role === "client") await scene.play(await user(where));
+const [role, where, ...rest] = process.argv.slice(2);
+if (role === "client") await scene.play(await user(where, rest));
 else if (where === "stdio") await server().connect(new StdioServerTransport());
-else serveHttp(Number(port));
+else serveHttp(Number(rest[0]));

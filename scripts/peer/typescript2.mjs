@@ -1,6 +1,6 @@
 // The TypeScript SDK 2.x as a peer of scripts/peers; ERA is legacy or modern.
 //
-//   node typescript2.mjs client URL ERA | server stdio | server http PORT
+//   node typescript2.mjs client ERA URL | client ERA COMMAND ARG… | server stdio | server http PORT
 //
 // The server speaks 2026-07-28 only; with PEER_ERA=dual, both eras, as the SDK does by default. The packages are found through NODE_PATH, which import does not look at.
 import { createServer } from "node:http";
@@ -10,6 +10,7 @@ import * as scene from "./scene.mjs";
 
 const require = createRequire(import.meta.url);
 const { Client, StreamableHTTPClientTransport } = require("@modelcontextprotocol/client");
+const { StdioClientTransport } = require("@modelcontextprotocol/client/stdio");
 const { Server, createMcpHandler, inputRequired } = require("@modelcontextprotocol/server");
 const { serveStdio } = require("@modelcontextprotocol/server/stdio");
 
@@ -60,7 +61,7 @@ function serveHttp(port) {
   }).listen(port, "127.0.0.1");
 }
 
-async function user(url, era) {
+async function user(era, where, args) {
   const mode = era === "modern" ? { pin: MODERN } : "legacy";
   const client = new Client(scene.CLIENT, { capabilities: scene.CAPABILITIES, versionNegotiation: { mode } });
   const [updates, logs] = [new scene.Ears(), new scene.Ears()];
@@ -68,7 +69,9 @@ async function user(url, era) {
     client.setRequestHandler(method, () => scene.ANSWERS[method]);
   client.setNotificationHandler("notifications/resources/updated", ({ params }) => updates.hear(params.uri));
   client.setNotificationHandler("notifications/message", ({ params }) => logs.hear([params.level, params.data.a]));
-  const transport = new StreamableHTTPClientTransport(new URL(url));
+  const transport = where.startsWith("http")
+    ? new StreamableHTTPClientTransport(new URL(where))
+    : new StdioClientTransport({ command: where, args });
   await client.connect(transport);
   const call = (name, args, options, _meta) => client.callTool({ name, arguments: args, _meta }, options);
   return {
@@ -89,15 +92,15 @@ async function user(url, era) {
       await client.setLoggingLevel("debug");
       return call(name, args);
     },
-    version: () => client.getNegotiatedProtocolVersion?.() ?? transport.protocolVersion,
+    version: () => client.getNegotiatedProtocolVersion(),
     leave: async () => {
-      if (era === "legacy") await transport.terminateSession();
+      if (era === "legacy") await transport.terminateSession?.();
       await client.close();
     },
   };
 }
 
-const [role, where, last] = process.argv.slice(2);
-if (role === "client") await scene.play(await user(where, last));
-else if (where === "stdio") serveStdio(() => server(), { legacy: DUAL ? "serve" : "reject" });
-else serveHttp(Number(last));
+const [role, how, where, ...rest] = process.argv.slice(2);
+if (role === "client") await scene.play(await user(how, where, rest));
+else if (how === "stdio") serveStdio(() => server(), { legacy: DUAL ? "serve" : "reject" });
+else serveHttp(Number(where));

@@ -1,6 +1,7 @@
 //! A client made with the official SDK, and a user who tries everything it can do.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rmcp::model::*;
 use rmcp::service::{NotificationContext, PeerRequestOptions, RequestContext, RunningService, ServiceError};
@@ -256,8 +257,13 @@ impl User {
         }
         let filter = serde_json::from_value(json!({ "resourceSubscriptions": [HELLO] })).unwrap();
         let mut subscription = within("listen", self.client.listen(filter)).await.unwrap();
-        self.call("touch", json!({})).await;
-        let heard = within("a change", subscription.next()).await.unwrap().unwrap();
+        // A server may acknowledge before it listens.
+        let heard = loop {
+            self.call("touch", json!({})).await;
+            if let Ok(heard) = tokio::time::timeout(Duration::from_millis(300), subscription.next()).await {
+                break heard.unwrap().unwrap();
+            }
+        };
         within("unlisten", subscription.cancel()).await.unwrap();
         json!([json!(heard)["params"]["uri"]])
     }

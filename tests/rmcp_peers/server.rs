@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rmcp::model::*;
 use rmcp::service::{RequestContext, SubscriptionContext};
@@ -54,11 +55,13 @@ impl Everything {
             "fail" => return Ok(CallToolResult::error(vec![ContentBlock::text("as asked")]).into()),
             "progress" => {
                 let steps = arguments["steps"].as_u64().unwrap_or(1);
+                let pause = Duration::from_millis(arguments["pause_ms"].as_u64().unwrap_or(0));
                 for step in 1..=steps {
                     if let Some(token) = context.meta.get_progress_token() {
                         let params =
                             json!({ "progressToken": token, "progress": step, "total": steps, "message": text });
                         peer.notify_progress(from(params)).await.map_err(lost)?;
+                        tokio::time::sleep(pause).await;
                     }
                 }
                 format!("{steps} steps")
