@@ -13,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::bridge::loss::Loss;
+
 pub(crate) use streams::{CircuitAt, StreamAt, StreamMetrics, StreamState};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -24,6 +26,12 @@ struct ServerLabels {
 struct ReasonLabels {
     server: String,
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    server: String,
+    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -96,6 +104,8 @@ pub(crate) struct Metrics {
     errors: Family<ErrorLabels, Counter>,
     dropped: Family<ReasonLabels, Counter>,
     refused: Family<RefusedLabels, Counter>,
+    losses: Family<KindLabels, Counter>,
+    parked: Family<ServerLabels, Gauge>,
     connections: Gauge,
     streams: Gauge,
     panics: Gauge,
@@ -143,6 +153,8 @@ impl Metrics {
             errors: Family::default(),
             dropped: Family::default(),
             refused: Family::default(),
+            losses: Family::default(),
+            parked: Family::default(),
             connections: Gauge::default(),
             streams: Gauge::default(),
             panics: Gauge::default(),
@@ -220,6 +232,12 @@ impl Metrics {
             "Client requests that did not reach an upstream, by whose side that is on and why",
             metrics.refused.clone(),
         );
+        r.register(
+            "bridge_loss",
+            "What a translation between the eras could not carry, by kind",
+            metrics.losses.clone(),
+        );
+        r.register("parked", "Calls that wait for their clients to come back with answers", metrics.parked.clone());
         r.register("connections", "Open client connections", metrics.connections.clone());
         r.register("streams", "Open SSE streams to clients", metrics.streams.clone());
         r.register("task_panics", "Tasks that ended in a panic", metrics.panics.clone());
@@ -399,6 +417,17 @@ impl ServerMetrics {
 
     pub(crate) fn dropped_many(&self, reason: &'static str, count: u64) {
         self.metrics.dropped.get_or_create(&self.reason(reason)).inc_by(count);
+    }
+
+    /// Counts a call that waits for its client.
+    pub(crate) fn parked(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.metrics.parked.get_or_create_owned(&ServerLabels { server: self.server.clone() }))
+    }
+
+    /// A translation between the eras could not carry something.
+    pub(crate) fn lost(&self, loss: Loss) {
+        let labels = KindLabels { server: self.server.clone(), kind: loss.as_str() };
+        self.metrics.losses.get_or_create(&labels).inc();
     }
 
     fn reason(&self, reason: &'static str) -> ReasonLabels {

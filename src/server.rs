@@ -282,19 +282,21 @@ fn accept<S>(
             tasks.spawn("connection", async move {
                 let _held = (permit, counted);
                 let mut connection = pin!(connection);
-                let mut ending = false;
-                let ended = loop {
-                    tokio::select! {
+                // The connection first: most often there is something for it. A stop cancels `until` too.
+                let mut ended = tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => Some(ended),
+                    () = until.cancelled() => None,
+                };
+                if ended.is_none() {
+                    connection.as_mut().graceful_shutdown();
+                    ended = tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
-                        ended = connection.as_mut() => break ended,
-                        () = until.cancelled(), if !ending => {
-                            ending = true;
-                            connection.as_mut().graceful_shutdown();
-                        }
-                    }
-                };
-                if let Err(error) = ended {
+                        ended = connection.as_mut() => Some(ended),
+                    };
+                }
+                if let Some(Err(error)) = ended {
                     tracing::debug!(%error, "Connection ended");
                 }
             });

@@ -52,8 +52,9 @@ fn main() -> ExitCode {
         }
         if !has("--controls") {
             let only = value("--only");
-            outcomes.extend(paths::run(&effort, quick, only.as_deref()).await);
-            if !quick && only.is_none() {
+            let against = value("--against");
+            outcomes.extend(paths::run(&effort, quick, only.as_deref(), against.as_deref()).await);
+            if !quick && only.is_none() && against.is_none() {
                 outcomes.extend(memory::run().await);
             }
         }

@@ -83,8 +83,8 @@ impl Path {
     }
 }
 
-/// Compares shadowcat with the baseline on every path, or on those whose name has `only` in it.
-pub async fn run(effort: &Effort, quick: bool, only: Option<&str>) -> Vec<Outcome> {
+/// Compares shadowcat with the baseline, or with the build of it `against`, on every path, or on those whose name has `only` in it.
+pub async fn run(effort: &Effort, quick: bool, only: Option<&str>, against: Option<&str>) -> Vec<Outcome> {
     let http = Server::echo();
     let mut outcomes = Vec::new();
     for era in [Era::Legacy, Era::Modern] {
@@ -97,7 +97,10 @@ pub async fn run(effort: &Effort, quick: bool, only: Option<&str>) -> Vec<Outcom
                 continue;
             }
             let behind = path.behind(&http);
-            let legacy = Server::legacy(behind, None);
+            let theirs = match against {
+                Some(program) => Server::build_of_shadowcat(program, behind, era == Era::Modern),
+                None => Server::legacy(behind, None),
+            };
             let shadowcat = Server::shadowcat(behind, era == Era::Modern);
             let ceiling = if path.is_stdio() { Some(Server::bridge()) } else { Server::nginx(&http.target) };
             if ceiling.is_none() {
@@ -105,7 +108,9 @@ pub async fn run(effort: &Effort, quick: bool, only: Option<&str>) -> Vec<Outcom
             }
             for (bytes, clients) in loads {
                 let load = Load { era, clients: *clients, call: path.call(*bytes) };
-                let pair = [Arm { name: "legacy", server: &legacy }, Arm { name: "shadowcat", server: &shadowcat }];
+                let name_of_theirs = if against.is_some() { "other build" } else { "legacy" };
+                let pair =
+                    [Arm { name: name_of_theirs, server: &theirs }, Arm { name: "shadowcat", server: &shadowcat }];
                 let ceiling = ceiling
                     .as_ref()
                     .map(|server| Arm { name: if path.is_stdio() { "bridge" } else { "nginx" }, server });

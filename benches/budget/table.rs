@@ -42,11 +42,11 @@ impl fmt::Display for Table<'_> {
                 Some(noise) => writeln!(f, " (others took {:.0} % of the machine)", noise * 100.0)?,
                 None => writeln!(f)?,
             }
-            for arm in ["direct", "bridge", "nginx", "legacy", "again", "mutant", "shadowcat"] {
+            for arm in ["direct", "bridge", "nginx", "legacy", "other build", "again", "mutant", "shadowcat"] {
                 let Some(rate) = outcome.median(arm, |turn| turn.rate) else { continue };
                 let of = |of: fn(&Turn) -> f64| outcome.median(arm, of).unwrap_or(f64::NAN);
                 let spread = outcome.spread(arm, |turn| turn.rate).unwrap_or(f64::NAN) * 100.0;
-                write!(f, "    {arm:<10} {rate:>7.0} /s ± {spread:>2.0} %   CPU {:>5.1} µs", of(|turn| turn.cpu_us))?;
+                write!(f, "    {arm:<11} {rate:>7.0} /s ± {spread:>2.0} %   CPU {:>5.1} µs", of(|turn| turn.cpu_us))?;
                 write!(f, "   p50 {:>6.0} µs   p95 {:>6.0} µs", of(|turn| turn.p50_us), of(|turn| turn.p95_us))?;
                 if let Some((rate, cpu)) = outcome.others.get(arm) {
                     write!(f, "   shadowcat: {rate:.2} × the rate, {cpu:.2} × the CPU")?;

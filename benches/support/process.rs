@@ -71,12 +71,17 @@ impl Server {
 
     /// The program as it is installed, with limits above what is measured; metrics, timeouts and reconnection are on, as ever.
     pub fn shadowcat(behind: Behind<'_>, modern: bool) -> Server {
+        Server::build_of_shadowcat(env!("CARGO_BIN_EXE_shadowcat"), behind, modern)
+    }
+
+    /// Another build of it.
+    pub fn build_of_shadowcat(program: &str, behind: Behind<'_>, modern: bool) -> Server {
         let files = tempfile::tempdir().unwrap();
         let config = files.path().join("shadowcat.toml");
         let limits =
             "[limits]\nsessions = 100000\nconnections = 100000\nqueue = 10000\n[timeouts]\nheader_read = \"1h\"\n";
         std::fs::write(&config, limits).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shadowcat"));
+        let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "error"]);
         command.args(["--era", if modern { "modern" } else { "legacy" }, "--max-connections", "10000"]);
         command.arg("--config").arg(config);

@@ -2,9 +2,14 @@
 //!
 //! Both relay cells (client and upstream of the same era) are [`relay::Relay`]: the identity, but for the fields that
 //! the proxy has to own. [`handshake`] is what is repeated when a connection is replaced, [`sharing`] what a connection
-//! can be asked that is not one client's alone, [`promise`] what a stream of notifications is for. The cells that translate between the eras will stand beside them.
+//! can be asked that is not one client's alone, [`promise`] what a stream of notifications is for.
+//!
+//! [`modern_to_legacy`] translates between the eras, [`seal`] is what its clients bring back, [`loss`] what cannot be carried.
 
 pub(crate) mod handshake;
+pub(crate) mod loss;
+pub(crate) mod modern_to_legacy;
 pub(crate) mod promise;
 pub(crate) mod relay;
+pub(crate) mod seal;
 pub(crate) mod sharing;

@@ -124,8 +124,7 @@ impl Relay {
 fn check_result_type(message: &Message) -> Result<(), &'static str> {
     // Results are large and the field is short: it is searched for before the result is taken apart. A quote inside a
     // string is escaped, so that the name with its quotes can only be a key or a whole string.
-    let Some(body) = message.body() else { return Ok(()) };
-    if memchr::memmem::find(body.as_bytes(), b"\"resultType\"").is_none() {
+    if memchr::memmem::find(message.text(), b"\"resultType\"").is_none() {
         return Ok(());
     }
     let Some((members, _)) = message.result_members() else { return Ok(()) };

@@ -100,6 +100,10 @@ pub struct ServeArgs {
     #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
     pub cwd: Option<String>,
 
+    /// How many threads serve clients and servers; at most that many processors are used [default: half of the processors]
+    #[arg(long, env = "SHADOWCAT_WORKERS", value_name = "N", value_parser = count(&(1..=1024)))]
+    pub workers: Option<usize>,
+
     /// Name of the server given by COMMAND or --upstream [default: main]
     #[arg(long, env = "SHADOWCAT_NAME")]
     pub name: Option<String>,
@@ -121,6 +125,11 @@ pub struct ServeArgs {
     /// [default: never; any with `--isolation request`]
     #[arg(long, env = "SHADOWCAT_REUSE", value_parser = reuse())]
     pub reuse: Option<Reuse>,
+
+    /// Who may have a connection when the request of 2026-07-28 that used it is over, if the server has a handshake
+    /// [default: same-principal]
+    #[arg(long, env = "SHADOWCAT_BRIDGE_REUSE", value_parser = reuse())]
+    pub bridge_reuse: Option<Reuse>,
 
     /// How many child processes are kept started ahead for sessions to come [default: 0]
     #[arg(long, env = "SHADOWCAT_WARM_SPARES", value_name = "N", value_parser = warm_spares())]

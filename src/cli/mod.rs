@@ -73,7 +73,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
         return code;
     }
     loaded.notes.iter().for_each(log_note);
-    run::serve(loaded.settings)
+    run::serve(loaded.settings, args.workers)
 }
 
 fn connect(args: &ConnectArgs) -> ExitCode {

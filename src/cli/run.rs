@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::{Exit, complain};
@@ -15,11 +17,11 @@ use crate::settings::{Settings, Target, UpstreamSettings};
 const WATCHDOG_GRACE: Duration = Duration::from_secs(2);
 
 /// Serves until told to stop.
-pub(super) fn serve(settings: Settings) -> ExitCode {
+pub(super) fn serve(settings: Settings, workers: Option<usize>) -> ExitCode {
     if let Err(code) = check_programs(&settings) {
         return code;
     }
-    with_runtime(async move |signals| {
+    with_runtime(workers.unwrap_or_else(workers_of_a_proxy), async move |signals| {
         let shutdown_time = settings.timeouts.shutdown;
         let names: Vec<String> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let (path, http_sse) = (settings.path.clone(), settings.http_sse);
@@ -50,7 +52,7 @@ pub(super) fn serve(settings: Settings) -> ExitCode {
 
 /// Relays between standard input and output and an HTTP server until either ends.
 pub(super) fn connect(upstream: UpstreamSettings) -> ExitCode {
-    with_runtime(async move |signals| {
+    with_runtime(workers_of_a_proxy(), async move |signals| {
         let tasks = Tasks::new();
         tokio::select! {
             ended = crate::server::connect(upstream, &tasks) => match ended {
@@ -74,8 +76,19 @@ pub(super) enum Ended {
     Signal(Signal),
 }
 
-pub(super) fn with_runtime(main: impl AsyncFnOnce(&mut Signals) -> Ended) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+/// Every processor.
+pub(super) fn all_workers() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Half of the processors: the servers behind the proxy, and often its clients, run on the same machine. Besides, what
+/// is done for a request takes less time than handing it from one thread to another (docs/performance.md).
+fn workers_of_a_proxy() -> usize {
+    (all_workers() / 2).max(1)
+}
+
+pub(super) fn with_runtime(workers: usize, main: impl AsyncFnOnce(&mut Signals) -> Ended) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(format_args!("error: no runtime: {error}"));

@@ -74,13 +74,11 @@ async fn post(proxy: &Arc<Proxy>, server: &Arc<Server>, headers: &HeaderMap, bod
     let version = Version::of(headers);
     match Incoming::parse(body, proxy.settings.limits.depth) {
         Ok(Incoming::One(message)) => {
-            let id = message.id();
-            let era = era_of(version, &message);
-            let response = match era {
-                Era::Modern => modern(proxy, server, headers, accepts, message).await,
-                Era::Legacy => legacy(proxy, server, headers, accepts, version, message).await,
+            let response = match era_of(version, &message) {
+                Era::Modern => modern(proxy, server, headers, accepts, &message).await,
+                Era::Legacy => legacy(proxy, server, headers, accepts, version, &message).await,
             };
-            response.map_err(|error| (error, id))
+            response.map_err(|error| (error, message.id()))
         }
         Ok(Incoming::Batch(messages)) => {
             Box::pin(batch(proxy, server, headers, accepts, version, messages)).await.map_err(plain)
@@ -106,7 +104,7 @@ async fn modern(
     server: &Arc<Server>,
     headers: &HeaderMap,
     accepts: Accepts,
-    message: Message,
+    message: &Message,
 ) -> Result<Response, ProxyError> {
     match message.kind() {
         Kind::Request => {}
@@ -114,19 +112,21 @@ async fn modern(
         Kind::Notification => return Ok(empty(StatusCode::ACCEPTED)),
         Kind::Result | Kind::Error => return Err(ProxyError::Response),
     }
-    let envelope = Envelope::of(&message);
+    let envelope = Envelope::of(message);
     if let Envelope::Complete(version) = &envelope {
         // That header and body disagree outranks what they disagree on.
-        headers::check(headers, &message, version)?;
+        headers::check(headers, message, version)?;
     }
     let caller = server.caller(headers)?;
-    proxy.check_envelope(server, &message, caller.principal).await?;
+    proxy.check_envelope(server, message, caller.principal).await?;
     let streams_only = message.known() == Some(Known::Listen);
     if !accepts.sse && (streams_only || !accepts.json) {
         return Err(ProxyError::NotAcceptable);
     }
-    let exchange = proxy.begin_modern(server, &message, caller.principal, Some(mirrored(headers, caller))).await?;
-    Ok(answer(Running::new(proxy, exchange), accepts, false).await)
+    let shown = || server.shown(headers);
+    let (principal, mirrored) = (caller.principal, mirrored(headers, caller));
+    let work = proxy.begin_modern(server, message, principal, Some(mirrored), shown).await?;
+    Ok(answer(Running::new(proxy, work), accepts, false).await)
 }
 
 /// The headers that repeat the body of a modern request: they are still right, since the body keeps what they repeat.
@@ -149,13 +149,13 @@ async fn legacy(
     headers: &HeaderMap,
     accepts: Accepts,
     version: Version,
-    message: Message,
+    message: &Message,
 ) -> Result<Response, ProxyError> {
     if version == Version::Unknown {
         return Err(ProxyError::UnsupportedHeader);
     }
     if message.kind() == Kind::Request && message.known() == Some(Known::Initialize) {
-        return Box::pin(initialize(proxy, server, headers, accepts, &message)).await;
+        return Box::pin(initialize(proxy, server, headers, accepts, message)).await;
     }
     let session = session(proxy, server, headers)?;
     match message.kind() {
@@ -163,10 +163,10 @@ async fn legacy(
             if !accepts.json && !accepts.sse {
                 return Err(ProxyError::NotAcceptable);
             }
-            request(proxy, &session, server.forwarded(headers), accepts, &message).await
+            request(proxy, &session, server.forwarded(headers), accepts, message).await
         }
         Kind::Notification | Kind::Result | Kind::Error => {
-            deliver(&session, &message).await?;
+            deliver(&session, message).await?;
             Ok(empty(StatusCode::ACCEPTED))
         }
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::{FutureExt as _, stream};
 use http::{HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::GaugeGuard;
@@ -19,9 +19,9 @@ use crate::protocol::id::RequestId;
 use crate::protocol::message::Message;
 use crate::protocol::revision::Era;
 use crate::protocol::sse::{self, Event, KEEP_ALIVE};
-use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
-use crate::proxy::exchange::{Exchange, Output};
+use crate::proxy::exchange::{Next, Output};
+use crate::proxy::{Proxy, Work};
 use crate::session::Session;
 use crate::session::backlog::EventId;
 use crate::session::stream::{Stream, StreamReader};
@@ -30,6 +30,12 @@ use super::guard::Accepts;
 
 /// The time that a client should wait before it comes back to a stream that we ended.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
+
+/// What an event takes besides its data, about.
+const EVENT_OVERHEAD: usize = 64;
+
+/// Events that are there at the same time are put together up to this many bytes.
+const FRAME_BYTES: usize = 16 << 10;
 
 /// An error as the answer to a request. Where its id is not known, it is null for a legacy client whose message could
 /// not be read, as JSON-RPC has it, and left out otherwise.
@@ -83,27 +89,39 @@ pub(super) fn unanswered(accepts: Accepts) -> Response {
 /// modern one is cancelled: this is what its `Drop` does.
 pub(super) struct Running {
     proxy: Arc<Proxy>,
-    exchange: Option<Box<Exchange>>,
+    work: Option<Work>,
     stream: Option<Arc<Stream>>,
 }
 
 impl Running {
-    pub(super) fn new(proxy: &Arc<Proxy>, exchange: Box<Exchange>) -> Running {
-        Running { proxy: Arc::clone(proxy), exchange: Some(exchange), stream: None }
+    pub(super) fn new(proxy: &Arc<Proxy>, work: impl Into<Work>) -> Running {
+        Running { proxy: Arc::clone(proxy), work: Some(work.into()), stream: None }
     }
 
     /// The next message. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Output> {
-        let output = self.exchange.as_mut()?.next().await;
-        if output.as_ref().is_none_or(|output| output.last) {
-            self.exchange = None;
+        loop {
+            match self.next_until(None).await {
+                Next::Output(output) => return Some(output),
+                Next::End => return None,
+                Next::Quiet => {}
+            }
         }
-        output
+    }
+
+    /// The same, but waits no longer than until then. Cancel safe.
+    async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
+        let Some(work) = &mut self.work else { return Next::End };
+        let next = work.next_until(quiet).await;
+        if matches!(next, Next::End | Next::Output(Output { last: true, .. })) {
+            self.work = None;
+        }
+        next
     }
 
     /// Puts a message where the client may find it although it is not the answer to this request.
     fn put_aside(&self, output: &Output) {
-        match self.exchange.as_ref().and_then(|exchange| exchange.session()) {
+        match self.work.as_ref().and_then(Work::session) {
             Some(session) => {
                 session.standing().push(&output.message.line());
             }
@@ -114,8 +132,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        match self.exchange.take() {
-            Some(exchange) if exchange.session().is_some() => self.proxy.adopt(exchange, self.stream.take()),
+        match self.work.take() {
+            Some(Work::Relay(exchange)) if exchange.session().is_some() => {
+                self.proxy.adopt(exchange, self.stream.take())
+            }
             _ => {
                 if let Some(stream) = &self.stream {
                     stream.finish();
@@ -130,21 +150,17 @@ pub(super) async fn answer(mut running: Running, accepts: Accepts, prime: bool) 
     let patience = running.proxy.settings.timeouts.sse_keepalive;
     let first = loop {
         // A client that can read a stream is not left in silence: what lies between would take the connection for dead.
-        let next = match timeout(patience, running.next()).await {
-            Ok(next) => next,
-            Err(_) if accepts.sse => break None,
-            Err(_) => continue,
-        };
-        match next {
-            None => return unanswered(accepts),
-            Some(output) if output.last && (accepts.json || output.status != StatusCode::OK) => {
+        match running.next_until(accepts.sse.then(|| Instant::now() + patience)).await {
+            Next::Quiet => break None,
+            Next::End => return unanswered(accepts),
+            Next::Output(output) if output.last && (accepts.json || output.status != StatusCode::OK) => {
                 return json(output.status, output.message.text().clone());
             }
-            Some(output) if accepts.sse => break Some(output),
-            Some(output) => running.put_aside(&output),
+            Next::Output(output) if accepts.sse => break Some(output),
+            Next::Output(output) => running.put_aside(&output),
         }
     };
-    let session = running.exchange.as_ref().and_then(|exchange| exchange.session());
+    let session = running.work.as_ref().and_then(Work::session);
     running.stream = session.map(|session| session.open_stream());
     let proxy = Arc::clone(&running.proxy);
     events(Sending {
@@ -186,30 +202,42 @@ impl Sending {
             encode(&event, &mut out);
             return Some(out.freeze());
         }
-        if let Some(first) = self.first.take() {
-            return Some(self.encode(&first));
-        }
-        if self.ended {
-            return None;
-        }
-        let stream = self.running.stream.clone();
-        tokio::select! {
-            biased;
-            // The client has come back for this stream on another connection.
-            () = taken_over(stream.as_ref()) => None,
-            output = self.running.next() => {
-                let output = output?;
-                Some(self.encode(&output))
+        let output = match self.first.take() {
+            Some(first) => first,
+            None if self.ended => return None,
+            None => {
+                let stream = self.running.stream.clone();
+                let quiet = Some(Instant::now() + self.keepalive);
+                let next = tokio::select! {
+                    biased;
+                    // The client has come back for this stream on another connection.
+                    () = taken_over(stream.as_ref()) => return None,
+                    next = self.running.next_until(quiet) => next,
+                };
+                match next {
+                    Next::Output(output) => output,
+                    Next::Quiet => return Some(Bytes::from_static(KEEP_ALIVE)),
+                    Next::End => return None,
+                }
             }
-            () = sleep_until(Instant::now() + self.keepalive) => Some(Bytes::from_static(KEEP_ALIVE)),
+        };
+        let mut out = BytesMut::with_capacity(output.message.text().len() + EVENT_OVERHEAD);
+        self.encode(&output, &mut out);
+        // What has arrived by now goes with it, so that many small events are not as many writes.
+        while !self.ended
+            && out.len() < FRAME_BYTES
+            && let Some(Some(output)) = self.running.next().now_or_never()
+        {
+            self.encode(&output, &mut out);
         }
+        Some(out.freeze())
     }
 
-    fn encode(&mut self, output: &Output) -> Bytes {
+    fn encode(&mut self, output: &Output, out: &mut BytesMut) {
         self.ended |= output.last;
         let data = output.message.line();
         let id = self.running.stream.as_ref().map(|stream| stream.push(&data));
-        message_event(id, data)
+        encode_message(id, data, out);
     }
 }
 
@@ -222,10 +250,14 @@ async fn taken_over(stream: Option<&Arc<Stream>>) {
 
 /// One message as an event. Every client knows the type, and those of 2024-11-05 ask for it.
 pub(super) fn message_event(id: Option<EventId>, data: Bytes) -> Bytes {
-    let mut out = BytesMut::with_capacity(data.len() + 64);
-    let event = Event { id: id.map(EventId::to_bytes), event: Some(Bytes::from_static(b"message")), data, retry: None };
-    encode(&event, &mut out);
+    let mut out = BytesMut::with_capacity(data.len() + EVENT_OVERHEAD);
+    encode_message(id, data, &mut out);
     out.freeze()
+}
+
+fn encode_message(id: Option<EventId>, data: Bytes, out: &mut BytesMut) {
+    let event = Event { id: id.map(EventId::to_bytes), event: Some(Bytes::from_static(b"message")), data, retry: None };
+    encode(&event, out);
 }
 
 pub(super) fn encode(event: &Event, out: &mut BytesMut) {

@@ -291,6 +291,13 @@ impl Message {
         RequestId::from_json(as_str(self.id?.of(&self.text)))
     }
 
+    /// The id, where it is spelled like those that the proxy makes: digits, without zeros in front.
+    pub(crate) fn own_id(&self) -> Option<i64> {
+        let digits = self.id?.of(&self.text);
+        let is_own = digits.iter().all(u8::is_ascii_digit) && (digits[0] != b'0' || digits.len() == 1);
+        is_own.then(|| as_str(digits).parse().ok()).flatten()
+    }
+
     /// The method of a request or notification.
     pub fn method(&self) -> Option<&str> {
         match &self.method_name {
@@ -421,6 +428,30 @@ impl Edit<'_> {
         self
     }
 
+    /// Takes members out of `params._meta`, with their commas.
+    #[must_use]
+    pub fn without_meta(mut self, names: &[&str]) -> Self {
+        let Some(members) = &self.message.meta else { return self };
+        let text = self.message.text();
+        let goes = |member: &Member| names.iter().any(|name| super::scan::key_is(text, member, name));
+        let all: SmallVec<[&Member; 8]> = members.iter().collect();
+        // A comma goes with the member behind it, as long as there is one that stays before it.
+        let mut stays = false;
+        for (at, member) in all.iter().enumerate() {
+            if !goes(member) {
+                stays = true;
+                continue;
+            }
+            let start = if stays { all[at - 1].value.end } else { member.key.start - 1 };
+            let end = match all.get(at + 1) {
+                Some(next) if !stays => next.key.start - 1,
+                _ => member.value.end,
+            };
+            self.splices.push((Span { start, end }, "".into()));
+        }
+        self
+    }
+
     /// The edited message. Nothing is parsed again: the spans move with the text.
     pub fn finish(mut self) -> Message {
         let old = self.message;
@@ -452,6 +483,13 @@ impl Edit<'_> {
             members.map_spans(moved);
         }
         if let Some(members) = &mut new.meta {
+            // Without those that were taken out.
+            let gaps = || self.splices.iter().filter(|(_, json)| json.is_empty());
+            if gaps().next().is_some() {
+                members.retain(|member| {
+                    !gaps().any(|(gap, _)| gap.start < member.value.end && member.value.end <= gap.end)
+                });
+            }
             members.map_spans(moved);
         }
         new.text = text.freeze();

@@ -80,6 +80,11 @@ impl Members {
         self.entries.iter()
     }
 
+    /// Forgets those members of which this is not true.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Member) -> bool) {
+        self.entries.retain(|member| keep(member));
+    }
+
     pub(crate) fn map_spans(&mut self, f: impl Fn(Span) -> Span) {
         self.object = f(self.object);
         for m in &mut self.entries {

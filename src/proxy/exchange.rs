@@ -3,9 +3,10 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::error::ProxyError;
@@ -41,10 +42,14 @@ pub(crate) struct Exchange {
     legacy: Option<Legacy>,
     /// The connection of a modern request, where it is this request's alone.
     lease: Option<Leased>,
-    /// Cancelled when nobody wants the answer any more.
-    cancelled: CancellationToken,
+    /// What may stop it. Kept from one message to the next: to begin to listen takes longer than to look.
+    signal: BoxFuture<'static, Signal>,
+    /// Cancelled when nobody wants the answer any more, unless that is no matter now.
+    cancelled: Option<CancellationToken>,
     /// Cancelled when the proxy has no more time for it.
     cut: CancellationToken,
+    /// Ends when there may be something to see on the clock: not later, but it may be earlier.
+    alarm: Pin<Box<Sleep>>,
     known: Option<Known>,
     era: Era,
     clock: Clock,
@@ -57,6 +62,39 @@ pub(crate) struct Exchange {
     /// For a stream of notifications.
     listening: Option<Box<Listening>>,
     _in_flight: GaugeGuard,
+}
+
+/// What stops an exchange from outside.
+enum Signal {
+    /// Nobody wants the answer any more.
+    Cancelled,
+    /// The proxy has no more time for it.
+    Cut,
+}
+
+/// Nothing was heard for as long as the caller cared to wait.
+struct Quiet;
+
+async fn wait_for_signal(cancelled: Option<CancellationToken>, cut: CancellationToken) -> Signal {
+    let Some(cancelled) = cancelled else {
+        cut.cancelled().await;
+        return Signal::Cut;
+    };
+    tokio::select! {
+        biased;
+        () = cancelled.cancelled() => Signal::Cancelled,
+        () = cut.cancelled() => Signal::Cut,
+    }
+}
+
+/// What came next.
+#[expect(clippy::large_enum_variant, reason = "nearly every one is a message, and lives on the stack")]
+pub(crate) enum Next {
+    Output(Output),
+    /// Nothing, for as long as the caller cares to wait. More may come.
+    Quiet,
+    /// There is no more.
+    End,
 }
 
 /// A request that the server cannot have taken up may be sent to another one, once (docs/contracts.md, C-SSE-4).
@@ -85,6 +123,7 @@ pub(crate) struct Legacy {
 
 /// The deadlines of a request: one that progress moves, one that it does not (2025-11-25, Lifecycle › Timeouts).
 struct Clock {
+    started: Instant,
     idle: std::time::Duration,
     question: std::time::Duration,
     idle_until: Instant,
@@ -98,7 +137,8 @@ impl Clock {
         // A stream of notifications has no answer to wait for: it ends with its client.
         let far = std::time::Duration::from_secs(365 * 24 * 3600);
         let (idle, max) = if endless { (far, far) } else { (timeouts.request, timeouts.request_max) };
-        Clock { idle, question: timeouts.question, idle_until: now + idle, hard_until: now + max, asked_at: None }
+        let question = timeouts.question;
+        Clock { started: now, idle, question, idle_until: now + idle, hard_until: now + max, asked_at: None }
     }
 
     fn deadline(&self) -> Instant {
@@ -141,18 +181,22 @@ impl Exchange {
         cut: CancellationToken,
         metrics: ServerMetrics,
     ) -> Box<Exchange> {
-        let cancelled = legacy.as_ref().map_or_else(CancellationToken::new, |legacy| legacy.call.cancelled().clone());
+        // A modern client cancels by going away.
+        let cancelled = legacy.as_ref().map(|legacy| legacy.call.cancelled().clone());
+        let clock = Clock::start(timeouts, request.known() == Some(Known::Listen));
         Box::new(Exchange {
             relay,
             replies: Some(replies),
             legacy,
             lease: None,
+            signal: wait_for_signal(cancelled.clone(), cut.clone()).boxed(),
             cancelled,
             cut,
+            alarm: Box::pin(sleep_until(clock.deadline())),
             known: request.known(),
             era,
-            clock: Clock::start(timeouts, request.known() == Some(Known::Listen)),
-            started: Instant::now(),
+            started: clock.started,
+            clock,
             _in_flight: metrics.exchange_started(),
             metrics,
             outcome: "abandoned",
@@ -189,54 +233,100 @@ impl Exchange {
     /// Dropped before it is done, nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Output> {
         loop {
+            match self.next_until(None).await {
+                Next::Output(output) => return Some(output),
+                Next::End => return None,
+                Next::Quiet => {}
+            }
+        }
+    }
+
+    /// The same, but waits no longer than until then.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is lost.
+    pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
+        match self.heard(quiet).await {
+            Ok(Some(output)) => Next::Output(output),
+            Ok(None) => Next::End,
+            Err(Quiet) => Next::Quiet,
+        }
+    }
+
+    async fn heard(&mut self, quiet: Option<Instant>) -> Result<Option<Output>, Quiet> {
+        loop {
             if let Repeat::Due(sending) = &mut self.repeat {
                 let sent = sending.await;
                 self.repeat = Repeat::Over;
                 match sent {
                     Ok(Some(sent)) => self.goes_on(sent),
-                    Ok(None) => return self.stopped(self.session().and_then(|session| session.end_reason())),
-                    Err(error) => return Some(self.refuse(&error)),
+                    Ok(None) => return Ok(self.stopped(self.session().and_then(|session| session.end_reason()))),
+                    Err(error) => return Ok(Some(self.refuse(&error))),
                 }
             }
             if let Some(listening) = &mut self.listening {
                 if let Some(message) = listening.missed() {
-                    return Some(Output { message, last: false, status: StatusCode::OK });
+                    return Ok(Some(Output { message, last: false, status: StatusCode::OK }));
                 }
                 if listening.is_lost() {
                     // No lease is held meanwhile: the server is gone.
                     (self.replies, self.lease) = (None, None);
                     match Box::pin(self.reopened()).await {
-                        Some(output) => return Some(output),
+                        Some(output) => return Ok(Some(output)),
                         None => continue,
                     }
                 }
             }
-            // When the server is gone, the connection says what that means for this request: what was said before, and
-            // whether it may have been executed.
-            let gone = self.session().is_some_and(|session| session.end_reason() == Some(EndReason::UpstreamGone));
             let drain = self.listening.as_ref().map(|listening| listening.drain());
-            let replies = self.replies.as_mut()?;
+            let Some(replies) = self.replies.as_mut() else { return Ok(None) };
             let own = self.legacy.as_mut().and_then(|legacy| legacy.lease.as_mut());
+            let until = quiet.map_or_else(|| self.clock.deadline(), |quiet| quiet.min(self.clock.deadline()));
+            if until < self.alarm.deadline() {
+                self.alarm.as_mut().reset(until);
+            }
+            // A look before each wait, so that a server that never pauses does not keep us from it.
+            let is_stopped = self.cancelled.as_ref().unwrap_or(&self.cut).is_cancelled() || self.cut.is_cancelled();
             let reply = tokio::select! {
                 biased;
-                () = self.cancelled.cancelled(), if !gone => {
-                    match self.session().and_then(|session| session.end_reason()) {
-                        Some(EndReason::UpstreamGone) => continue,
-                        reason => return self.stopped(reason),
+                reply = replies.next(), if !is_stopped => {
+                    // What was cancelled gets no answer from its connection either: that is no loss.
+                    let answered = matches!(reply, Some(Ok(_)));
+                    if !answered && self.cancelled.as_ref().is_some_and(CancellationToken::is_cancelled) {
+                        continue;
                     }
+                    reply
                 }
-                reply = replies.next() => reply,
+                signal = &mut self.signal => match signal {
+                    Signal::Cut => Some(Err(UpstreamError::Closed { sent: true })),
+                    Signal::Cancelled => match self.session().and_then(|session| session.end_reason()) {
+                        // When the server is gone, the connection says what that means for this request: what was said
+                        // before, and whether it may have been executed.
+                        Some(EndReason::UpstreamGone) => {
+                            (self.cancelled, self.signal) = (None, wait_for_signal(None, self.cut.clone()).boxed());
+                            continue;
+                        }
+                        reason => return Ok(self.stopped(reason)),
+                    },
+                },
                 Some(message) = said(own) => {
                     if let Some(legacy) = &self.legacy {
                         Box::pin(legacy.session.say(&legacy.connection, message)).await;
                     }
                     continue;
                 }
-                () = drains(drain) => return Some(self.end_listening("drained")),
-                () = self.cut.cancelled() => Some(Err(UpstreamError::Closed { sent: true })),
-                () = sleep_until(self.clock.deadline()) => {
+                () = drains(drain) => return Ok(Some(self.end_listening("drained"))),
+                () = self.alarm.as_mut() => {
+                    let now = Instant::now();
+                    if now < self.clock.deadline() {
+                        self.alarm.as_mut().reset(self.clock.deadline());
+                        if quiet.is_some_and(|quiet| quiet <= now) {
+                            return Err(Quiet);
+                        }
+                        continue;
+                    }
                     let pending = self.legacy.as_ref().is_some_and(|legacy| legacy.pending.any());
                     if !self.clock.is_over(pending) {
+                        self.alarm.as_mut().reset(self.clock.deadline());
                         continue;
                     }
                     Some(Err(UpstreamError::Timeout { sent: true }))
@@ -245,7 +335,7 @@ impl Exchange {
             match reply {
                 Some(Ok(message)) => {
                     if let Some(output) = self.down(message).await {
-                        return Some(output);
+                        return Ok(Some(output));
                     }
                 }
                 Some(Err(error)) if self.may_go_elsewhere(&error) => self.repeat = self.again(&error),
@@ -255,7 +345,7 @@ impl Exchange {
                         _ => UpstreamError::Lost { sent: true },
                     };
                     if !self.listening.as_mut().is_some_and(|listening| listening.loses(&error)) {
-                        return Some(self.fail(error));
+                        return Ok(Some(self.fail(error)));
                     }
                 }
             }
@@ -478,7 +568,7 @@ pub(crate) fn own(text: String) -> Message {
     }
 }
 
-fn error_code(message: &Message) -> Option<i32> {
+pub(super) fn error_code(message: &Message) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct Code {
         code: serde_json::Number,
@@ -488,7 +578,7 @@ fn error_code(message: &Message) -> Option<i32> {
 }
 
 /// The status that a modern error has (2026-07-28, Streamable HTTP › Sending Messages; Basic › Error Codes).
-fn modern_status(error: i32) -> StatusCode {
+pub(super) fn modern_status(error: i32) -> StatusCode {
     match error {
         code::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
         code::HEADER_MISMATCH | code::MISSING_CAPABILITY | code::UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,

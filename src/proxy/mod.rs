@@ -1,8 +1,10 @@
 //! The proxy: what it fronts, who uses it, and how a request begins.
 
+pub(crate) mod crossing;
 pub(crate) mod error;
 pub(crate) mod exchange;
 mod listening;
+mod parking;
 mod sending;
 mod tools;
 
@@ -15,6 +17,7 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use crate::backend::key::Principal;
 use crate::backend::{Backend, Modern, OpenError, Way};
 use crate::bridge::handshake::negotiated;
+use crate::bridge::modern_to_legacy::describe;
 use crate::bridge::relay::Relay;
 use crate::bridge::sharing;
 use crate::metrics::{Metrics, ServerMetrics};
@@ -30,9 +33,11 @@ use crate::settings::{Settings, Target};
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
+use crossing::{Crossing, Half, Visitor};
 use error::ProxyError;
-use exchange::{Exchange, Legacy};
+use exchange::{Exchange, Legacy, Next, Output};
 use listening::Listening;
+use parking::Parking;
 use sending::Sent;
 use tools::ToolHeaders;
 
@@ -51,6 +56,7 @@ pub(crate) struct Server {
     pub(crate) backend: Arc<Backend>,
     pub(crate) metrics: ServerMetrics,
     tools: ToolHeaders,
+    parking: Arc<Parking<Box<Half>>>,
     /// It is a child: it never sees a header.
     is_child: bool,
     forward_headers: Vec<HeaderName>,
@@ -64,6 +70,11 @@ impl Server {
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, ProxyError> {
         let principal = self.backend.principal(headers).map_err(|name| ProxyError::Principal(name.to_owned()))?;
         Ok(Caller { principal, headers: self.forwarded(headers) })
+    }
+
+    /// Who the client is that sent these headers, as far as it says so, whether or not that matters to the isolation.
+    pub(crate) fn shown(&self, headers: &HeaderMap) -> Option<Principal> {
+        self.backend.shown(headers)
     }
 
     /// Those of a client's headers that the server is to have: only what was configured, so that credentials stay here.
@@ -83,7 +94,9 @@ impl Proxy {
             let is_child = matches!(upstream.target, Target::Stdio(_));
             let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
             let forward_headers = upstream.forward_headers.clone();
-            let server = Server { backend, metrics, tools: ToolHeaders::default(), is_child, forward_headers };
+            let parking = Arc::new(Parking::new(&settings.limits, &settings.timeouts, metrics.clone()));
+            let tools = ToolHeaders::default();
+            let server = Server { backend, metrics, tools, parking, is_child, forward_headers };
             (upstream.name.clone(), Arc::new(server))
         });
         let proxy = Arc::new(Proxy {
@@ -190,25 +203,19 @@ impl Proxy {
     /// Nothing was sent.
     pub(crate) async fn begin_modern(
         &self,
-        server: &Server,
+        server: &Arc<Server>,
         request: &Message,
         caller: Option<Principal>,
         mirrored: Option<HeaderMap>,
-    ) -> Result<Box<Exchange>, ProxyError> {
+        shown: impl FnOnce() -> Option<Principal>,
+    ) -> Result<Work, ProxyError> {
         if self.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
         let modern = server.backend.modern(caller).await?;
         let Some(Way { connection, lease }) = server.backend.way(&modern, caller).await? else {
-            if request.known() == Some(Known::Discover) {
-                // What the server itself would say. An SDK that speaks both eras reads a list of versions without its own as
-                // the end, and this as the news that there is a handshake (2026-07-28, Versioning).
-                return Err(ProxyError::LegacyOnly { supported: legacy_versions() });
-            }
-            return Err(ProxyError::UnsupportedVersion {
-                requested: Revision::V2026_07_28.as_str().to_owned(),
-                supported: legacy_versions(),
-            });
+            let headers = mirrored.unwrap_or_default();
+            return Box::pin(self.cross(server, request, headers, shown())).await.map(Work::Crossing);
         };
         // A server that does not tell its tools must not hold up their calls for longer than it may take to say who it is.
         let patience = self.settings.timeouts.probe;
@@ -245,7 +252,27 @@ impl Proxy {
         if let Some(listening) = listening {
             exchange.listens(listening);
         }
-        Ok(exchange)
+        Ok(Work::Relay(exchange))
+    }
+
+    /// Begins a modern request to a server with a handshake.
+    async fn cross(
+        &self,
+        server: &Arc<Server>,
+        request: &Message,
+        mirrored: HeaderMap,
+        principal: Option<Principal>,
+    ) -> Result<Box<Crossing>, ProxyError> {
+        let visitor = Visitor {
+            principal,
+            // A server with a handshake has no use for what repeats the body.
+            headers: if server.is_child { HeaderMap::new() } else { server.forwarded(&mirrored) },
+            drain: self.tasks.drain().clone(),
+            cut: self.tasks.cut().clone(),
+            timeouts: self.settings.timeouts.clone(),
+            rounds: self.settings.limits.rounds,
+        };
+        crossing::begin(server, request, visitor).await
     }
 
     /// Checks what a modern request says of itself, before anything goes upstream.
@@ -269,7 +296,7 @@ impl Proxy {
             let supported = match Box::pin(server.backend.modern(caller)).await {
                 // Nothing is promised that `server/discover` does not list.
                 Ok(Modern::Shared(_, versions) | Modern::Each(versions)) => versions.to_vec(),
-                Ok(Modern::LegacyOnly) => legacy_versions(),
+                Ok(Modern::LegacyOnly) => describe::versions(),
                 Err(_) => vec![Revision::V2026_07_28.as_str().to_owned()],
             };
             return Err(ProxyError::UnsupportedVersion { requested: version, supported });
@@ -353,12 +380,45 @@ fn translate(era: Era, request: &Message, connection: &Connection) -> Result<(Re
     Relay::begin(era, request, id).ok_or(ProxyError::Initialize)
 }
 
-fn legacy_versions() -> Vec<String> {
-    Revision::ALL
-        .iter()
-        .filter(|revision| revision.era() == Era::Legacy)
-        .map(|revision| revision.as_str().to_owned())
-        .collect()
+/// A client's request under way: relayed, or translated.
+pub(crate) enum Work {
+    /// Client and server are of one era.
+    Relay(Box<Exchange>),
+    /// A client of 2026-07-28 at a server with a handshake.
+    Crossing(Box<Crossing>),
+}
+
+impl Work {
+    /// The next message for the client; `None` after the last one. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Output> {
+        match self {
+            Work::Relay(exchange) => exchange.next().await,
+            // Rare: in a box, so that the future of each request stays small.
+            Work::Crossing(crossing) => Box::pin(crossing.next()).await,
+        }
+    }
+
+    /// The same, but waits no longer than until then. Cancel safe.
+    pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
+        match self {
+            Work::Relay(exchange) => exchange.next_until(quiet).await,
+            Work::Crossing(crossing) => Box::pin(crossing.next_until(quiet)).await,
+        }
+    }
+
+    /// The session it belongs to.
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
+        match self {
+            Work::Relay(exchange) => exchange.session(),
+            Work::Crossing(_) => None,
+        }
+    }
+}
+
+impl From<Box<Exchange>> for Work {
+    fn from(exchange: Box<Exchange>) -> Work {
+        Work::Relay(exchange)
+    }
 }
 
 impl From<OpenError> for ProxyError {

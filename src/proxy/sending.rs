@@ -42,10 +42,14 @@ pub(super) async fn send(
     request: &Message,
     headers: &HeaderMap,
 ) -> Result<Option<Sent>, ProxyError> {
+    if call.cancelled().is_cancelled() {
+        return Ok(None);
+    }
     let sent = tokio::select! {
         biased;
-        () = call.cancelled().cancelled() => return Ok(None),
+        // First: most often there is nothing to wait for.
         sent = on_its_way(session, call, request, headers) => sent?,
+        () = call.cancelled().cancelled() => return Ok(None),
     };
     // What the client said of it may have overtaken it: dropping it tells the server.
     Ok((!call.cancelled().is_cancelled()).then_some(sent))

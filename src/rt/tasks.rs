@@ -53,8 +53,9 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
         let stop = self.stop.clone();
         self.tasks.spawn(self.name, async move {
             tokio::select! {
-                () = stop.cancelled() => {}
+                biased;
                 () = future => {}
+                () = stop.cancelled() => {}
             }
         });
     }

@@ -6,6 +6,7 @@
 //! goes to the one place that [`Sharing`] allows, or to nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -357,6 +358,9 @@ impl<P: Pipe> Driver<P> {
         // A message that its reader has no room for. Until it is delivered nothing is read from the server.
         let mut blocked: Option<(Destination, Message)> = None;
         let mut in_a_row = 0;
+        // To begin to listen takes longer than to look, so that is done once.
+        let mut closing = pin!(shared.closing.cancelled());
+        let mut wake = pin!(shared.wake.notified());
         loop {
             if let Some((destination, message)) = blocked.take() {
                 blocked = self.deliver(destination, message);
@@ -364,8 +368,11 @@ impl<P: Pipe> Driver<P> {
             let writable = self.pipe.queued() < self.limits.message_bytes;
             tokio::select! {
                 biased;
-                () = shared.closing.cancelled() => return UpstreamError::Closed { sent: false },
-                () = shared.wake.notified() => self.cancel_calls(),
+                () = closing.as_mut() => return UpstreamError::Closed { sent: false },
+                () = wake.as_mut() => {
+                    wake.set(shared.wake.notified());
+                    self.cancel_calls();
+                }
                 command = self.commands.recv(), if writable => match command {
                     Some(command) => self.accept(command),
                     None => return UpstreamError::Closed { sent: false },
@@ -523,9 +530,7 @@ impl<P: Pipe> Driver<P> {
 
     fn answer(&mut self, message: Message) {
         // Only the spelling that we sent is ours: `"1"` or `1.0` answers nothing.
-        let Some(id) =
-            message.id().filter(|id| id.as_json().bytes().all(|b| b.is_ascii_digit())).and_then(|id| id.as_integer())
-        else {
+        let Some(id) = message.own_id() else {
             self.metrics.dropped("unknown_answer");
             return;
         };

@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,17 +19,19 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use tower::Service;
 
 use crate::protocol::sse::{self, DecodeError, Decoder};
 use crate::settings::{Limits, Timeouts};
+use pool::{Lease, Pool, SendError};
+
+mod pool;
 
 /// Speaks HTTP with one origin. Clones share their connections.
 ///
@@ -37,7 +40,9 @@ use crate::settings::{Limits, Timeouts};
 /// request was written.
 #[derive(Clone)]
 pub(crate) struct HttpClient {
-    client: Client<Connector, Full<Bytes>>,
+    pool: Arc<Pool>,
+    /// One of the origin.
+    url: Uri,
     origin: Origin,
     waits: Waits,
     message_bytes: usize,
@@ -71,6 +76,8 @@ pub(crate) enum Body {
 #[derive(Debug)]
 pub(crate) struct SseBody {
     body: Incoming,
+    /// Until the stream has ended in good order.
+    lease: Option<Lease>,
     decoder: Decoder,
     /// What has been received and not been decoded.
     chunk: Bytes,
@@ -78,6 +85,8 @@ pub(crate) struct SseBody {
     /// When the stream counts as lost. `None` if nobody waits: while an item is being dealt with elsewhere the server
     /// is not to blame for silence.
     silent_until: Option<Instant>,
+    /// Ends when there may be something to see on the clock: not later, but it may be earlier.
+    alarm: Pin<Box<Sleep>>,
     over: bool,
 }
 
@@ -140,27 +149,24 @@ impl HttpClient {
     {
         let origin = Origin::of(url).ok_or(io::ErrorKind::InvalidInput)?;
         let connector = Connector::new(tls(origin.https)?, timeouts.connect);
-        Ok(HttpClient::build(origin, connector, limits, timeouts, executor))
+        Ok(HttpClient::build(url.clone(), origin, connector, limits, timeouts, executor))
     }
 
-    fn build<E>(origin: Origin, connector: Connector, limits: &Limits, timeouts: &Timeouts, executor: E) -> HttpClient
+    fn build<E>(
+        url: Uri,
+        origin: Origin,
+        connector: Connector,
+        limits: &Limits,
+        timeouts: &Timeouts,
+        executor: E,
+    ) -> HttpClient
     where
         E: hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> + Clone + Send + Sync + 'static,
     {
-        let client = legacy::Builder::new(executor)
-            .pool_idle_timeout(timeouts.upstream_keepalive)
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            // Bounds the header block, and how much memory a small slice of a body can keep.
-            .http1_max_buf_size(HEADER_BYTES_MAX)
-            .http2_max_header_list_size(HEADER_BYTES_MAX as u32)
-            // What is tried again is what hyper hands back as never started. See
-            // `a_request_that_may_have_arrived_is_not_sent_again`.
-            .retry_canceled_requests(true)
-            .set_host(true)
-            .build(connector);
+        let run = Arc::new(move |connection| executor.execute(connection));
+        let pool = Pool::new(connector, origin.host_header(), timeouts.upstream_keepalive, run);
         let waits = Waits { body_idle: timeouts.upstream_body_idle, sse_idle: timeouts.upstream_sse_idle };
-        HttpClient { client, origin, waits, message_bytes: limits.message_bytes }
+        HttpClient { pool, url, origin, waits, message_bytes: limits.message_bytes }
     }
 
     /// Sends one request, and returns once the body's kind is known; a JSON body is then complete.
@@ -183,30 +189,25 @@ impl HttpClient {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Response, HttpError> {
-        if Origin::of(url).as_ref() != Some(&self.origin) {
+        let is_known = url.authority() == self.url.authority() && url.scheme() == self.url.scheme();
+        if !is_known && Origin::of(url).as_ref() != Some(&self.origin) {
             return Err(HttpError::OtherOrigin);
         }
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = url.clone();
         *request.headers_mut() = headers;
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 
-        let connection = capture_connection(&mut request);
-        // It is set right before a request is handed to a connection.
-        let connected = || connection.connection_metadata().is_some();
-        let response = match timeout_at(deadline, self.client.request(request)).await {
-            Ok(Ok(response)) => response,
-            // A connection that fails after others were given up is still one that nothing was sent on: hyper goes on
-            // to another one only if it was handed the request back.
-            Ok(Err(error)) if error.is_connect() || !connected() => {
-                return Err(HttpError::Unsent(error.into()));
-            }
-            Ok(Err(error)) => return Err(HttpError::Lost(error.into())),
-            Err(_) => return Err(HttpError::Timeout { sent: connected() }),
+        let mut sending = false;
+        let sent = timeout_at(deadline, self.pool.send(url, request, &mut sending)).await;
+        let (response, lease) = match sent {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(SendError::Unsent(error))) => return Err(HttpError::Unsent(error)),
+            Ok(Err(SendError::Lost(error))) => return Err(HttpError::Lost(error)),
+            Err(_) => return Err(HttpError::Timeout { sent: sending }),
         };
         let (head, body) = response.into_parts();
-        let body = self.read_body(head.status, &head.headers, body, deadline).await?;
+        let body = self.read_body(head.status, &head.headers, body, lease, deadline).await?;
         Ok(Response { status: head.status, headers: head.headers, body })
     }
 
@@ -215,6 +216,7 @@ impl HttpClient {
         status: StatusCode,
         headers: &HeaderMap,
         mut body: Incoming,
+        lease: Lease,
         deadline: Instant,
     ) -> Result<Body, HttpError> {
         use StatusCode as S;
@@ -223,6 +225,9 @@ impl HttpClient {
         let is_stream = status == S::OK && sse::is_event_stream(content_type);
         let is_empty = body.is_end_stream() && !is_stream;
         if matches!(status, S::ACCEPTED | S::NO_CONTENT | S::RESET_CONTENT) || is_empty {
+            if body.is_end_stream() {
+                lease.done();
+            }
             return Ok(Body::Empty);
         }
         let plain = is_unencoded(headers);
@@ -230,21 +235,29 @@ impl HttpClient {
             return Err(Violation::ContentEncoding.into());
         }
         if is_stream {
-            let body = SseBody::new(body, self.message_bytes, self.waits.sse_idle);
+            let body = SseBody::new(body, lease, self.message_bytes, self.waits.sse_idle);
             return Ok(Body::Sse(Box::new(body)));
         }
         let patience = Patience { idle: self.waits.body_idle, deadline };
         if plain && is_json(content_type) {
-            return Ok(Body::Json(collect(&mut body, self.message_bytes, patience).await?));
+            let whole = collect(&mut body, self.message_bytes, patience).await?;
+            lease.done();
+            return Ok(Body::Json(whole));
         }
         if status.is_success() {
             // Some answer a notification with 200 and a body that only turns out to be empty.
             return match next_piece(&mut body, patience).await? {
                 Some(_) => Err(Violation::ContentType { status }.into()),
-                None => Ok(Body::Empty),
+                None => {
+                    lease.done();
+                    Ok(Body::Empty)
+                }
             };
         }
         let start = if plain { snippet(&mut body, patience).await } else { Bytes::new() };
+        if body.is_end_stream() {
+            lease.done();
+        }
         Ok(Body::Other(start))
     }
 }
@@ -256,13 +269,15 @@ impl fmt::Debug for HttpClient {
 }
 
 impl SseBody {
-    fn new(body: Incoming, event_bytes_max: usize, idle: Duration) -> SseBody {
+    fn new(body: Incoming, lease: Lease, event_bytes_max: usize, idle: Duration) -> SseBody {
         SseBody {
             body,
+            lease: Some(lease),
             decoder: Decoder::new(event_bytes_max),
             chunk: Bytes::new(),
             idle,
             silent_until: None,
+            alarm: Box::pin(sleep(idle)),
             over: false,
         }
     }
@@ -285,6 +300,14 @@ impl SseBody {
         outcome
     }
 
+    /// Nothing that is still to come matters: if it is only the end, the connection can be used again.
+    pub(crate) fn finish(self) {
+        drop(self.body);
+        if let Some(lease) = self.lease {
+            lease.done();
+        }
+    }
+
     /// The id to resume from, as of the last item.
     pub(crate) fn last_event_id(&self) -> Option<&Bytes> {
         self.decoder.last_event_id()
@@ -302,14 +325,29 @@ impl SseBody {
                 return Ok(Some(item.map_err(Violation::from)?));
             }
             let silent_until = *self.silent_until.get_or_insert_with(|| Instant::now() + self.idle);
-            match timeout_at(silent_until, self.body.frame()).await {
-                Ok(Some(Ok(frame))) => {
+            let frame = tokio::select! {
+                biased;
+                frame = self.body.frame() => frame,
+                () = self.alarm.as_mut() => {
+                    if silent_until <= Instant::now() {
+                        return Err(HttpError::Timeout { sent: true });
+                    }
+                    self.alarm.as_mut().reset(silent_until);
+                    continue;
+                }
+            };
+            match frame {
+                Some(Ok(frame)) => {
                     self.silent_until = None;
                     self.chunk = frame.into_data().unwrap_or_default();
                 }
-                Ok(Some(Err(error))) => return Err(HttpError::Lost(error.into())),
-                Ok(None) => break,
-                Err(_) => return Err(HttpError::Timeout { sent: true }),
+                Some(Err(error)) => return Err(HttpError::Lost(error.into())),
+                None => {
+                    if let Some(lease) = self.lease.take() {
+                        lease.done();
+                    }
+                    break;
+                }
             }
         }
         Ok(None)
@@ -360,6 +398,13 @@ impl Origin {
         let host = url.host().filter(|host| !host.is_empty())?.to_ascii_lowercase();
         let port = url.port_u16().unwrap_or(if https { 443 } else { 80 });
         Some(Origin { https, host, port })
+    }
+
+    /// The port is left out where everybody knows it.
+    fn host_header(&self) -> HeaderValue {
+        let usual = if self.https { 443 } else { 80 };
+        let host = if self.port == usual { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
+        HeaderValue::try_from(host).unwrap_or(HeaderValue::from_static(""))
     }
 }
 

@@ -282,7 +282,7 @@ async fn a_hanging_handshake_is_unsent() {
     let client = |limit| {
         let connector = Connector::new(tls(false).expect("TLS"), Duration::from_millis(limit));
         let origin = Origin::of(&url).expect("an origin");
-        HttpClient::build(origin, connector, &limits(), &timeouts(), TokioExecutor::new())
+        HttpClient::build(url.clone(), origin, connector, &limits(), &timeouts(), TokioExecutor::new())
     };
     let (patient, impatient) = (client(10_000), client(100));
     let (_peer, outcome) = tokio::join!(server.accept(), post(&impatient, &url));

@@ -214,7 +214,7 @@ impl HttpReplies {
 
     /// Whether an answer is the answer to this call: in the very spelling that was sent.
     fn is_ours(&self, answer: &Message) -> bool {
-        answer.id().is_some_and(|id| id.as_json() == self.id.to_string())
+        answer.own_id() == Some(self.id)
     }
 
     /// What a message on this call's stream is.
@@ -359,12 +359,12 @@ impl HttpReplies {
     }
 
     fn over(&mut self, answer: Message) -> Message {
-        if let State::Reading { lifeline, .. } = &mut self.state {
+        if let State::Reading { body, mut lifeline, .. } = std::mem::replace(&mut self.state, State::Over) {
             lifeline.over("answered");
+            body.finish();
         }
         self.open = false;
         self.core.unanswered.fetch_sub(1, Ordering::Relaxed);
-        self.state = State::Over;
         if self.handshake.take().is_some()
             && let Some(version) = negotiated(&answer)
         {
