@@ -12,7 +12,7 @@ mod leased;
 mod modern;
 pub(crate) mod start;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderMap;
@@ -123,6 +123,8 @@ pub(crate) struct Backend {
     eras: Eras,
     /// The last answer to the question for its era was that of a modern server.
     was_modern: AtomicBool,
+    /// And it named no revision with a handshake.
+    was_stateless: AtomicBool,
     hubs: Hubs,
     greetings: Greetings,
     reconnect: reconnect::Policy,
@@ -169,10 +171,16 @@ impl Backend {
             pool,
             eras: Eras::new(shared_max),
             was_modern: AtomicBool::new(false),
+            was_stateless: AtomicBool::new(upstream.era == EraChoice::Modern),
             hubs: Hubs::new(shared_max),
             greetings: Greetings::new(bridged::GREETINGS_MAX),
             reconnect: upstream::patience(limits, timeouts),
         }
+    }
+
+    /// Whether it said when it was last asked, or the configuration says, that it has no handshake.
+    pub(crate) fn was_stateless(&self) -> bool {
+        self.was_stateless.load(Ordering::Relaxed)
     }
 
     pub(crate) fn isolation(&self) -> Isolation {

@@ -36,6 +36,21 @@ pub(crate) enum Modern {
     LegacyOnly,
 }
 
+impl Modern {
+    /// Whether the server has no handshake.
+    pub(crate) fn is_stateless(&self) -> bool {
+        match self {
+            Modern::Shared(_, versions) | Modern::Each(versions) => is_stateless(versions),
+            Modern::LegacyOnly => false,
+        }
+    }
+}
+
+/// Whether none of the versions has a handshake.
+fn is_stateless(versions: &[String]) -> bool {
+    !versions.iter().any(|version| Revision::parse(version).is_some_and(|one| one.era() == Era::Legacy))
+}
+
 /// What is known, for all clients or for each principal. Replaced when out of date.
 pub(super) type Eras = Cells<Option<Principal>, Known>;
 
@@ -157,6 +172,7 @@ impl Backend {
         let Some(Verdict::Modern(versions)) = lease.verdict.take() else {
             tracing::info!(upstream = name, "Server has a handshake");
             self.was_modern.store(false, Ordering::Relaxed);
+            self.was_stateless.store(false, Ordering::Relaxed);
             // It is ready for one.
             lease.file_under(Key::Spare);
             return Ok(legacy_for(VERDICT_FOR));
@@ -164,8 +180,8 @@ impl Backend {
         tracing::info!(upstream = name, "Server speaks 2026-07-28");
         self.was_modern.store(true, Ordering::Relaxed);
         let versions: Arc<[String]> = versions.into();
-        let has_handshake = |version: &String| Revision::parse(version).is_some_and(|one| one.era() == Era::Legacy);
-        if !versions.iter().any(has_handshake) {
+        self.was_stateless.store(is_stateless(&versions), Ordering::Relaxed);
+        if is_stateless(&versions) {
             // There will be no sessions for which one would be kept.
             self.pool.keep_spares(0);
         }
@@ -224,10 +240,12 @@ impl Backend {
         let modern = match http.probe().await.map_err(OpenError::Start)? {
             Verdict::Modern(versions) => {
                 tracing::info!(upstream = self.metrics.name(), "Server speaks 2026-07-28");
+                self.was_stateless.store(is_stateless(&versions), Ordering::Relaxed);
                 Modern::Shared(Connection::Http(http.modern()), versions.into())
             }
             Verdict::Legacy => {
                 tracing::info!(upstream = self.metrics.name(), "Server has a handshake");
+                self.was_stateless.store(false, Ordering::Relaxed);
                 Modern::LegacyOnly
             }
         };

@@ -47,6 +47,25 @@ losses! {
     LogLevel = "log_level",
     /// An error has a code that means something else in the other era.
     ErrorCode = "error_code",
+    // === Legacy client, modern server ===
+    /// A schema of results that no revision with a handshake can have.
+    OutputSchema = "output_schema",
+    /// A structured result that no revision with a handshake can have.
+    StructuredContent = "structured_content",
+    /// The server needs a client that it can ask, and this one cannot be asked.
+    MissingCapability = "missing_capability",
+    /// The client's revision has no words for a question.
+    QuestionUnspeakable = "question_unspeakable",
+    /// The client refused to answer: the server cannot be told.
+    QuestionRefused = "question_refused",
+    /// The client did not answer in time.
+    QuestionUnanswered = "question_unanswered",
+    /// The client has as many questions to answer as it may have.
+    QuestionUnasked = "question_unasked",
+    /// The client's roots have changed: nobody can be told.
+    RootsChanged = "roots_changed",
+    /// A call was to become a task.
+    Task = "task",
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@
 //! the proxy has to own. [`handshake`] is what is repeated when a connection is replaced, [`sharing`] what a connection
 //! can be asked that is not one client's alone, [`promise`] what a stream of notifications is for.
 //!
-//! [`modern_to_legacy`] translates between the eras, [`seal`] is what its clients bring back, [`loss`] what cannot be carried.
+//! [`modern_to_legacy`] and [`legacy_to_modern`] translate between the eras, [`seal`] is what clients of the former bring back,
+//! [`loss`] what cannot be carried.
 
 pub(crate) mod handshake;
+pub(crate) mod legacy_to_modern;
 pub(crate) mod loss;
 pub(crate) mod modern_to_legacy;
 pub(crate) mod promise;

@@ -21,6 +21,12 @@ impl Promise {
         Some(Promise(promised.unwrap_or_default()))
     }
 
+    /// Whether changes of this resource are told.
+    pub(crate) fn has(&self, uri: &str) -> bool {
+        let resources = self.0.get(meta::RESOURCE_SUBSCRIPTIONS).and_then(Value::as_array);
+        resources.is_some_and(|all| all.iter().any(|one| one == uri))
+    }
+
     /// What may have been missed while nobody listened: that each list and each resource which was promised changed, each
     /// once, for the subscription of this id (JSON).
     pub(crate) fn missed(&self, subscription: &str) -> Vec<Message> {
@@ -31,7 +37,7 @@ impl Promise {
         ];
         let changed = lists.into_iter().filter(|(name, _)| self.0.get(*name) == Some(&Value::Bool(true)));
         let changed = changed.map(|(_, known)| tagged(known, Map::new(), subscription));
-        let resources = self.0.get("resourceSubscriptions").and_then(Value::as_array);
+        let resources = self.0.get(meta::RESOURCE_SUBSCRIPTIONS).and_then(Value::as_array);
         let updated = resources.into_iter().flatten().filter(|uri| uri.is_string());
         let updated = updated.map(|uri| {
             let params = Map::from_iter([("uri".to_owned(), uri.clone())]);

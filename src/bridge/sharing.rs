@@ -74,7 +74,11 @@ pub(crate) fn subscription(known: Known, id: i64, uri: &str) -> Option<Message> 
 
 /// What a client may have missed of a resource that it had subscribed to with this request, when there was a gap.
 pub(crate) fn missed(request: &Message) -> Option<Message> {
-    let uri = (request.known() == Some(Known::ResourcesSubscribe)).then(|| uri(request))??;
+    updated((request.known() == Some(Known::ResourcesSubscribe)).then(|| uri(request))??)
+}
+
+/// The news that a resource has changed.
+pub(crate) fn updated(uri: String) -> Option<Message> {
     let (method, uri) = (Known::ResourceUpdated.as_str(), Value::String(uri));
     Message::parse(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"uri":{uri}}}}}"#).into(), 8).ok()
 }

@@ -209,6 +209,7 @@ impl Duplex {
     async fn opened(&self, session: Arc<Session>) {
         session.initialized();
         let reader = session.standing().attach(None, 1);
+        self.proxy.listens(&session);
         if self.closed.is_cancelled() {
             return self.close();
         }
@@ -245,8 +246,7 @@ impl Duplex {
         }
         let (duplex, session) = (Arc::clone(self), Arc::clone(session));
         self.run(None, request.id(), async move {
-            let begun = duplex.proxy.begin(&session, &request, duplex.caller.headers.clone()).await?;
-            Ok(begun.map(Work::Relay))
+            duplex.proxy.begin(&session, &request, duplex.caller.headers.clone(), true).await
         });
         Ok(())
     }

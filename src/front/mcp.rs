@@ -212,7 +212,9 @@ async fn request(
     if proxy.is_draining() {
         return Err(ProxyError::ShuttingDown);
     }
-    let Some(exchange) = proxy.begin(session, message, headers).await? else { return Ok(unanswered(accepts)) };
+    let Some(exchange) = proxy.begin(session, message, headers, accepts.sse).await? else {
+        return Ok(unanswered(accepts));
+    };
     let prime = session.revision() >= Revision::V2025_11_25;
     Ok(answer(Running::new(proxy, exchange), accepts, prime).await)
 }
@@ -248,13 +250,7 @@ pub(super) async fn deliver(session: &Session, message: &Message) -> Result<(), 
             }
             Ok(session.notify(message).await?)
         }
-        _ => match session.answer(message) {
-            Some((connection, answer)) => Ok(connection.send(&answer).await?),
-            None => {
-                session.metrics().dropped("answer_to_nothing");
-                Ok(())
-            }
-        },
+        _ => Ok(session.answer(message).await?),
     }
 }
 
@@ -314,7 +310,7 @@ async fn batch(
                     answers.push(pong);
                     continue;
                 }
-                match proxy.begin(&session, &message, server.forwarded(headers)).await {
+                match proxy.begin(&session, &message, server.forwarded(headers), accepts.sse).await {
                     Ok(exchange) => {
                         running.extend(exchange.map(|exchange| advance(Running::new(proxy, exchange))));
                         continue;
@@ -385,6 +381,9 @@ fn get(proxy: &Arc<Proxy>, server: &Server, headers: &HeaderMap) -> Result<Respo
     let stream = session
         .stream(after.map_or(0, |id| id.stream))
         .ok_or(ProxyError::Resume(crate::session::backlog::ResumeError::Gap))?;
+    if after.is_none_or(|id| id.stream == 0) {
+        proxy.listens(&session);
+    }
     let reader = stream.attach(after, proxy.settings.limits.get_streams).map_err(ProxyError::Resume)?;
     let prime = session.revision() >= Revision::V2025_11_25;
     Ok(resumed(proxy, session, reader, prime))

@@ -133,9 +133,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         match self.work.take() {
-            Some(Work::Relay(exchange)) if exchange.session().is_some() => {
-                self.proxy.adopt(exchange, self.stream.take())
-            }
+            Some(work) if work.session().is_some() => self.proxy.adopt(work, self.stream.take()),
             _ => {
                 if let Some(stream) = &self.stream {
                     stream.finish();

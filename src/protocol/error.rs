@@ -10,6 +10,10 @@ pub const INVALID_REQUEST: i32 = -32600;
 pub const METHOD_NOT_FOUND: i32 = -32601;
 /// The parameters are not what the method takes.
 pub const INVALID_PARAMS: i32 = -32602;
+/// Something went wrong within.
+pub const INTERNAL_ERROR: i32 = -32603;
+/// There is no such resource (up to 2025-11-25; later that is `INVALID_PARAMS`).
+pub const RESOURCE_NOT_FOUND: i32 = -32002;
 /// Headers and body disagree (2026-07-28, Basic › Error Codes).
 pub const HEADER_MISMATCH: i32 = -32020;
 /// A capability is missing that the request needs (2026-07-28).

@@ -428,26 +428,61 @@ impl Edit<'_> {
         self
     }
 
-    /// Takes members out of `params._meta`, with their commas.
+    /// Takes members of `params` and of its `_meta` out, by name, and adds others to both: `params` and `meta` are the texts of
+    /// members without their braces, and must not repeat what stays. Makes what is missing. The new members cannot be asked for.
     #[must_use]
-    pub fn without_meta(mut self, names: &[&str]) -> Self {
-        let Some(members) = &self.message.meta else { return self };
-        let text = self.message.text();
-        let goes = |member: &Member| names.iter().any(|name| super::scan::key_is(text, member, name));
-        let all: SmallVec<[&Member; 8]> = members.iter().collect();
-        // A comma goes with the member behind it, as long as there is one that stays before it.
-        let mut stays = false;
-        for (at, member) in all.iter().enumerate() {
-            if !goes(member) {
-                stays = true;
-                continue;
+    pub(crate) fn recast(mut self, out: &[&str], params: &str, meta_out: &[&str], meta: &str) -> Self {
+        let message = self.message;
+        let text = &message.text[..];
+        let insert = |at: u32| Span { start: at, end: at };
+        let Some(members) = &message.members else {
+            // Without `params` there is a place for them at the end; what is no object has none.
+            if message.body.is_none()
+                && let Some(end) = memchr::memrchr(b'}', text)
+            {
+                let comma = if params.is_empty() { "" } else { "," };
+                let name = super::meta::META;
+                let added = format!(r#","params":{{{params}{comma}"{name}":{{{meta}}}}}"#);
+                self.splices.push((insert(end as u32), added.into()));
             }
-            let start = if stays { all[at - 1].value.end } else { member.key.start - 1 };
-            let end = match all.get(at + 1) {
-                Some(next) if !stays => next.key.start - 1,
-                _ => member.value.end,
-            };
-            self.splices.push((Span { start, end }, "".into()));
+            return self;
+        };
+        let mut added = String::with_capacity(params.len() + meta.len() + 16);
+        added.push_str(params);
+        let (cuts, left) = match &message.meta {
+            Some(found) => {
+                let (meta_cuts, meta_left) = found.without(text, meta_out);
+                let comma = if meta_left > 0 && !meta.is_empty() { "," } else { "" };
+                self.splices.push((insert(found.object.start + 1), [meta, comma].concat().into()));
+                self.splices.extend(meta_cuts.into_iter().map(|cut| (cut, Box::default())));
+                members.without(text, out)
+            }
+            None => {
+                if !added.is_empty() {
+                    added.push(',');
+                }
+                added.extend(["\"", super::meta::META, "\":{", meta, "}"]);
+                // One that is no object would have been in the way.
+                let all: SmallVec<[&str; 8]> = out.iter().copied().chain([super::meta::META]).collect();
+                members.without(text, &all)
+            }
+        };
+        if left > 0 && !added.is_empty() {
+            added.push(',');
+        }
+        self.splices.push((insert(members.object.start + 1), added.into()));
+        self.splices.extend(cuts.into_iter().map(|cut| (cut, Box::default())));
+        self
+    }
+
+    /// Takes members of `params._meta` out, and all of that with the last one.
+    #[must_use]
+    pub(crate) fn without_meta(mut self, names: &[&str]) -> Self {
+        let message = self.message;
+        if let (Some(members), Some(meta)) = (&message.members, &message.meta) {
+            let (cuts, left) = meta.without(&message.text, names);
+            let cuts = if left == 0 { members.without(&message.text, &[super::meta::META]).0 } else { cuts };
+            self.splices.extend(cuts.into_iter().map(|cut| (cut, Box::default())));
         }
         self
     }

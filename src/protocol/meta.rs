@@ -42,8 +42,12 @@ pub const CLIENT_INFO_PARAM: &str = "clientInfo";
 pub const LIST_CHANGED: &str = "listChanged";
 /// What a stream of notifications is asked for, and what it is promised to tell (2026-07-28, Subscriptions).
 pub const NOTIFICATIONS: &str = "notifications";
+/// The resources in either.
+pub const RESOURCE_SUBSCRIPTIONS: &str = "resourceSubscriptions";
 /// The parameter that makes a call a task (2025-11-25).
 pub const TASK: &str = "task";
+/// The name of an errand at a URL (2025-11-25, Elicitation).
+pub const ELICITATION_ID: &str = "elicitationId";
 /// A tool's arguments.
 pub const ARGUMENTS: &str = "arguments";
 

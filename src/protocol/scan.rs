@@ -85,6 +85,25 @@ impl Members {
         self.entries.retain(|member| keep(member));
     }
 
+    /// What has to be cut out of the text so that the members with these names are gone, commas included; and how many are left.
+    pub(crate) fn without(&self, text: &[u8], names: &[&str]) -> (SmallVec<[Span; 4]>, usize) {
+        let (mut cuts, mut left) = (SmallVec::new(), 0);
+        for (at, member) in self.entries.iter().enumerate() {
+            if !names.iter().any(|name| key_is(text, member, name)) {
+                left += 1;
+                continue;
+            }
+            let key = |member: &Member| member.key.start - 1;
+            let end = member.value.end;
+            cuts.push(match (left, self.entries.get(at + 1)) {
+                // The first that is left must have no comma before it.
+                (0, next) => Span { start: key(member), end: next.map_or(end, key) },
+                (_, _) => Span { start: self.entries[at - 1].value.end, end },
+            });
+        }
+        (cuts, left)
+    }
+
     pub(crate) fn map_spans(&mut self, f: impl Fn(Span) -> Span) {
         self.object = f(self.object);
         for m in &mut self.entries {

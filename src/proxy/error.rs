@@ -55,6 +55,9 @@ pub(crate) enum ProxyError {
     /// A shared connection has no more room for subscriptions.
     #[error("too many resources are subscribed to on this server")]
     Subscriptions,
+    /// A subscription that does not say what to.
+    #[error("the params have no `uri`, or it is no text")]
+    Uri,
     /// The server failed, and whether the request may be repeated without harm.
     #[error("{error}")]
     Upstream { error: UpstreamError, repeatable: bool },
@@ -242,6 +245,7 @@ impl ProxyError {
             ProxyError::RequestState => row(StatusCode::OK, code::INVALID_PARAMS, "request_state"),
             ProxyError::TooManyParked => row(StatusCode::OK, code::OVERLOADED, "too_many_parked"),
             ProxyError::Response => bad(code::INVALID_REQUEST, "response"),
+            ProxyError::Uri => row(StatusCode::OK, code::INVALID_PARAMS, "uri"),
             ProxyError::LogLevel => row(StatusCode::OK, code::INVALID_PARAMS, "log_level"),
             ProxyError::NotAcceptable => row(StatusCode::NOT_ACCEPTABLE, code::REFUSED, "not_acceptable"),
             ProxyError::ContentType => row(StatusCode::UNSUPPORTED_MEDIA_TYPE, code::REFUSED, "content_type"),

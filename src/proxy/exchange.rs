@@ -65,7 +65,7 @@ pub(crate) struct Exchange {
 }
 
 /// What stops an exchange from outside.
-enum Signal {
+pub(super) enum Signal {
     /// Nobody wants the answer any more.
     Cancelled,
     /// The proxy has no more time for it.
@@ -75,7 +75,7 @@ enum Signal {
 /// Nothing was heard for as long as the caller cared to wait.
 struct Quiet;
 
-async fn wait_for_signal(cancelled: Option<CancellationToken>, cut: CancellationToken) -> Signal {
+pub(super) async fn wait_for_signal(cancelled: Option<CancellationToken>, cut: CancellationToken) -> Signal {
     let Some(cancelled) = cancelled else {
         cut.cancelled().await;
         return Signal::Cut;
@@ -226,22 +226,8 @@ impl Exchange {
         self.legacy.as_ref().map(|legacy| &legacy.session)
     }
 
-    /// The next message for the client; `None` after the last one, and when the client has taken the request back:
-    /// then there is no answer (2025-11-25, Cancellation).
-    ///
-    /// # Cancel safety
-    /// Dropped before it is done, nothing is lost.
-    pub(crate) async fn next(&mut self) -> Option<Output> {
-        loop {
-            match self.next_until(None).await {
-                Next::Output(output) => return Some(output),
-                Next::End => return None,
-                Next::Quiet => {}
-            }
-        }
-    }
-
-    /// The same, but waits no longer than until then.
+    /// The next message for the client; the end comes after the last one, and when the client has taken the request back: then
+    /// there is no answer (2025-11-25, Cancellation). Waits no longer than until `quiet`.
     ///
     /// # Cancel safety
     /// Dropped before it is done, nothing is lost.

@@ -1,12 +1,15 @@
 //! The proxy: what it fronts, who uses it, and how a request begins.
 
+pub(crate) mod bridged;
 pub(crate) mod crossing;
 pub(crate) mod error;
 pub(crate) mod exchange;
 mod listening;
 mod parking;
 mod sending;
+mod standing;
 mod tools;
+mod welcoming;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use crate::backend::key::Principal;
 use crate::backend::{Backend, Modern, OpenError, Way};
 use crate::bridge::handshake::negotiated;
+use crate::bridge::legacy_to_modern::welcome::refusal;
 use crate::bridge::modern_to_legacy::describe;
 use crate::bridge::relay::Relay;
 use crate::bridge::sharing;
@@ -27,12 +31,13 @@ use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
-use crate::session::route::Route;
+use crate::session::route::{Opened, Route};
 use crate::session::{CallError, Pending, Session, SessionError, Sessions};
 use crate::settings::{Settings, Target};
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
+use bridged::Bridged;
 use crossing::{Crossing, Half, Visitor};
 use error::ProxyError;
 use exchange::{Exchange, Legacy, Next, Output};
@@ -40,6 +45,7 @@ use listening::Listening;
 use parking::Parking;
 use sending::Sent;
 use tools::ToolHeaders;
+use welcoming::{Described, Welcome, welcome};
 
 /// Everything that a running proxy is. Made once, by [`Proxy::build`].
 pub(crate) struct Proxy {
@@ -57,6 +63,7 @@ pub(crate) struct Server {
     pub(crate) metrics: ServerMetrics,
     tools: ToolHeaders,
     parking: Arc<Parking<Box<Half>>>,
+    described: Described,
     /// It is a child: it never sees a header.
     is_child: bool,
     forward_headers: Vec<HeaderName>,
@@ -95,8 +102,15 @@ impl Proxy {
             let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
             let forward_headers = upstream.forward_headers.clone();
             let parking = Arc::new(Parking::new(&settings.limits, &settings.timeouts, metrics.clone()));
-            let tools = ToolHeaders::default();
-            let server = Server { backend, metrics, tools, parking, is_child, forward_headers };
+            let server = Server {
+                backend,
+                metrics,
+                tools: ToolHeaders::default(),
+                parking,
+                described: Described::default(),
+                is_child,
+                forward_headers,
+            };
             (upstream.name.clone(), Arc::new(server))
         });
         let proxy = Arc::new(Proxy {
@@ -144,9 +158,9 @@ impl Proxy {
     ) -> Result<(Option<Arc<Session>>, Message), ProxyError> {
         self.sessions.check_room()?;
         let Some(id) = request.id() else { return Err(ProxyError::Initialize) };
-        let opened = match Route::open(&server.backend, request, caller.principal, caller.headers).await {
+        let opened = match self.open(server, request, caller).await {
             Ok(opened) => opened,
-            Err(OpenError::Refused(answer)) => return Ok((None, answer.edit().id(id.as_json()).finish())),
+            Err(OpenError::Refused(answer)) => return Ok((None, refusal(&answer, &id))),
             Err(error) => return Err(error.into()),
         };
         let answer = opened.answer();
@@ -159,8 +173,31 @@ impl Proxy {
         Ok((Some(session), answer.edit().id(id.as_json()).finish()))
     }
 
+    /// The way of a new session. A server whose era is not known is shown the client's handshake: only if it wants none is it
+    /// asked what it is, so that a legacy client in front of a legacy server never costs a question.
+    async fn open(&self, server: &Server, request: &Message, caller: Caller) -> Result<Opened, OpenError> {
+        let timeouts = &self.settings.timeouts;
+        if server.backend.was_stateless() {
+            match Box::pin(welcome(server, request, &caller, timeouts)).await? {
+                Welcome::Opened(opened) => return Ok(*opened),
+                Welcome::Refused(answer) => return Err(OpenError::Refused(answer)),
+                Welcome::NotStateless => {}
+            }
+        }
+        let refused = match Route::open(&server.backend, request, caller.principal, caller.headers.clone()).await {
+            Err(refused @ (OpenError::Refused(_) | OpenError::Unanswered(UpstreamError::Status(_)))) => refused,
+            opened => return opened,
+        };
+        match Box::pin(welcome(server, request, &caller, timeouts)).await {
+            Ok(Welcome::Opened(opened)) => Ok(*opened),
+            Ok(Welcome::Refused(answer)) => Err(OpenError::Refused(answer)),
+            Ok(Welcome::NotStateless) | Err(_) => Err(refused),
+        }
+    }
+
     /// Begins a request of a legacy session; `headers` are what an HTTP upstream gets of the client's. `None` if the client
-    /// took it back before it was sent: then there is no answer (2025-11-25, Cancellation).
+    /// took it back before it was sent: then there is no answer (2025-11-25, Cancellation). `hears` says whether the client can be
+    /// asked something while it waits.
     ///
     /// # Errors
     /// Nothing was sent.
@@ -169,11 +206,22 @@ impl Proxy {
     /// Dropped before it is done, nothing is sent. The request is known to its session, so that it can be cancelled, when
     /// this has been polled once.
     pub(crate) async fn begin(
-        &self,
+        self: &Arc<Self>,
         session: &Arc<Session>,
         request: &Message,
         headers: HeaderMap,
-    ) -> Result<Option<Box<Exchange>>, ProxyError> {
+        hears: bool,
+    ) -> Result<Option<Work>, ProxyError> {
+        if let Some(stateless) = session.route().as_stateless() {
+            let server = self.server(Some(session.metrics().name())).ok_or(ProxyError::NotFound)?;
+            session.route().remember(&headers);
+            if request.known() == Some(Known::ResourcesSubscribe) {
+                self.listens(session);
+            }
+            let (timeouts, cut) = (&self.settings.timeouts, self.tasks.cut().clone());
+            let begun = Bridged::begin(server, session, stateless, request, headers, hears, timeouts, cut);
+            return Ok(Box::pin(begun).await?.map(Work::Bridged));
+        }
         let isolation = session.route().isolation();
         if let Some(why) = sharing::refuses(isolation, request) {
             return Err(ProxyError::Isolated { isolation, why });
@@ -193,7 +241,8 @@ impl Proxy {
         let legacy = Legacy { session, call, connection, lease, request: request_again, headers, notable, pending };
         let metrics = legacy.session.metrics().clone();
         let (timeouts, cut) = (&self.settings.timeouts, self.tasks.cut().clone());
-        Ok(Some(Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), timeouts, cut, metrics)))
+        let exchange = Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), timeouts, cut, metrics);
+        Ok(Some(Work::Relay(exchange)))
     }
 
     /// Begins a modern request, whose envelope and standard headers are known to be right. `mirrored` are the headers
@@ -227,7 +276,7 @@ impl Proxy {
             // The body keeps what they repeat, so they are still right; the server checks them itself.
             Some(mirrored) => mirrored,
             None if server.is_child => HeaderMap::new(),
-            None => server.tools.mirror(&connection, request, patience).await?,
+            None => server.tools.mirror(&connection, request, false, patience).await?,
         };
         let (relay, upstream) = translate(Era::Modern, request, &connection)?;
         let is_listen = request.known() == Some(Known::Listen);
@@ -314,7 +363,7 @@ impl Proxy {
 
     /// Runs an exchange that has lost its connection to the end: a legacy client that goes away has not cancelled
     /// (2025-11-25, Streamable HTTP › Sending Messages). `stream` is where it may come back for the rest.
-    pub(crate) fn adopt(&self, mut exchange: Box<Exchange>, stream: Option<Arc<crate::session::stream::Stream>>) {
+    pub(crate) fn adopt(&self, mut exchange: Work, stream: Option<Arc<crate::session::stream::Stream>>) {
         let session = exchange.session().cloned();
         self.adopter.adopt(async move {
             while let Some(output) = exchange.next().await {
@@ -386,15 +435,19 @@ pub(crate) enum Work {
     Relay(Box<Exchange>),
     /// A client of 2026-07-28 at a server with a handshake.
     Crossing(Box<Crossing>),
+    /// A client with a handshake at a server of 2026-07-28.
+    Bridged(Box<Bridged>),
 }
 
 impl Work {
     /// The next message for the client; `None` after the last one. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Output> {
-        match self {
-            Work::Relay(exchange) => exchange.next().await,
-            // Rare: in a box, so that the future of each request stays small.
-            Work::Crossing(crossing) => Box::pin(crossing.next()).await,
+        loop {
+            match self.next_until(None).await {
+                Next::Output(output) => return Some(output),
+                Next::End => return None,
+                Next::Quiet => {}
+            }
         }
     }
 
@@ -402,7 +455,9 @@ impl Work {
     pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
         match self {
             Work::Relay(exchange) => exchange.next_until(quiet).await,
+            // In boxes, so that the future of a request that is only relayed stays small.
             Work::Crossing(crossing) => Box::pin(crossing.next_until(quiet)).await,
+            Work::Bridged(bridged) => Box::pin(bridged.next_until(quiet)).await,
         }
     }
 
@@ -411,6 +466,7 @@ impl Work {
         match self {
             Work::Relay(exchange) => exchange.session(),
             Work::Crossing(_) => None,
+            Work::Bridged(bridged) => Some(bridged.session()),
         }
     }
 }

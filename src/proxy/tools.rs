@@ -71,7 +71,8 @@ impl ToolHeaders {
         }
     }
 
-    /// The headers that a request has over HTTP, for a client that sent none.
+    /// The headers that a request has over HTTP, for a client that sent none. With `fresh`, what is known of the tools is not
+    /// relied on.
     ///
     /// # Errors
     /// The server does not tell its tools.
@@ -79,6 +80,7 @@ impl ToolHeaders {
         &self,
         connection: &Connection,
         request: &Message,
+        fresh: bool,
         patience: Duration,
     ) -> Result<HeaderMap, ProxyError> {
         let mut map = HeaderMap::new();
@@ -91,11 +93,14 @@ impl ToolHeaders {
             map.insert(headers::NAME, headers::encode(&name));
         }
         if let Some(name) = called(request) {
-            let list = self.list(connection, LIST_FOR, patience).await?;
-            let arguments = arguments(request);
-            for wanted in list.get().and_then(|list| list.tools.get(&name)).into_iter().flatten() {
-                if let Some(value) = wanted.value(&arguments) {
-                    map.insert(wanted.header.clone(), value);
+            let max_age = if fresh { Duration::ZERO } else { LIST_FOR };
+            let list = self.list(connection, max_age, patience).await?;
+            if let Some(all) = list.get().and_then(|list| list.tools.get(&name)) {
+                let arguments = arguments(request);
+                for wanted in all {
+                    if let Some(value) = wanted.value(&arguments) {
+                        map.insert(wanted.header.clone(), value);
+                    }
                 }
             }
         }

@@ -3,12 +3,14 @@
 pub(crate) mod backlog;
 pub(crate) mod route;
 pub(crate) mod stream;
+pub(crate) mod subscriptions;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +24,7 @@ use crate::protocol::method::Known;
 use crate::protocol::revision::Revision;
 use crate::settings::{Limits, Timeouts};
 use crate::upstream::Connection;
+use crate::upstream::error::UpstreamError;
 use backlog::Bounds;
 use route::{Opened, Route};
 use stream::Stream;
@@ -123,11 +126,31 @@ struct Questions {
 }
 
 struct Question {
-    server_id: RequestId,
-    /// Where the answer has to go.
-    connection: Connection,
+    asker: Asker,
     /// How many questions its call waits for: falls when the question is answered, refused or withdrawn.
     pending: Option<PendingGuard>,
+}
+
+/// Where the answer to a question has to go.
+enum Asker {
+    /// To the server that asked, under its own name.
+    Server(RequestId, Connection),
+    /// To the call that put the question for its server; and what it calls it.
+    Call(u32, mpsc::Sender<(u32, Message)>),
+}
+
+impl Asker {
+    fn is(&self, connection: &Connection, server_id: &RequestId) -> bool {
+        matches!(self, Asker::Server(id, own) if id == server_id && own.is(connection))
+    }
+
+    /// Whether nobody waits for an answer any more.
+    fn is_gone(&self) -> bool {
+        match self {
+            Asker::Server(_, connection) => connection.gone().is_cancelled(),
+            Asker::Call(_, answers) => answers.is_closed(),
+        }
+    }
 }
 
 /// Counts the open questions of one call.
@@ -158,7 +181,7 @@ impl Drop for PendingGuard {
 const ENDED_STREAMS_MAX: usize = 16;
 
 /// Most questions of a server that wait for the client at once; further ones are refused.
-const QUESTIONS_MAX: usize = 64;
+pub(crate) const QUESTIONS_MAX: usize = 64;
 
 impl Sessions {
     pub(crate) fn new(max: usize) -> Sessions {
@@ -383,19 +406,44 @@ impl Session {
         server_id: RequestId,
         pending: Option<&Pending>,
     ) -> Option<Message> {
+        if !sharing::may_ask(self.route.isolation()) {
+            return None;
+        }
+        let (asker, pending) = (Asker::Server(server_id, connection.clone()), pending.map(Pending::guard));
+        let name = self.name(Question { asker, pending })?;
+        Some(question.edit().id(&name.to_string()).finish())
+    }
+
+    /// Names a question that a call has for the client, on behalf of its server: the name, and the question as it goes out. The
+    /// answer comes with the number of the question. `None` if there are too many.
+    pub(crate) fn ask_for(
+        &self,
+        number: u32,
+        answers: &mpsc::Sender<(u32, Message)>,
+        question: &Message,
+    ) -> Option<(i64, Message)> {
+        let name = self.name(Question { asker: Asker::Call(number, answers.clone()), pending: None })?;
+        let errand = format!("\"shadowcat-{name}\"");
+        Some((name, question.edit().id(&name.to_string()).param(meta::ELICITATION_ID, &errand).finish()))
+    }
+
+    /// A question of this name need not be answered any more: whether it was open.
+    pub(crate) fn take_back(&self, name: i64) -> bool {
+        lock(&self.questions).open.remove(&name).is_some()
+    }
+
+    fn name(&self, question: Question) -> Option<i64> {
         let mut questions = lock(&self.questions);
         if questions.open.len() >= QUESTIONS_MAX {
-            // Nobody waits for an answer on a connection that is lost.
-            questions.open.retain(|_, question| !question.connection.gone().is_cancelled());
+            questions.open.retain(|_, question| !question.asker.is_gone());
         }
-        if questions.open.len() >= QUESTIONS_MAX || !sharing::may_ask(self.route.isolation()) {
+        if questions.open.len() >= QUESTIONS_MAX {
             return None;
         }
         questions.asked += 1;
         let name = questions.asked;
-        let (connection, pending) = (connection.clone(), pending.map(Pending::guard));
-        questions.open.insert(name, Question { server_id, connection, pending });
-        Some(question.edit().id(&name.to_string()).finish())
+        questions.open.insert(name, question);
+        Some(name)
     }
 
     /// The server takes a question back: the client's copy of the news, if the question was open.
@@ -407,7 +455,7 @@ impl Session {
     ) -> Option<Message> {
         let mut questions = lock(&self.questions);
         // Servers count from the same number: what one calls so is nothing to another.
-        let is_meant = |question: &Question| question.server_id == *server_id && question.connection.is(connection);
+        let is_meant = |question: &Question| question.asker.is(connection, server_id);
         let name = questions.open.iter().find(|(_, question)| is_meant(question)).map(|(name, _)| *name)?;
         questions.open.remove(&name);
         Some(notification.edit().param(meta::REQUEST_ID, &name.to_string()).finish())
@@ -422,12 +470,23 @@ impl Session {
         }
     }
 
-    /// The client's answer as the server has to read it, and where it goes. `None` if nobody asked, or it was answered
-    /// before.
-    pub(crate) fn answer(&self, answer: &Message) -> Option<(Connection, Message)> {
-        let name = answer.id().and_then(|id| id.as_integer())?;
-        let question = lock(&self.questions).open.remove(&name)?;
-        Some((question.connection, answer.edit().id(question.server_id.as_json()).finish()))
+    /// Brings an answer of the client's to whoever asked; one to a question that nobody asked, or that was answered before, to
+    /// nobody.
+    ///
+    /// # Errors
+    /// It was not sent, or is not known to have arrived.
+    pub(crate) async fn answer(&self, answer: &Message) -> Result<(), UpstreamError> {
+        let name = answer.id().and_then(|id| id.as_integer());
+        let question = name.and_then(|name| lock(&self.questions).open.remove(&name));
+        match question.map(|question| question.asker) {
+            Some(Asker::Server(id, connection)) => {
+                connection.send(&answer.edit().id(id.as_json()).finish()).await?;
+            }
+            // There is room for an answer to each question.
+            Some(Asker::Call(number, answers)) if answers.try_send((number, answer.clone())).is_ok() => {}
+            _ => self.metrics.dropped("answer_to_nothing"),
+        }
+        Ok(())
     }
 
     /// A stream for one request. Of those whose requests are over, the oldest are forgotten beyond a number, and beyond

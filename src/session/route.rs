@@ -9,12 +9,16 @@ use futures_util::future::{BoxFuture, Shared};
 use http::HeaderMap;
 use tokio::time::{Instant, sleep_until};
 
+use super::subscriptions::Subscriptions;
 use super::{EndReason, Session, lock};
 use crate::backend::hub::{Awaited, Ending, Membership, Said};
 use crate::backend::key::Principal;
 use crate::backend::start::Completion;
 use crate::backend::{Backend, Leased, OpenError, Way};
 use crate::bridge::handshake::{self, Handshake};
+use crate::bridge::legacy_to_modern::client::Client;
+use crate::bridge::legacy_to_modern::welcome;
+use crate::bridge::loss;
 use crate::bridge::sharing;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
@@ -43,6 +47,33 @@ pub(crate) struct Route {
     /// How often the connection was lost lately, over all connections. Held for one step.
     reconnect: Mutex<Reconnect>,
     memory: Mutex<Memory>,
+    /// Where the server knows of no sessions: there is never a connection, and each request goes for itself.
+    stateless: Option<Box<Stateless>>,
+}
+
+/// What a server without sessions has to be told with each request of one.
+pub(crate) struct Stateless {
+    pub(crate) client: Arc<Client>,
+    /// Whether the server writes log messages.
+    has_logging: bool,
+    /// How severe they have to be, once the client has said so. Held for a look or a replacement.
+    level: Mutex<Option<String>>,
+    pub(crate) subscriptions: Subscriptions,
+}
+
+impl Stateless {
+    /// How severe log messages have to be; `None` if the client wants none.
+    pub(crate) fn level(&self) -> Option<String> {
+        lock(&self.level).clone()
+    }
+
+    /// From now on log messages have to be this severe. Whether there are any.
+    pub(crate) fn set_level(&self, level: String) -> bool {
+        if self.has_logging {
+            *lock(&self.level) = Some(level);
+        }
+        self.has_logging
+    }
 }
 
 /// Goes on though nobody waits for it any more: what is restored must not be left half done.
@@ -106,6 +137,10 @@ pub(crate) struct Opened {
 impl Opened {
     /// The result of the handshake, as the client is to see it.
     pub(crate) fn answer(&self) -> Message {
+        if self.route.stateless.is_some() {
+            // Nothing is kept there that would have to be kept apart.
+            return self.route.answer.clone();
+        }
         sharing::offer(self.route.backend.isolation(), &self.route.answer)
     }
 }
@@ -149,8 +184,50 @@ impl Route {
             restoring: Mutex::default(),
             reconnect: Mutex::new(backend.reconnect()),
             memory: Mutex::default(),
+            stateless: None,
         };
         Ok(Opened { route, lease, hub })
+    }
+
+    /// The way of a client whose handshake was answered for a server that has none.
+    pub(crate) fn stateless(
+        backend: &Arc<Backend>,
+        request: &Message,
+        owner: Option<Principal>,
+        headers: HeaderMap,
+        client: Client,
+        answer: Message,
+    ) -> Opened {
+        let has_logging = welcome::has_logging(&answer);
+        let stateless = Stateless {
+            client: Arc::new(client),
+            has_logging,
+            level: Mutex::default(),
+            subscriptions: Subscriptions::default(),
+        };
+        let route = Route {
+            backend: Arc::clone(backend),
+            handshake: Arc::new(Handshake::of_client(request)),
+            owner,
+            headers: Mutex::new(Arc::new(headers)),
+            answer,
+            state: Mutex::new(State::None),
+            restoring: Mutex::default(),
+            reconnect: Mutex::new(backend.reconnect()),
+            memory: Mutex::default(),
+            stateless: Some(Box::new(stateless)),
+        };
+        Opened { route, lease: None, hub: None }
+    }
+
+    /// The result of the handshake, as the server gave it.
+    pub(crate) fn answer(&self) -> &Message {
+        &self.answer
+    }
+
+    /// What goes along with each request, where the server knows of no sessions.
+    pub(crate) fn as_stateless(&self) -> Option<&Stateless> {
+        self.stateless.as_deref()
     }
 
     fn step(&self, event: Event) -> Step {
@@ -167,12 +244,13 @@ impl Route {
         (!connection.gone().is_cancelled()).then_some(connection)
     }
 
-    fn headers(&self) -> Arc<HeaderMap> {
+    /// What goes along with a request of the session that is none of its client's.
+    pub(crate) fn headers(&self) -> Arc<HeaderMap> {
         Arc::clone(&lock(&self.headers))
     }
 
     /// Credentials are renewed in the course of a session.
-    fn remember(&self, headers: &HeaderMap) {
+    pub(crate) fn remember(&self, headers: &HeaderMap) {
         let mut latest = lock(&self.headers);
         if **latest != *headers {
             *latest = Arc::new(headers.clone());
@@ -343,7 +421,7 @@ impl Session {
     }
 
     /// There is no way back: the client learns it from the end of its session.
-    fn is_lost(&self) -> OpenError {
+    pub(crate) fn is_lost(&self) -> OpenError {
         self.end(EndReason::UpstreamGone);
         OpenError::Lost
     }
@@ -401,8 +479,12 @@ impl Session {
     pub(crate) fn missed(&self, events: u64) -> Vec<Message> {
         tracing::warn!(upstream = self.metrics.name(), events, "Client reads too slowly: events are lost to it");
         self.metrics.dropped_many("backlog", events);
-        let subscriptions: Vec<_> =
+        let mut subscriptions: Vec<_> =
             lock(&self.route.memory).subscriptions.values().filter_map(sharing::missed).collect();
+        if let Some(stateless) = &self.route.stateless {
+            let wanted = stateless.subscriptions.wanted().uris;
+            subscriptions.extend(wanted.into_iter().filter_map(sharing::updated));
+        }
         handshake::everything_changed(&self.route.answer).into_iter().chain(subscriptions).collect()
     }
 
@@ -525,6 +607,10 @@ impl Session {
             }
             Some((connection, _)) if !connection.gone().is_cancelled() => connection.send(message).await,
             // It is about a connection that is not this client's, or is not there any more.
+            _ if self.route.stateless.is_some() && message.known() == Some(Known::RootsChanged) => {
+                self.metrics.lost(loss::Loss::RootsChanged);
+                Ok(())
+            }
             _ => {
                 if message.known() != Some(Known::Initialized) {
                     self.metrics.dropped("no_connection");

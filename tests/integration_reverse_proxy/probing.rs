@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use shadowcat::settings::{EraChoice, Isolation, Reuse, Settings};
-use shadowcat::testing::client::{LegacySession, Modern, Response};
+use shadowcat::testing::client::{Modern, Response};
 use shadowcat::testing::{Discover, Do, On, Script};
 
 use crate::common::*;
@@ -153,15 +153,4 @@ async fn an_era_that_is_configured_is_not_asked_for() {
         assert_eq!(stats["requests"], json!({ "tools/call": 2, "tools/list": 1 }), "{isolation:?}: {stats}");
         assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0, "{isolation:?}");
     }
-}
-
-/// 2025-11-25, Lifecycle: in front of a modern server a client with a handshake gets a clear refusal, and no session.
-#[tokio::test]
-async fn a_modern_servers_refusal_of_a_handshake_reaches_the_client() {
-    let proxy = Proxy::start(modern()).await;
-    let refused = LegacySession::open(&proxy.url, LEGACY, json!({}));
-    let refused = within("a refusal", refused).await.unwrap_err().to_string();
-    let refused: Value = serde_json::from_str(&refused).unwrap();
-    assert_eq!(code(&refused), -32022);
-    assert_eq!(refused["error"]["data"]["supported"], json!([MODERN]));
 }

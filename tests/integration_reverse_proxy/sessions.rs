@@ -222,7 +222,9 @@ async fn a_session_with_a_request_under_way_does_not_expire() {
 /// 2025-11-25, Lifecycle › Initialization: a server that refuses, or dies of, the handshake leaves no session behind.
 #[tokio::test]
 async fn a_failed_handshake_leaves_no_session() {
-    let no_handshake = modern();
+    // Nor does it say that it is of the other era.
+    let exits = Do::Exit { code: 3, when: Default::default() };
+    let no_handshake = modern().fault(On::method("server/discover"), exits);
     let dies = legacy().fault(On::method("initialize"), Do::Exit { code: 3, when: Default::default() });
     let hangs = legacy().fault(On::method("initialize"), Do::Hang);
     for (what, script) in [("refuses", no_handshake), ("dies", dies), ("hangs", hangs)] {

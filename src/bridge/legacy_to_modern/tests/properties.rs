@@ -1,0 +1,178 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a server or a client, well-behaved or not, may do next.
+#[derive(Debug, Clone)]
+enum Move {
+    Complete,
+    Error,
+    Ask(Vec<&'static str>),
+    Busy,
+    Odd,
+    Progress(u8),
+    Request,
+    /// The client answers one of the questions that are open, or one that is not.
+    Answer(u32, bool),
+    Unasked(u32),
+    Wait(u16),
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    let questions = prop::sample::select(vec!["elicit", "sample", "roots", "many", "url", "odd"]);
+    prop_oneof![
+        1 => Just(Move::Complete),
+        1 => Just(Move::Error),
+        6 => prop::collection::vec(questions, 1..4).prop_map(Move::Ask),
+        2 => Just(Move::Busy),
+        1 => Just(Move::Odd),
+        2 => any::<u8>().prop_map(Move::Progress),
+        1 => Just(Move::Request),
+        8 => (0..12u32, prop::bool::weighted(0.9)).prop_map(|(number, well)| Move::Answer(number, well)),
+        1 => (0..12u32).prop_map(Move::Unasked),
+        2 => (0..1000u16).prop_map(Move::Wait),
+    ]
+}
+
+fn question(kind: &str) -> &'static str {
+    match kind {
+        "elicit" => r#"{"method":"elicitation/create","params":{"message":"?","requestedSchema":{"properties":{}}}}"#,
+        "sample" => r#"{"method":"sampling/createMessage","params":{"messages":[]}}"#,
+        "roots" => r#"{"method":"roots/list"}"#,
+        "many" => {
+            r#"{"method":"elicitation/create","params":{"message":"?","requestedSchema":{"properties":{"m":{"type":"array"}}}}}"#
+        }
+        "url" => r#"{"method":"elicitation/create","params":{"mode":"url","message":"?","url":"https://x"}}"#,
+        _ => "[]",
+    }
+}
+
+fn input(what: &Move, id: i64, open: &BTreeSet<u32>) -> Input {
+    let result =
+        |result: String| Input::Upstream(message(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)));
+    let one_of = |n: u32| open.iter().nth(n as usize % open.len().max(1)).copied().unwrap_or(n);
+    match what {
+        Move::Complete => result(r#"{"resultType":"complete","content":[]}"#.into()),
+        Move::Error => Input::Upstream(message(&format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32021,"message":"x","data":{{}}}}}}"#
+        ))),
+        Move::Ask(kinds) => {
+            let all: Vec<_> =
+                kinds.iter().enumerate().map(|(n, kind)| format!("\"k{n}\":{}", question(kind))).collect();
+            result(format!(
+                r#"{{"resultType":"input_required","inputRequests":{{{}}},"requestState":"s"}}"#,
+                all.join(",")
+            ))
+        }
+        Move::Busy => result(r#"{"resultType":"input_required","requestState":"s"}"#.into()),
+        Move::Odd => result(r#"{"resultType":7}"#.into()),
+        Move::Progress(n) => Input::Upstream(message(&format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{id},"progress":{n}}}}}"#
+        ))),
+        Move::Request => Input::Upstream(message(r#"{"jsonrpc":"2.0","id":"theirs","method":"roots/list"}"#)),
+        Move::Answer(n, true) => {
+            let number = one_of(*n);
+            Input::Answered(
+                number,
+                message(&format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"n":1}}}}"#, 100 + number)),
+            )
+        }
+        Move::Answer(n, false) => {
+            let number = one_of(*n);
+            let error = r#""error":{"code":-1,"message":"no"}"#;
+            Input::Answered(number, message(&format!(r#"{{"jsonrpc":"2.0","id":{},{error}}}"#, 100 + number)))
+        }
+        Move::Unasked(n) => Input::Unasked(one_of(*n)),
+        Move::Wait(_) => Input::Timer,
+    }
+}
+
+/// Plays the moves, looks at each effect, and gives all of them back as text.
+fn play(revision: &str, moves: &[Move]) -> Result<String, TestCaseError> {
+    let request =
+        r#"{"jsonrpc":"2.0","id":"mine","method":"tools/call","params":{"name":"t","_meta":{"progressToken":"tok"}}}"#;
+    let mut call = Call::begin(&client(revision, EVERYTHING), &message(request), true, None, PATIENCE).unwrap();
+    let (begun, mut elapsed) = (super::now(), Duration::ZERO);
+    let (mut id, mut finals, mut open, mut asked, mut seen) = (1, 0, BTreeSet::new(), BTreeSet::new(), String::new());
+    for what in moves {
+        if let Move::Wait(seconds) = what {
+            elapsed += Duration::from_secs(u64::from(*seconds));
+        }
+        let input = input(what, id, &open);
+        let was_open = |input: &Input| match input {
+            Input::Answered(number, _) | Input::Unasked(number) => open.contains(number).then_some(*number),
+            _ => None,
+        };
+        let answered = was_open(&input);
+        let mut effects = Vec::new();
+        call.handle(input, begun + elapsed, &mut effects);
+        if let Some(number) = answered {
+            open.remove(&number);
+        }
+        for effect in effects {
+            let _ = std::fmt::Write::write_fmt(&mut seen, format_args!("{effect:?}\n"));
+            if finals > 0 {
+                prop_assert!(matches!(effect, Effect::Drop(_)), "after the end: {effect:?}");
+            }
+            match effect {
+                Effect::Finish(message) => {
+                    finals += 1;
+                    prop_assert_eq!(message.id(), RequestId::from_json("\"mine\""));
+                    super::message(std::str::from_utf8(message.text()).unwrap());
+                }
+                Effect::Violation(_) => finals += 1,
+                Effect::Ask(number, _) => {
+                    prop_assert!(asked.insert(number), "asked twice: {}", number);
+                    open.insert(number);
+                }
+                Effect::Withdraw(number) => prop_assert!(open.remove(&number), "was not open: {}", number),
+                Effect::Pass(message) => {
+                    prop_assert_eq!(message.param("progressToken"), Some("\"tok\""), "no name of ours goes down");
+                }
+                Effect::Again => {
+                    prop_assert!(open.is_empty(), "not everything has been answered");
+                    id += 1;
+                    let leg = call.leg().message(id);
+                    prop_assert_eq!(leg.id(), Some(RequestId::from_integer(id)), "no name of the client's goes up");
+                    let leg = super::message(std::str::from_utf8(leg.text()).unwrap());
+                    let token = id.to_string();
+                    prop_assert_eq!(leg.meta("progressToken"), Some(token.as_str()));
+                    prop_assert_eq!(leg.param("requestState"), Some("\"s\""));
+                }
+                Effect::Lost(_) | Effect::Drop(_) => {}
+            }
+        }
+        if finals > 0 {
+            prop_assert!(open.is_empty(), "nobody waits for answers any more: {:?}", open);
+            prop_assert_eq!(call.deadline(), None);
+        } else {
+            prop_assert!(call.is_upstream() != call.deadline().is_some(), "somebody is waited for");
+        }
+    }
+    prop_assert!(finals <= 1, "{} final answers", finals);
+    Ok(seen)
+}
+
+proptest! {
+    /// One final answer at most, and nothing after it; no name crosses; each question is answered, refused or taken back once; and
+    /// what is done depends on nothing but what happened.
+    #[test]
+    fn holds_for_every_dialogue(
+        revision in prop::sample::select(vec!["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]),
+        moves in prop::collection::vec(moves(), 1..40),
+    ) {
+        prop_assert_eq!(play(revision, &moves)?, play(revision, &moves)?);
+    }
+
+    /// Whoever is waited for answers in the end, or time does: there is always a final answer.
+    #[test]
+    fn there_is_a_final_answer(moves in prop::collection::vec(moves(), 0..20)) {
+        let mut moves = moves;
+        // The server answers, or has to wait for a client that never answers.
+        moves.extend([Move::Wait(1000), Move::Complete]);
+        let seen = play("2025-11-25", &moves)?;
+        prop_assert!(seen.contains("Finish") || seen.contains("Violation"), "{}", seen);
+    }
+}
