@@ -22,7 +22,7 @@ use crate::bridge::handshake;
 use crate::bridge::loss::Loss;
 use crate::bridge::modern_to_legacy::call::{self, Effect, Input, Leg, Rules};
 use crate::bridge::modern_to_legacy::declared::Declared;
-use crate::bridge::modern_to_legacy::{describe, question};
+use crate::bridge::modern_to_legacy::{answer, describe, question};
 use crate::bridge::seal::Binding;
 use crate::metrics::GaugeGuard;
 use crate::protocol::id::RequestId;
@@ -121,6 +121,10 @@ pub(super) async fn begin(
         _in_flight: server.metrics.exchange_started(),
         visitor,
     });
+    if request.known().is_some_and(is_of_tasks) {
+        // What a server with a handshake has under these names is another design: none of it is offered.
+        return Err(ProxyError::RemovedMethod);
+    }
     if request.known() == Some(Known::Discover) {
         crossing.describe().await?;
     } else if request.known() == Some(Known::Listen) {
@@ -136,6 +140,10 @@ pub(super) async fn begin(
     Ok(crossing)
 }
 
+fn is_of_tasks(known: Known) -> bool {
+    matches!(known, Known::TasksGet | Known::TasksUpdate | Known::TasksCancel | Known::TasksResult | Known::TasksList)
+}
+
 impl Crossing {
     fn rules(&self, until: Instant) -> Rules {
         let timeouts = &self.visitor.timeouts;
@@ -147,6 +155,7 @@ impl Crossing {
             until: until.into_std(),
             // What a server with a handshake lists may be another list for the next client.
             ttl_ms: 0,
+            tasks: false,
         }
     }
 
@@ -368,14 +377,17 @@ async fn open(
     rules: Rules,
     until: Instant,
 ) -> Result<Box<Half>, ProxyError> {
-    let call = call::Call::begin(&request, rules).ok_or(ProxyError::Initialize)?;
     let mut tries = 0;
     loop {
         let Bridged { way: Way { connection, mut lease }, greeting } = server.backend.bridged(&guest).await?;
         if let Some(level) = request.meta(meta::LOG_LEVEL) {
             set_level(&server, &connection, lease.as_mut(), &greeting, level, &guest).await;
         }
-        match send(connection.clone(), request.clone(), (*guest.headers).clone()).await {
+        let rules = Rules { tasks: answer::makes_tasks(&greeting) && lease.is_some(), ..rules };
+        let call = call::Call::begin(&request, rules).ok_or(ProxyError::Initialize)?;
+        let id = connection.next_id();
+        let upward = call::upward(&request, id);
+        match send(connection.clone(), id, upward, request.known(), (*guest.headers).clone()).await {
             Ok(replies) => {
                 return Ok(Box::new(Half {
                     call,
@@ -403,10 +415,14 @@ async fn open(
     }
 }
 
-async fn send(connection: Connection, request: Message, headers: http::HeaderMap) -> Result<Replies, UpstreamError> {
-    let id = connection.next_id();
-    let upward = call::upward(&request, id);
-    let may_ask = request.known().is_some_and(Known::may_ask);
+async fn send(
+    connection: Connection,
+    id: i64,
+    upward: Message,
+    known: Option<Known>,
+    headers: http::HeaderMap,
+) -> Result<Replies, UpstreamError> {
+    let may_ask = known.is_some_and(Known::may_ask);
     let facts = CallFacts { may_ask, wants_log: true, cancellable: true };
     connection.call(Call { id, message: &upward, facts, headers }).await
 }
@@ -451,9 +467,11 @@ impl Half {
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Server(message) => self.telling.push_back(message),
-            Effect::Again => {
-                let (connection, request) = (self.connection.clone(), self.request.clone());
-                self.again = Some(send(connection, request, self.headers.clone()).boxed());
+            Effect::Again => self.send_again(|request, id| Some(call::upward(request, id))),
+            Effect::AsTask => self.send_again(call::upward_as_task),
+            Effect::Fetch(task) => self.send_again(|_, id| Some(call::about_task(Known::TasksResult, id, &task))),
+            Effect::CancelTask(task) => {
+                self.telling.push_back(call::about_task(Known::TasksCancel, self.connection.next_id(), &task));
             }
             // It is over, and told so by its drop: after what it waits for.
             Effect::Cancel => {}
@@ -461,6 +479,13 @@ impl Half {
             Effect::Drop(reason) => self.server.metrics.dropped(reason),
             Effect::Client(_) | Effect::Answer(_) | Effect::Ask(..) => self.server.metrics.dropped("client_gone"),
         }
+    }
+
+    fn send_again(&mut self, upward: impl FnOnce(&Message, i64) -> Option<Message>) {
+        let id = self.connection.next_id();
+        let Some(upward) = upward(&self.request, id) else { return };
+        let (connection, headers) = (self.connection.clone(), self.headers.clone());
+        self.again = Some(send(connection, id, upward, self.request.known(), headers).boxed());
     }
 
     /// What happens next at the server. Meanwhile it is told what it has to be told.
