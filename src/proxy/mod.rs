@@ -280,8 +280,10 @@ impl Proxy {
             None => server.tools.mirror(&connection, request, false, patience).await?,
         };
         let (relay, upstream) = translate(Era::Modern, request, &connection)?;
-        let facts = CallFacts { may_ask: false, wants_log: request.meta(meta::LOG_LEVEL).is_some(), cancellable: true };
         let is_listen = request.known() == Some(Known::Listen);
+        // Log messages come on the stream of an answer, and never on one of notifications, whatever its client puts on requests.
+        let wants_log = !is_listen && request.meta(meta::LOG_LEVEL).is_some();
+        let facts = CallFacts { may_ask: false, wants_log, cancellable: true };
         let listening = is_listen.then(|| {
             let drain = self.tasks.drain();
             Listening::new(&server.backend, &server.metrics, caller, request, &headers, drain)

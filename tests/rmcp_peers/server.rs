@@ -1,8 +1,10 @@
 //! A server made with the official SDK: over HTTP in this process, and on a pair of pipes in one of its own.
 
 use std::borrow::Cow;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rmcp::model::*;
 use rmcp::service::{RequestContext, SubscriptionContext};
@@ -53,11 +55,13 @@ impl Everything {
             "fail" => return Ok(CallToolResult::error(vec![ContentBlock::text("as asked")]).into()),
             "progress" => {
                 let steps = arguments["steps"].as_u64().unwrap_or(1);
+                let pause = Duration::from_millis(arguments["pause_ms"].as_u64().unwrap_or(0));
                 for step in 1..=steps {
                     if let Some(token) = context.meta.get_progress_token() {
                         let params =
                             json!({ "progressToken": token, "progress": step, "total": steps, "message": text });
                         peer.notify_progress(from(params)).await.map_err(lost)?;
+                        tokio::time::sleep(pause).await;
                     }
                 }
                 format!("{steps} steps")
@@ -93,6 +97,7 @@ impl Everything {
                 peer.notify_progress(from(params)).await.map_err(lost)?;
                 context.ct.cancelled().await;
                 self.cancelled.fetch_add(1, Ordering::Relaxed);
+                note_cancelled();
                 "cancelled".into()
             }
             "cancelled" => self.cancelled.load(Ordering::Relaxed).to_string(),
@@ -113,6 +118,14 @@ impl Everything {
 
     fn change(&self, what: &'static str) -> String {
         format!("{what} {}", self.changes.send(what).unwrap_or(0))
+    }
+}
+
+/// For `scripts/peers`, which asks servers that may have more than one process: each cancellation is a line of a file.
+fn note_cancelled() {
+    if let Ok(path) = std::env::var("CANCELLED_FILE") {
+        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
+        writeln!(file, "cancelled").unwrap();
     }
 }
 
@@ -318,11 +331,15 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start(sessions: bool, only: Option<&str>) -> Served {
+        Served::start_on(0, sessions, only).await
+    }
+
+    async fn start_on(port: u16, sessions: bool, only: Option<&str>) -> Served {
         let server = Everything::new(only);
         let config = StreamableHttpServerConfig::default().with_legacy_session_mode(sessions);
         let service: StreamableHttpService<Everything, LocalSessionManager> =
             StreamableHttpService::new(move || Ok(server.clone()), Arc::default(), config);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = axum::Router::new().nest_service("/mcp", service);
         let mut tasks = JoinSet::new();
@@ -338,6 +355,8 @@ impl Served {
 // === As a process ===
 
 const SWITCH: &str = "SHADOWCAT_TEST_RMCP_SERVER";
+/// Where it is served over HTTP, if it is.
+const PORT: &str = "SHADOWCAT_TEST_RMCP_PORT";
 
 /// The command that is this server: this very test program, asked for one test. What the test harness has to say goes to
 /// stderr, so that stdout is the server's alone.
@@ -351,11 +370,15 @@ pub(crate) fn environment(only: Option<&str>) -> Vec<(String, String)> {
     vec![(SWITCH.into(), only.unwrap_or("all").into())]
 }
 
-/// No test, but what [`command`] runs.
+/// No test, but what [`command`] runs, and `scripts/peers`.
 #[tokio::test]
 async fn is_a_process_of_its_own() {
     let Ok(only) = std::env::var(SWITCH) else { return };
     let only = (only != "all").then_some(only);
+    if let Ok(port) = std::env::var(PORT) {
+        let _served = Served::start_on(port.parse().unwrap(), true, only.as_deref()).await;
+        std::future::pending::<()>().await;
+    }
     let output = tokio::fs::File::options().write(true).open("/dev/fd/3").await.unwrap();
     let running = Everything::new(only.as_deref()).serve((tokio::io::stdin(), output)).await;
     // A client that leaves before it has said anything is none of our business.
