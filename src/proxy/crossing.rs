@@ -309,7 +309,6 @@ impl Crossing {
                 }
                 Effect::Ask(id, requests) => {
                     let due = half.call.deadline().map_or(half.until, Instant::from_std);
-                    half.until = due.max(half.until);
                     let binding = self.binding();
                     match self.server.parking.park(self.visitor.principal, &binding, due) {
                         Some((token, place)) => {

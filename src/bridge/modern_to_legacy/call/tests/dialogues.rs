@@ -83,7 +83,7 @@ fn a_list() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/list","params":{}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/list","params":{"_meta":{}}}
     < server: {"jsonrpc":"2.0","id":42,"result":{"tools":[{"name":"x","execution":{"taskSupport":"optional"}}]}}
     >   answer: {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","ttlMs":0,"cacheScope":"private","tools":[{"name":"x","execution":{"taskSupport":"optional"}}]}}
     "#);
@@ -115,7 +115,7 @@ fn log_messages() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}},"io.modelcontextprotocol/logLevel":"warning"}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}
     >   to client: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}
     < server: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
@@ -134,7 +134,7 @@ fn a_question() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     … 20ms
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
@@ -161,7 +161,7 @@ fn several_questions_and_rounds() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     < server: {"jsonrpc":"2.0","id":10,"method":"sampling/createMessage","params":{"maxTokens":1,"_meta":{"progressToken":1}}}
     … 20ms
@@ -194,7 +194,7 @@ fn what_happens_while_parked() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     … 20ms
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
@@ -222,7 +222,7 @@ fn an_answer_while_parked() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     … 20ms
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
@@ -245,7 +245,7 @@ fn nobody_comes_back() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     < server: {"jsonrpc":"2.0","id":10,"method":"roots/list"}
     … 20ms
@@ -264,7 +264,7 @@ fn nobody_comes_back() {
 fn the_client_goes_away() {
     insta::assert_snapshot!(Dialogue::begin("tools/call", r#""name":"x""#, "").server(ASKS).gone().told(), @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     > client goes away
     <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"cancel"}}
@@ -282,7 +282,7 @@ fn questions_that_are_not_asked() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":10,"method":"roots/list"}
     <   to server: {"jsonrpc":"2.0","id":10,"error":{"code":-32601,"message":"There is no client that can be asked this now","data":{"origin":"proxy"}}}
     !   lost: question_undeclared
@@ -292,7 +292,7 @@ fn questions_that_are_not_asked() {
     "#);
     insta::assert_snapshot!(Dialogue::begin("completion/complete", "", "").server(ASKS).told(), @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"completion/complete","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"completion/complete","params":{}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"completion/complete","params":{"_meta":{}}}
     < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     <   to server: {"jsonrpc":"2.0","id":"s9","error":{"code":-32601,"message":"There is no client that can be asked this now","data":{"origin":"proxy"}}}
     !   lost: question_outside
@@ -314,7 +314,7 @@ fn an_errand() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Sign in","mode":"url","url":"https://a"}}}
     > client comes back as 8: {"q1":{"action":"accept"}}
@@ -334,7 +334,7 @@ fn an_errand() {
         .told();
     insta::assert_snapshot!(declined, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Sign in","mode":"url","url":"https://a"}}}
     > client comes back as 8: {"q1":{"action":"decline"}}
@@ -343,7 +343,7 @@ fn an_errand() {
     let form = r#""io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}"#;
     insta::assert_snapshot!(Dialogue::begin("prompts/get", r#""name":"x""#, form).server(go).told(), @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"prompts/get","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"prompts/get","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"prompts/get","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}
     >   answer: {"jsonrpc":"2.0","id":7,"error":{"code":-32021,"data":{"origin":"proxy","requiredCapabilities":{"elicitation":{"url":{}}}},"message":"This needs a client that can send its user to a URL"}}
     "#);
@@ -362,9 +362,9 @@ fn a_tool_that_requires_a_task() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32601,"message":"Task augmentation required"}}
-    <   to server: {"jsonrpc":"2.0","id":43,"method":"tools/call","params":{"name":"x","task":{}}}
+    <   to server: {"jsonrpc":"2.0","id":43,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
     < server: {"jsonrpc":"2.0","id":43,"result":{"task":{"taskId":"t1","status":"working","ttl":null}}}
     <   to server: {"jsonrpc":"2.0","id":44,"method":"tasks/result","params":{"taskId":"t1"}}
     < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
@@ -382,9 +382,9 @@ fn a_tool_that_requires_a_task() {
         .told();
     insta::assert_snapshot!(gone, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32601,"message":"Task augmentation required"}}
-    <   to server: {"jsonrpc":"2.0","id":43,"method":"tools/call","params":{"name":"x","task":{}}}
+    <   to server: {"jsonrpc":"2.0","id":43,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
     < server: {"jsonrpc":"2.0","id":43,"result":{"task":{"taskId":"t1","status":"working","ttl":null}}}
     <   to server: {"jsonrpc":"2.0","id":44,"method":"tasks/result","params":{"taskId":"t1"}}
     > client goes away
@@ -401,7 +401,7 @@ fn a_resource_that_is_not_there() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":"a://b","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"resources/read","params":{"uri":"a://b"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"resources/read","params":{"uri":"a://b","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32002,"message":"Resource not found"}}
     >   answer: {"jsonrpc":"2.0","id":7,"error":{"code":-32602,"data":{"uri":"a://b"},"message":"Resource not found"}}
     "#);
@@ -416,7 +416,7 @@ fn what_belongs_to_no_request() {
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
-    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
     !   dropped: of_no_request
     < server: {"jsonrpc":"2.0","method":"vendor/note","params":{"n":1.50}}
