@@ -22,7 +22,7 @@ use crate::bridge::handshake;
 use crate::bridge::loss::Loss;
 use crate::bridge::modern_to_legacy::call::{self, Effect, Input, Leg, Rules};
 use crate::bridge::modern_to_legacy::declared::Declared;
-use crate::bridge::modern_to_legacy::{answer, describe, question};
+use crate::bridge::modern_to_legacy::{describe, question};
 use crate::bridge::seal::Binding;
 use crate::metrics::GaugeGuard;
 use crate::protocol::id::RequestId;
@@ -30,7 +30,7 @@ use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
-use crate::settings::Timeouts;
+use crate::settings::{Limits, Timeouts};
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection, Replies};
@@ -47,8 +47,32 @@ pub(super) struct Visitor {
     pub(super) drain: CancellationToken,
     /// Cancelled when there is no more time.
     pub(super) cut: CancellationToken,
-    pub(super) timeouts: Timeouts,
-    pub(super) rounds: usize,
+    pub(super) patience: Patience,
+}
+
+/// How long, and how often, things may take.
+pub(super) struct Patience {
+    request: Duration,
+    request_max: Duration,
+    parked: Duration,
+    coalesce: Duration,
+    errand: Duration,
+    discover_ttl: Duration,
+    rounds: usize,
+}
+
+impl Patience {
+    pub(super) fn new(timeouts: &Timeouts, limits: &Limits) -> Patience {
+        Patience {
+            request: timeouts.request,
+            request_max: timeouts.request_max,
+            parked: timeouts.parked,
+            coalesce: timeouts.coalesce,
+            errand: timeouts.errand,
+            discover_ttl: timeouts.discover_ttl,
+            rounds: limits.rounds,
+        }
+    }
 }
 
 /// A request under way. Dropping it cancels the call at the server, unless that is parked.
@@ -115,7 +139,7 @@ pub(super) async fn begin(
         stage: Stage::Over,
         outbox: VecDeque::new(),
         fresh: true,
-        idle_until: Instant::now() + visitor.timeouts.request,
+        idle_until: Instant::now() + visitor.patience.request,
         started: Instant::now(),
         outcome: "abandoned",
         _in_flight: server.metrics.exchange_started(),
@@ -133,7 +157,7 @@ pub(super) async fn begin(
     } else if request.param(meta::REQUEST_STATE).is_some() || request.param(meta::INPUT_RESPONSES).is_some() {
         crossing.resume().await?;
     } else {
-        let until = Instant::now() + crossing.visitor.timeouts.request_max;
+        let until = Instant::now() + crossing.visitor.patience.request_max;
         let half = open(Arc::clone(server), crossing.guest.clone(), request.clone(), crossing.rules(until), until);
         crossing.stage = Stage::Open(half.await?);
     }
@@ -146,16 +170,15 @@ fn is_of_tasks(known: Known) -> bool {
 
 impl Crossing {
     fn rules(&self, until: Instant) -> Rules {
-        let timeouts = &self.visitor.timeouts;
+        let patience = &self.visitor.patience;
         Rules {
-            window: timeouts.coalesce,
-            parked: timeouts.parked,
-            errand: timeouts.errand,
-            rounds: self.visitor.rounds,
+            window: patience.coalesce,
+            parked: patience.parked,
+            errand: patience.errand,
+            rounds: patience.rounds,
             until: until.into_std(),
             // What a server with a handshake lists may be another list for the next client.
             ttl_ms: 0,
-            tasks: false,
         }
     }
 
@@ -165,7 +188,7 @@ impl Crossing {
         let greeting = backend.greeting(&self.guest).await?;
         // Whose log messages they are cannot be told where others use the connection, too.
         let without: &[&str] = if backend.asks_guests() { &[] } else { &["logging"] };
-        let ttl = self.visitor.timeouts.discover_ttl.as_millis();
+        let ttl = self.visitor.patience.discover_ttl.as_millis();
         self.say_last(own(describe::discovered(&greeting, &self.id, ttl, without)), "ok");
         Ok(())
     }
@@ -274,7 +297,7 @@ impl Crossing {
             Heard::Said(message) => {
                 self.fresh = false;
                 if message.known() == Some(Known::Progress) {
-                    self.idle_until = Instant::now() + self.visitor.timeouts.request;
+                    self.idle_until = Instant::now() + self.visitor.patience.request;
                 }
                 let effects = half.feed(Input::Server(message));
                 self.apply(effects);
@@ -382,8 +405,7 @@ async fn open(
         if let Some(level) = request.meta(meta::LOG_LEVEL) {
             set_level(&server, &connection, lease.as_mut(), &greeting, level, &guest).await;
         }
-        let rules = Rules { tasks: answer::makes_tasks(&greeting) && lease.is_some(), ..rules };
-        let call = call::Call::begin(&request, rules).ok_or(ProxyError::Initialize)?;
+        let call = call::Call::begin(&request, rules, greeting).ok_or(ProxyError::Initialize)?;
         let id = connection.next_id();
         let upward = call::upward(&request, id);
         match send(connection.clone(), id, upward, request.known(), (*guest.headers).clone()).await {
@@ -435,11 +457,11 @@ async fn set_level(
     level: &str,
     guest: &Guest,
 ) {
-    let logs = handshake::capabilities(greeting).contains_key("logging");
-    let Some(lease) = lease.filter(|_| logs) else { return server.metrics.lost(Loss::LogLevel) };
-    if lease.level.as_deref() == Some(level) {
+    if lease.as_ref().is_some_and(|lease| lease.level.as_deref() == Some(level)) {
         return;
     }
+    let logs = || handshake::capabilities(greeting).contains_key("logging");
+    let Some(lease) = lease.filter(|_| logs()) else { return server.metrics.lost(Loss::LogLevel) };
     let id = connection.next_id();
     let request = handshake::set_level(id, level);
     match ask(connection, &request, id, &guest.headers, server.backend.restore_deadline()).await {

@@ -40,8 +40,6 @@ pub(crate) struct Rules {
     pub(crate) until: Instant,
     /// How long results may be kept, where they say so.
     pub(crate) ttl_ms: u64,
-    /// The server can make tasks of calls (2025-11-25, Tasks).
-    pub(crate) tasks: bool,
 }
 
 /// One request of the client, for as long as it has no answer.
@@ -166,6 +164,8 @@ pub(crate) struct Call {
     over: bool,
     told_roots: bool,
     task: Option<Task>,
+    /// The answer to the handshake.
+    greeting: Message,
 }
 
 /// A call that the server takes as a task only (2025-11-25, Tasks). The client need not know.
@@ -178,8 +178,8 @@ enum Task {
 }
 
 impl Call {
-    /// A call that has been sent. `None` if it is no request.
-    pub(crate) fn begin(request: &Message, rules: Rules) -> Option<Call> {
+    /// A call that has been sent to a server with this answer to the handshake. `None` if it is no request.
+    pub(crate) fn begin(request: &Message, rules: Rules, greeting: Message) -> Option<Call> {
         Some(Call {
             known: request.known(),
             uri: (request.known() == Some(Known::ResourcesRead)).then(|| request.param_str("uri")).flatten(),
@@ -197,6 +197,7 @@ impl Call {
             over: false,
             told_roots: false,
             task: None,
+            greeting,
         })
     }
 
@@ -256,9 +257,12 @@ impl Call {
     /// A tool that has to be called as a task is: it was refused otherwise, and has not run. What then has to be waited for is
     /// the task's result, which comes like an answer.
     fn becomes_task(&mut self, message: &Message, out: &mut Vec<Effect>) -> bool {
-        let may = self.rules.tasks && self.known == Some(Known::ToolsCall);
         match (&self.task, message.kind()) {
-            (None, Kind::Error) if may && answer::is_unknown_method(message) => {
+            (None, Kind::Error)
+                if self.known == Some(Known::ToolsCall)
+                    && answer::is_unknown_method(message)
+                    && answer::makes_tasks(&self.greeting) =>
+            {
                 self.task = Some(Task::Due);
                 out.push(Effect::AsTask);
             }

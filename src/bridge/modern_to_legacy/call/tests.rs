@@ -8,6 +8,11 @@ use super::*;
 const WINDOW: Duration = Duration::from_millis(20);
 const PARKED: Duration = Duration::from_secs(600);
 
+/// Of a server that makes tasks.
+fn greeting() -> Message {
+    message(r#"{"jsonrpc":"2.0","id":1,"result":{"capabilities":{"tasks":{"requests":{"tools":{"call":{}}}}}}}"#)
+}
+
 fn message(text: &str) -> Message {
     Message::parse(text.to_owned().into(), 64).unwrap_or_else(|error| panic!("{error:?}: {text}"))
 }
@@ -22,7 +27,7 @@ fn now() -> Instant {
 
 fn rules(now: Instant) -> Rules {
     let (errand, until) = (Duration::from_secs(20), now + Duration::from_secs(3600));
-    Rules { window: WINDOW, parked: PARKED, errand, rounds: 3, until, ttl_ms: 0, tasks: true }
+    Rules { window: WINDOW, parked: PARKED, errand, rounds: 3, until, ttl_ms: 0 }
 }
 
 /// A request of a client that can be asked everything, unless `meta` says otherwise.

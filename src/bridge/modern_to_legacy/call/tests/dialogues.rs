@@ -13,7 +13,7 @@ impl Dialogue {
     fn begin(method: &str, params: &str, meta: &str) -> Dialogue {
         let now = now();
         let request = request("7", method, params, meta);
-        let call = Call::begin(&request, rules(now)).unwrap();
+        let call = Call::begin(&request, rules(now), greeting()).unwrap();
         let mut dialogue = Dialogue { call, now, lines: Vec::new() };
         dialogue.lines.push(format!("> client: {}", text(&request)));
         dialogue.lines.push(format!("<   to server: {}", text(&upward(&request, 42))));

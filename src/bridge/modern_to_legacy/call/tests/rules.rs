@@ -63,7 +63,7 @@ fn play(method: &str, moves: &[Move], origin: Instant) -> Result<Vec<Effect>, Te
         r#""name":"x""#,
         r#","progressToken":"p0","io.modelcontextprotocol/logLevel":"debug""#,
     );
-    let mut call = Call::begin(&first, rules(now)).unwrap();
+    let mut call = Call::begin(&first, rules(now), greeting()).unwrap();
     let mut all = Vec::new();
     // What is known from outside.
     let (mut legs, mut leg_open, mut over) = (1, true, false);
