@@ -39,7 +39,7 @@ use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
 use bridged::Bridged;
-use crossing::{Crossing, Half, Visitor};
+use crossing::{Crossing, Half, Patience, Visitor};
 use error::ProxyError;
 use exchange::{Exchange, Legacy, Next, Output};
 use listening::Listening;
@@ -319,8 +319,7 @@ impl Proxy {
             headers: if server.is_child { HeaderMap::new() } else { server.forwarded(&mirrored) },
             drain: self.tasks.drain().clone(),
             cut: self.tasks.cut().clone(),
-            timeouts: self.settings.timeouts.clone(),
-            rounds: self.settings.limits.rounds,
+            patience: Patience::new(&self.settings.timeouts, &self.settings.limits),
         };
         crossing::begin(server, request, visitor).await
     }
