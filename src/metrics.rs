@@ -105,6 +105,7 @@ pub(crate) struct Metrics {
     dropped: Family<ReasonLabels, Counter>,
     refused: Family<RefusedLabels, Counter>,
     losses: Family<KindLabels, Counter>,
+    parked: Family<ServerLabels, Gauge>,
     connections: Gauge,
     streams: Gauge,
     panics: Gauge,
@@ -153,6 +154,7 @@ impl Metrics {
             dropped: Family::default(),
             refused: Family::default(),
             losses: Family::default(),
+            parked: Family::default(),
             connections: Gauge::default(),
             streams: Gauge::default(),
             panics: Gauge::default(),
@@ -235,6 +237,7 @@ impl Metrics {
             "What a translation between the eras could not carry, by kind",
             metrics.losses.clone(),
         );
+        r.register("parked", "Calls that wait for their clients to come back with answers", metrics.parked.clone());
         r.register("connections", "Open client connections", metrics.connections.clone());
         r.register("streams", "Open SSE streams to clients", metrics.streams.clone());
         r.register("task_panics", "Tasks that ended in a panic", metrics.panics.clone());
@@ -414,6 +417,11 @@ impl ServerMetrics {
 
     pub(crate) fn dropped_many(&self, reason: &'static str, count: u64) {
         self.metrics.dropped.get_or_create(&self.reason(reason)).inc_by(count);
+    }
+
+    /// Counts a call that waits for its client.
+    pub(crate) fn parked(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.metrics.parked.get_or_create_owned(&ServerLabels { server: self.server.clone() }))
     }
 
     /// A translation between the eras could not carry something.

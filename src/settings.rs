@@ -76,6 +76,9 @@ pub struct UpstreamSettings {
     pub isolation: Isolation,
     /// What becomes of a connection when whoever had it is done with it.
     pub reuse: Reuse,
+    /// What becomes of a connection when the request of 2026-07-28 that used it is over, where the server has a handshake and
+    /// connections are not shared. Those of whom nothing is known are one principal here.
+    pub bridge_reuse: Reuse,
     /// How many children are kept started ahead for sessions to come. Each that is taken is replaced; they count in
     /// `connections_max`.
     pub warm_spares: usize,
@@ -102,6 +105,7 @@ impl UpstreamSettings {
             forward_headers: Vec::new(),
             isolation: Isolation::Session,
             reuse: Reuse::usual(Isolation::Session),
+            bridge_reuse: Reuse::SamePrincipal,
             warm_spares: 0,
             principal_header: AUTHORIZATION,
             on_crash: OnCrash::Reinitialize,
@@ -397,6 +401,12 @@ numbers! {
         backlog_bytes: MIB, in KIB..=BYTES_MAX;
         /// Most GET streams at once in one session.
         get_streams: 2, in 1..=64;
+        /// Most calls to one upstream with a handshake that wait for the answers of their clients (2026-07-28).
+        parked: 32, in 1..=10_000;
+        /// Most of them of one principal, where there is one.
+        parked_per_principal: 16, in 1..=10_000;
+        /// How often a client (2026-07-28) is asked something in one call to a server with a handshake.
+        rounds: 16, in 1..=1_000;
     }
 }
 
@@ -461,6 +471,14 @@ numbers! {
         request_max: hours(1), in ms(10)..=days(7);
         /// A question to the client (sampling, elicitation, roots) without an answer.
         question: secs(10 * 60), in ms(10)..=hours(24);
+        /// How long a call waits for its client (2026-07-28) to come back with answers to what a server with a handshake asks.
+        parked: secs(10 * 60), in ms(10)..=hours(24);
+        /// How long more questions of a server with a handshake are waited for, so that its client (2026-07-28) is asked all at once.
+        coalesce: ms(20), in ms(1)..=hours(1);
+        /// How long a client (2026-07-28) that has sent its user to a URL is not sent there again.
+        errand: secs(20), in ms(10)..=hours(1);
+        /// How long a client (2026-07-28) may keep what it is told of a server with a handshake, and the proxy does.
+        discover_ttl: secs(60), in ms(10)..=hours(24);
         /// How long a cancelled request may still be answered before its connection is not used again.
         cancel_grace: secs(5), in ms(10)..=hours(1);
         /// Connecting to an HTTP upstream, TLS included.

@@ -33,6 +33,11 @@ impl Principal {
         Principal::digest(b"")
     }
 
+    /// What is kept of what it shows.
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     fn digest(shown: &[u8]) -> Principal {
         let digest = ring::digest::digest(&ring::digest::SHA256, shown);
         let mut bytes = [0; 32];

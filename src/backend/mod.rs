@@ -4,6 +4,7 @@
 //! isolation of the server has it. Modern requests share one, or lease one each ([`modern`]). All of them come from one
 //! pool, so that their number is bounded together.
 
+pub(crate) mod bridged;
 mod cells;
 pub(crate) mod hub;
 pub(crate) mod key;
@@ -30,6 +31,7 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::reconnect::{self, Origin, Reconnect};
 use crate::upstream::streamable::HttpUpstream;
 use crate::upstream::{self, Connection};
+use bridged::Greetings;
 use hub::Hubs;
 use key::{Key, Principal};
 pub(crate) use leased::Leased;
@@ -124,6 +126,7 @@ pub(crate) struct Backend {
     /// And it named no revision with a handshake.
     was_stateless: AtomicBool,
     hubs: Hubs,
+    greetings: Greetings,
     reconnect: reconnect::Policy,
 }
 
@@ -170,6 +173,7 @@ impl Backend {
             was_modern: AtomicBool::new(false),
             was_stateless: AtomicBool::new(upstream.era == EraChoice::Modern),
             hubs: Hubs::new(shared_max),
+            greetings: Greetings::new(bridged::GREETINGS_MAX),
             reconnect: upstream::patience(limits, timeouts),
         }
     }
@@ -277,14 +281,18 @@ impl Backend {
         owner: Option<Principal>,
         headers: &Arc<HeaderMap>,
     ) -> Result<Leased, OpenError> {
-        let asked = Instant::now();
         let owner = owner.filter(|_| self.knows_principals());
-        let key = Key::Legacy { handshake: Arc::clone(handshake), owner, headers: Arc::clone(headers) };
+        self.lease_of(Key::Legacy { handshake: Arc::clone(handshake), owner, headers: Arc::clone(headers) }).await
+    }
+
+    /// The same; the key is that of a connection with a handshake.
+    async fn lease_of(&self, key: Key) -> Result<Leased, OpenError> {
+        let asked = Instant::now();
         let mut spares_lost = 0;
         loop {
             let mut lease = self.acquire(&key).await?;
             lease.reuse(false);
-            if lease.answer.is_none() {
+            if let (None, Key::Legacy { handshake, headers, .. }) = (&lease.answer, &key) {
                 let deadline = Instant::now() + self.timeouts.start;
                 match lease.shake_hands(handshake, headers, deadline).await {
                     Ok(()) => lease.file_under(key.clone()),

@@ -51,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) answer: Option<Message>,
     /// The answer to the question for its era.
     pub(crate) verdict: Option<Verdict>,
+    /// The least level of log messages that it was asked for, if any.
+    pub(crate) level: Option<Box<str>>,
     completed: Arc<AtomicBool>,
 }
 
@@ -99,7 +101,15 @@ impl Completion {
 
 impl Link {
     pub(super) fn new(connection: Connection, standing: Reader<Message>) -> Link {
-        Link { connection, standing, early: Vec::new(), answer: None, verdict: None, completed: Arc::default() }
+        Link {
+            connection,
+            standing,
+            early: Vec::new(),
+            answer: None,
+            verdict: None,
+            level: None,
+            completed: Arc::default(),
+        }
     }
 
     /// The end of the handshake, which is the client's to say where the handshake is the client's.

@@ -36,19 +36,29 @@ impl Handshake {
         let asked = request.param_str(meta::PROTOCOL_VERSION_PARAM).and_then(|version| Revision::parse(&version));
         let version = asked.filter(|revision| revision.era() == Era::Legacy).unwrap_or(Revision::LATEST_LEGACY);
         let declared = request.param(meta::CAPABILITIES).filter(|_| asks_client).unwrap_or("{}");
+        Handshake::compose(version, declared).unwrap_or_else(|| Handshake::of_client(request))
+    }
+
+    /// The proxy's own for clients that make none, with these capabilities (JSON).
+    pub(crate) fn of_bridge(capabilities: &str) -> Handshake {
+        match Handshake::compose(Revision::LATEST_LEGACY, capabilities) {
+            Some(composed) => composed,
+            None => unreachable!("BUG: the proxy's own capabilities are no JSON"),
+        }
+    }
+
+    /// `None` if the capabilities are no JSON.
+    fn compose(version: Revision, capabilities: &str) -> Option<Handshake> {
         let client = serde_json::json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
         let text = format!(
-            r#"{{"jsonrpc":"2.0","id":0,"method":"{}","params":{{"{}":"{version}","{}":{declared},"{}":{client}}}}}"#,
+            r#"{{"jsonrpc":"2.0","id":0,"method":"{}","params":{{"{}":"{version}","{}":{capabilities},"{}":{client}}}}}"#,
             Known::Initialize.as_str(),
             meta::PROTOCOL_VERSION_PARAM,
             meta::CAPABILITIES,
             meta::CLIENT_INFO_PARAM,
         );
-        match Message::parse(Bytes::from(text), crate::protocol::scan::DEPTH_MAX) {
-            Ok(composed) => Handshake::of_client(&composed),
-            // It was put together from values of a message that was checked.
-            Err(_) => Handshake::of_client(request),
-        }
+        let composed = Message::parse(Bytes::from(text), crate::protocol::scan::DEPTH_MAX).ok()?;
+        Some(Handshake::of_client(&composed))
     }
 
     /// The request, under the name that the connection has for it.
@@ -123,6 +133,14 @@ pub(crate) fn with_capabilities(
 /// A ping: the one request that may precede a handshake.
 pub(crate) fn ping(id: i64) -> Message {
     own(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}"}}"#, Known::Ping.as_str()))
+}
+
+/// A request for log messages from this level (JSON) on.
+pub(crate) fn set_level(id: i64, level: &str) -> Message {
+    own(&format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":{{"level":{level}}}}}"#,
+        Known::SetLevel.as_str()
+    ))
 }
 
 /// The notification that completes a handshake.

@@ -5,7 +5,6 @@ macro_rules! losses {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)*) => {
         /// See the module.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[allow(dead_code, reason = "those of a modern client in front of a legacy server are not counted yet")]
         pub(crate) enum Loss { $($(#[doc = $doc])+ $name,)* }
 
         impl Loss {
@@ -28,6 +27,8 @@ losses! {
     QuestionOutside = "question_outside",
     /// The server asks for what the client did not declare on this request.
     QuestionUndeclared = "question_undeclared",
+    /// The server asks more than a client is asked in one call.
+    QuestionTooMany = "question_too_many",
     /// A parked call is over before its client came back, since its server is gone, or the proxy stops.
     ParkedLost = "parked_lost",
     /// Nobody came back with answers in time.

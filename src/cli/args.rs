@@ -126,6 +126,11 @@ pub struct ServeArgs {
     #[arg(long, env = "SHADOWCAT_REUSE", value_parser = reuse())]
     pub reuse: Option<Reuse>,
 
+    /// Who may have a connection when the request of 2026-07-28 that used it is over, if the server has a handshake
+    /// [default: same-principal]
+    #[arg(long, env = "SHADOWCAT_BRIDGE_REUSE", value_parser = reuse())]
+    pub bridge_reuse: Option<Reuse>,
+
     /// How many child processes are kept started ahead for sessions to come [default: 0]
     #[arg(long, env = "SHADOWCAT_WARM_SPARES", value_name = "N", value_parser = warm_spares())]
     pub warm_spares: Option<usize>,

@@ -79,6 +79,7 @@ impl ServeArgs {
         server.forward_headers = all("--forward-header", &self.forward_headers);
         server.isolation = self.isolation.map(|value| placed("--isolation", value));
         server.reuse = self.reuse.map(|value| placed("--reuse", value));
+        server.bridge_reuse = self.bridge_reuse.map(|value| placed("--bridge-reuse", value));
         server.warm_spares = self.warm_spares.map(|n| placed("--warm-spares", n));
         server.principal_header = self.principal_header.as_ref().map(|it| placed("--principal-header", it.clone()));
         server.on_crash = self.on_crash.map(|value| placed("--on-crash", value));
@@ -99,6 +100,7 @@ impl ServeArgs {
             ("--forward-header", !self.forward_headers.is_empty()),
             ("--isolation", self.isolation.is_some()),
             ("--reuse", self.reuse.is_some()),
+            ("--bridge-reuse", self.bridge_reuse.is_some()),
             ("--warm-spares", self.warm_spares.is_some()),
             ("--principal-header", self.principal_header.is_some()),
             ("--on-crash", self.on_crash.is_some()),
@@ -248,6 +250,9 @@ fn server(f: &mut fmt::Formatter<'_>, upstream: &UpstreamSettings) -> fmt::Resul
     write!(f, ", era {era}, at most {} at once, isolation {isolation}", upstream.connections_max)?;
     if upstream.reuse != Reuse::usual(upstream.isolation) {
         write!(f, ", reuse {}", name_of(&Reuse::NAMED, upstream.reuse))?;
+    }
+    if upstream.bridge_reuse != Reuse::SamePrincipal {
+        write!(f, ", bridge reuse {}", name_of(&Reuse::NAMED, upstream.bridge_reuse))?;
     }
     match upstream.warm_spares {
         0 => writeln!(f),

@@ -154,6 +154,13 @@ pub(crate) const SERVER: &[Key<ServerConfig>] = &[
         kind: Kind::Reuse(|server| &mut server.reuse),
     },
     Key {
+        name: "bridge_reuse",
+        about: "What becomes of a connection to a server with a handshake when the request of 2026-07-28 that used it is \
+                over. \"never\": it is closed. \"same-principal\", the default: it is kept for the same principal, or \
+                for others of whom nothing is known. \"any\": it is kept for anybody.",
+        kind: Kind::Reuse(|server| &mut server.bridge_reuse),
+    },
+    Key {
         name: "warm_spares",
         about: "How many child processes are kept started ahead for sessions to come; they count in \
                 `max_connections`. Default: 0.",

@@ -90,6 +90,8 @@ pub struct ServerConfig {
     pub isolation: Option<Placed<Isolation>>,
     /// What becomes of a connection afterwards.
     pub reuse: Option<Placed<Reuse>>,
+    /// See [`UpstreamSettings::bridge_reuse`].
+    pub bridge_reuse: Option<Placed<Reuse>>,
     /// How many children are kept started ahead.
     pub warm_spares: Option<Placed<usize>>,
     /// The header that says who a client is.
@@ -117,6 +119,7 @@ impl ServerConfig {
             forward_headers: Vec::new(),
             isolation: None,
             reuse: None,
+            bridge_reuse: None,
             warm_spares: None,
             principal_header: None,
             on_crash: None,

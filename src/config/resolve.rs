@@ -23,11 +23,12 @@ const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
 
 /// Waits that end inside others: the first, if given, must not be longer than the second, which would cut it short.
 /// Nothing is wrong with a first that is only a default.
-const NESTED: [(&str, &str); 7] = [
+const NESTED: [(&str, &str); 8] = [
     ("body_idle", "body_total"),
     ("session_idle", "session_max_age"),
     ("probe", "start"),
     ("request", "request_max"),
+    ("parked", "request_max"),
     ("drain", "shutdown"),
     ("reconnect_base", "reconnect_cap"),
     ("circuit_open", "circuit_open_max"),
@@ -167,6 +168,7 @@ impl Resolver<'_> {
             forward_headers: self.forward_headers(server),
             isolation,
             reuse: server.reuse.as_ref().map_or(Reuse::usual(isolation), |it| it.value),
+            bridge_reuse: server.bridge_reuse.as_ref().map_or(defaults.bridge_reuse, |it| it.value),
             warm_spares: server.warm_spares.as_ref().map_or(defaults.warm_spares, |n| n.value),
             principal_header: principal_header.unwrap_or(defaults.principal_header),
             on_crash: server.on_crash.as_ref().map_or(defaults.on_crash, |it| it.value),

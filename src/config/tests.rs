@@ -473,7 +473,7 @@ fn every_number_has_a_range() {
     let outer = |name: &str| match name {
         "body_idle" => "timeouts.body_total = '1h'",
         "probe" => "timeouts.start = '1h'",
-        "request" => "timeouts.request_max = '7d'",
+        "request" | "parked" => "timeouts.request_max = '7d'",
         "drain" => "timeouts.shutdown = '1h'",
         "reconnect_base" => "timeouts.reconnect_cap = '1h'",
         "circuit_open" => "timeouts.circuit_open_max = '1h'",

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::mcp::{deliver, pong};
+use crate::backend::key::Principal;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message, ParseError};
 use crate::protocol::meta::{self, Envelope};
@@ -33,6 +34,8 @@ pub(crate) struct Duplex {
     outbox: Writer<Bytes>,
     /// Who it is, and what an HTTP upstream gets of the headers that the connection came with.
     caller: Caller,
+    /// Who it shows to be, whether or not the isolation wants to know.
+    shown: Option<Principal>,
     session: OnceLock<Arc<Session>>,
     /// A handshake is under way or done: there is one per connection.
     initializing: AtomicBool,
@@ -46,13 +49,19 @@ pub(crate) struct Duplex {
 
 impl Duplex {
     /// A client has connected; what is to be written to it comes out of the reader.
-    pub(crate) fn open(proxy: &Arc<Proxy>, server: &Arc<Server>, caller: Caller) -> (Arc<Duplex>, Reader<Bytes>) {
+    pub(crate) fn open(
+        proxy: &Arc<Proxy>,
+        server: &Arc<Server>,
+        caller: Caller,
+        shown: Option<Principal>,
+    ) -> (Arc<Duplex>, Reader<Bytes>) {
         let (outbox, reader) = mailbox(Bounds { items: OUTBOX_ITEMS, bytes: OUTBOX_BYTES });
         let duplex = Duplex {
             proxy: Arc::clone(proxy),
             server: Arc::clone(server),
             outbox,
             caller,
+            shown,
             session: OnceLock::new(),
             initializing: AtomicBool::new(false),
             modern: Mutex::default(),
@@ -260,7 +269,7 @@ impl Duplex {
         self.run(Some(under_way), Some(id), async move {
             let (proxy, server, principal) = (&duplex.proxy, &duplex.server, duplex.caller.principal);
             proxy.check_envelope(server, &request, principal).await?;
-            proxy.begin_modern(server, &request, principal, None).await.map(Some)
+            proxy.begin_modern(server, &request, principal, None, || duplex.shown).await.map(Some)
         });
         Ok(())
     }
@@ -280,7 +289,7 @@ impl Duplex {
             let cancelled = under_way.as_ref().map_or_else(CancellationToken::new, |one| one.cancelled.clone());
             let answers = async {
                 match begin.await {
-                    Ok(Some(exchange)) => duplex.pass_on(exchange).await,
+                    Ok(Some(work)) => duplex.pass_on(work).await,
                     Ok(None) => {}
                     Err(error) => duplex.refuse(&error, id).await,
                 }
@@ -298,8 +307,8 @@ impl Duplex {
         }
     }
 
-    async fn pass_on(&self, mut exchange: Work) {
-        while let Some(output) = exchange.next().await {
+    async fn pass_on(&self, mut work: Work) {
+        while let Some(output) = work.next().await {
             let last = output.last;
             self.say(output.message.line()).await;
             if last {

@@ -43,7 +43,7 @@ pub(super) fn open(
         return Err(ProxyError::ShuttingDown);
     }
     let id = random_id()?;
-    let (duplex, outbox) = Duplex::open(proxy, server, server.caller(headers)?);
+    let (duplex, outbox) = Duplex::open(proxy, server, server.caller(headers)?, server.shown(headers));
     {
         let mut table = clients.0.lock().unwrap_or_else(PoisonError::into_inner);
         if table.len() >= proxy.settings.limits.sessions {

@@ -123,8 +123,10 @@ async fn modern(
     if !accepts.sse && (streams_only || !accepts.json) {
         return Err(ProxyError::NotAcceptable);
     }
-    let exchange = proxy.begin_modern(server, message, caller.principal, Some(mirrored(headers, caller))).await?;
-    Ok(answer(Running::new(proxy, exchange), accepts, false).await)
+    let shown = || server.shown(headers);
+    let (principal, mirrored) = (caller.principal, mirrored(headers, caller));
+    let work = proxy.begin_modern(server, message, principal, Some(mirrored), shown).await?;
+    Ok(answer(Running::new(proxy, work), accepts, false).await)
 }
 
 /// The headers that repeat the body of a modern request: they are still right, since the body keeps what they repeat.

@@ -89,13 +89,13 @@ pub(super) fn unanswered(accepts: Accepts) -> Response {
 /// modern one is cancelled: this is what its `Drop` does.
 pub(super) struct Running {
     proxy: Arc<Proxy>,
-    exchange: Option<Work>,
+    work: Option<Work>,
     stream: Option<Arc<Stream>>,
 }
 
 impl Running {
-    pub(super) fn new(proxy: &Arc<Proxy>, exchange: Work) -> Running {
-        Running { proxy: Arc::clone(proxy), exchange: Some(exchange), stream: None }
+    pub(super) fn new(proxy: &Arc<Proxy>, work: impl Into<Work>) -> Running {
+        Running { proxy: Arc::clone(proxy), work: Some(work.into()), stream: None }
     }
 
     /// The next message. Cancel safe.
@@ -111,17 +111,17 @@ impl Running {
 
     /// The same, but waits no longer than until then. Cancel safe.
     async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
-        let Some(exchange) = &mut self.exchange else { return Next::End };
-        let next = exchange.next_until(quiet).await;
+        let Some(work) = &mut self.work else { return Next::End };
+        let next = work.next_until(quiet).await;
         if matches!(next, Next::End | Next::Output(Output { last: true, .. })) {
-            self.exchange = None;
+            self.work = None;
         }
         next
     }
 
     /// Puts a message where the client may find it although it is not the answer to this request.
     fn put_aside(&self, output: &Output) {
-        match self.exchange.as_ref().and_then(|exchange| exchange.session()) {
+        match self.work.as_ref().and_then(Work::session) {
             Some(session) => {
                 session.standing().push(&output.message.line());
             }
@@ -132,8 +132,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        match self.exchange.take() {
-            Some(exchange) if exchange.session().is_some() => self.proxy.adopt(exchange, self.stream.take()),
+        match self.work.take() {
+            Some(work) if work.session().is_some() => self.proxy.adopt(work, self.stream.take()),
             _ => {
                 if let Some(stream) = &self.stream {
                     stream.finish();
@@ -158,7 +158,7 @@ pub(super) async fn answer(mut running: Running, accepts: Accepts, prime: bool) 
             Next::Output(output) => running.put_aside(&output),
         }
     };
-    let session = running.exchange.as_ref().and_then(|exchange| exchange.session());
+    let session = running.work.as_ref().and_then(Work::session);
     running.stream = session.map(|session| session.open_stream());
     let proxy = Arc::clone(&running.proxy);
     events(Sending {

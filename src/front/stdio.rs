@@ -22,8 +22,8 @@ pub(crate) async fn serve(
     mut input: impl AsyncRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
-    let (duplex, mut outbox) =
-        Duplex::open(proxy, server, Caller { principal: Some(Principal::local()), ..Caller::default() });
+    let local = Some(Principal::local());
+    let (duplex, mut outbox) = Duplex::open(proxy, server, Caller { principal: local, ..Caller::default() }, local);
     let _close = CloseOnDrop(Arc::clone(&duplex));
     let mut lines = Lines::new(proxy.settings.limits.message_bytes);
     let read = async {

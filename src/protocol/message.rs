@@ -475,9 +475,19 @@ impl Edit<'_> {
         self
     }
 
-    /// Takes a member of `params._meta` out, and all of that with the last one.
+    /// Takes members of `params._meta` out, with their commas.
     #[must_use]
-    pub(crate) fn without_meta(mut self, name: &str) -> Self {
+    pub(crate) fn without_meta(mut self, names: &[&str]) -> Self {
+        if let Some(meta) = &self.message.meta {
+            let (cuts, _) = meta.without(&self.message.text, names);
+            self.splices.extend(cuts.into_iter().map(|cut| (cut, Box::default())));
+        }
+        self
+    }
+
+    /// Takes one member of `params._meta` out, and all of that with the last one.
+    #[must_use]
+    pub(crate) fn without_lone_meta(mut self, name: &str) -> Self {
         let message = self.message;
         if let (Some(members), Some(meta)) = (&message.members, &message.meta) {
             let (cuts, left) = meta.without(&message.text, &[name]);
@@ -518,6 +528,13 @@ impl Edit<'_> {
             members.map_spans(moved);
         }
         if let Some(members) = &mut new.meta {
+            // Without those that were taken out.
+            let gaps = || self.splices.iter().filter(|(_, json)| json.is_empty());
+            if gaps().next().is_some() {
+                members.retain(|member| {
+                    !gaps().any(|(gap, _)| gap.start < member.value.end && member.value.end <= gap.end)
+                });
+            }
             members.map_spans(moved);
         }
         new.text = text.freeze();

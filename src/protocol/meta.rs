@@ -22,6 +22,18 @@ pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 /// The member of a modern result that says what kind it is.
 pub const RESULT_TYPE: &str = "resultType";
+/// How long a modern result may be kept, in milliseconds (2026-07-28, Caching).
+pub const TTL_MS: &str = "ttlMs";
+/// Who may share a modern result.
+pub const CACHE_SCOPE: &str = "cacheScope";
+/// Who the server is, in the metadata of its description (2026-07-28, Discovery).
+pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+/// The answers to what a server asked with its result (2026-07-28, Multi Round-Trip Requests).
+pub const INPUT_RESPONSES: &str = "inputResponses";
+/// What a server asks with its result.
+pub const INPUT_REQUESTS: &str = "inputRequests";
+/// What a server wants to have back with the answers.
+pub const REQUEST_STATE: &str = "requestState";
 /// What client and server declare in a handshake.
 pub const CAPABILITIES: &str = "capabilities";
 /// Who the client is, in a handshake.
@@ -34,10 +46,6 @@ pub const NOTIFICATIONS: &str = "notifications";
 pub const RESOURCE_SUBSCRIPTIONS: &str = "resourceSubscriptions";
 /// The parameter that makes a call a task (2025-11-25).
 pub const TASK: &str = "task";
-/// What a client was asked with the result before, answered (2026-07-28, Multi Round-Trip Requests).
-pub const INPUT_RESPONSES: &str = "inputResponses";
-/// What a server wants back as it is with the next request.
-pub const REQUEST_STATE: &str = "requestState";
 /// The name of an errand at a URL (2025-11-25, Elicitation).
 pub const ELICITATION_ID: &str = "elicitationId";
 /// A tool's arguments.

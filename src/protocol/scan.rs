@@ -80,6 +80,11 @@ impl Members {
         self.entries.iter()
     }
 
+    /// Forgets those members of which this is not true.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Member) -> bool) {
+        self.entries.retain(|member| keep(member));
+    }
+
     /// What has to be cut out of the text so that the members with these names are gone, commas included; and how many are left.
     pub(crate) fn without(&self, text: &[u8], names: &[&str]) -> (SmallVec<[Span; 4]>, usize) {
         let (mut cuts, mut left) = (SmallVec::new(), 0);

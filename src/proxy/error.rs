@@ -76,9 +76,12 @@ pub(crate) enum ProxyError {
     /// The method is not there (any more).
     #[error("there is no such method in 2026-07-28")]
     RemovedMethod,
-    /// `server/discover` to a server that has a handshake.
-    #[error("the server does not speak 2026-07-28: send initialize")]
-    LegacyOnly { supported: Vec<String> },
+    /// What a client brings back is not what it was given, or not any more. Which of the two is nobody's business.
+    #[error("this requestState is of no use here: call again without it")]
+    RequestState,
+    /// Too many calls wait for answers.
+    #[error("too many calls wait for their clients' answers: the call was cancelled")]
+    TooManyParked,
     /// A response from a modern client, which was never asked anything.
     #[error("a modern client sends requests and notifications only")]
     Response,
@@ -239,11 +242,8 @@ impl ProxyError {
                 row
             }
             ProxyError::RemovedMethod => row(StatusCode::NOT_FOUND, code::METHOD_NOT_FOUND, "method_not_found"),
-            ProxyError::LegacyOnly { supported } => {
-                let mut row = row(StatusCode::NOT_FOUND, code::METHOD_NOT_FOUND, "legacy_only");
-                row.error = row.error.with("supported", supported.clone());
-                row
-            }
+            ProxyError::RequestState => row(StatusCode::OK, code::INVALID_PARAMS, "request_state"),
+            ProxyError::TooManyParked => row(StatusCode::OK, code::OVERLOADED, "too_many_parked"),
             ProxyError::Response => bad(code::INVALID_REQUEST, "response"),
             ProxyError::Uri => row(StatusCode::OK, code::INVALID_PARAMS, "uri"),
             ProxyError::LogLevel => row(StatusCode::OK, code::INVALID_PARAMS, "log_level"),

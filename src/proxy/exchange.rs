@@ -554,7 +554,7 @@ pub(crate) fn own(text: String) -> Message {
     }
 }
 
-fn error_code(message: &Message) -> Option<i32> {
+pub(super) fn error_code(message: &Message) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct Code {
         code: serde_json::Number,
@@ -564,7 +564,7 @@ fn error_code(message: &Message) -> Option<i32> {
 }
 
 /// The status that a modern error has (2026-07-28, Streamable HTTP › Sending Messages; Basic › Error Codes).
-fn modern_status(error: i32) -> StatusCode {
+pub(super) fn modern_status(error: i32) -> StatusCode {
     match error {
         code::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
         code::HEADER_MISMATCH | code::MISSING_CAPABILITY | code::UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,

@@ -1,9 +1,11 @@
 //! The proxy: what it fronts, who uses it, and how a request begins.
 
 pub(crate) mod bridged;
+pub(crate) mod crossing;
 pub(crate) mod error;
 pub(crate) mod exchange;
 mod listening;
+mod parking;
 mod sending;
 mod standing;
 mod tools;
@@ -19,6 +21,7 @@ use crate::backend::key::Principal;
 use crate::backend::{Backend, Modern, OpenError, Way};
 use crate::bridge::handshake::negotiated;
 use crate::bridge::legacy_to_modern::welcome::refusal;
+use crate::bridge::modern_to_legacy::describe;
 use crate::bridge::relay::Relay;
 use crate::bridge::sharing;
 use crate::metrics::{Metrics, ServerMetrics};
@@ -35,9 +38,11 @@ use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
 use bridged::Bridged;
+use crossing::{Crossing, Half, Visitor};
 use error::ProxyError;
 use exchange::{Exchange, Legacy, Next, Output};
 use listening::Listening;
+use parking::Parking;
 use sending::Sent;
 use tools::ToolHeaders;
 use welcoming::{Described, Welcome, welcome};
@@ -57,6 +62,7 @@ pub(crate) struct Server {
     pub(crate) backend: Arc<Backend>,
     pub(crate) metrics: ServerMetrics,
     tools: ToolHeaders,
+    parking: Arc<Parking<Box<Half>>>,
     described: Described,
     /// It is a child: it never sees a header.
     is_child: bool,
@@ -71,6 +77,11 @@ impl Server {
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, ProxyError> {
         let principal = self.backend.principal(headers).map_err(|name| ProxyError::Principal(name.to_owned()))?;
         Ok(Caller { principal, headers: self.forwarded(headers) })
+    }
+
+    /// Who the client is that sent these headers, as far as it says so, whether or not that matters to the isolation.
+    pub(crate) fn shown(&self, headers: &HeaderMap) -> Option<Principal> {
+        self.backend.shown(headers)
     }
 
     /// Those of a client's headers that the server is to have: only what was configured, so that credentials stay here.
@@ -90,10 +101,12 @@ impl Proxy {
             let is_child = matches!(upstream.target, Target::Stdio(_));
             let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
             let forward_headers = upstream.forward_headers.clone();
+            let parking = Arc::new(Parking::new(&settings.limits, &settings.timeouts, metrics.clone()));
             let server = Server {
                 backend,
                 metrics,
                 tools: ToolHeaders::default(),
+                parking,
                 described: Described::default(),
                 is_child,
                 forward_headers,
@@ -229,7 +242,7 @@ impl Proxy {
         let metrics = legacy.session.metrics().clone();
         let (timeouts, cut) = (&self.settings.timeouts, self.tasks.cut().clone());
         let exchange = Exchange::new(relay, replies, Era::Legacy, request, Some(legacy), timeouts, cut, metrics);
-        Ok(Some(Work::Relayed(exchange)))
+        Ok(Some(Work::Relay(exchange)))
     }
 
     /// Begins a modern request, whose envelope and standard headers are known to be right. `mirrored` are the headers
@@ -239,25 +252,19 @@ impl Proxy {
     /// Nothing was sent.
     pub(crate) async fn begin_modern(
         &self,
-        server: &Server,
+        server: &Arc<Server>,
         request: &Message,
         caller: Option<Principal>,
         mirrored: Option<HeaderMap>,
+        shown: impl FnOnce() -> Option<Principal>,
     ) -> Result<Work, ProxyError> {
         if self.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
         let modern = server.backend.modern(caller).await?;
         let Some(Way { connection, lease }) = server.backend.way(&modern, caller).await? else {
-            if request.known() == Some(Known::Discover) {
-                // What the server itself would say. An SDK that speaks both eras reads a list of versions without its own as
-                // the end, and this as the news that there is a handshake (2026-07-28, Versioning).
-                return Err(ProxyError::LegacyOnly { supported: legacy_versions() });
-            }
-            return Err(ProxyError::UnsupportedVersion {
-                requested: Revision::V2026_07_28.as_str().to_owned(),
-                supported: legacy_versions(),
-            });
+            let headers = mirrored.unwrap_or_default();
+            return Box::pin(self.cross(server, request, headers, shown())).await.map(Work::Crossing);
         };
         // A server that does not tell its tools must not hold up their calls for longer than it may take to say who it is.
         let patience = self.settings.timeouts.probe;
@@ -292,7 +299,27 @@ impl Proxy {
         if let Some(listening) = listening {
             exchange.listens(listening);
         }
-        Ok(Work::Relayed(exchange))
+        Ok(Work::Relay(exchange))
+    }
+
+    /// Begins a modern request to a server with a handshake.
+    async fn cross(
+        &self,
+        server: &Arc<Server>,
+        request: &Message,
+        mirrored: HeaderMap,
+        principal: Option<Principal>,
+    ) -> Result<Box<Crossing>, ProxyError> {
+        let visitor = Visitor {
+            principal,
+            // A server with a handshake has no use for what repeats the body.
+            headers: if server.is_child { HeaderMap::new() } else { server.forwarded(&mirrored) },
+            drain: self.tasks.drain().clone(),
+            cut: self.tasks.cut().clone(),
+            timeouts: self.settings.timeouts.clone(),
+            rounds: self.settings.limits.rounds,
+        };
+        crossing::begin(server, request, visitor).await
     }
 
     /// Checks what a modern request says of itself, before anything goes upstream.
@@ -316,7 +343,7 @@ impl Proxy {
             let supported = match Box::pin(server.backend.modern(caller)).await {
                 // Nothing is promised that `server/discover` does not list.
                 Ok(Modern::Shared(_, versions) | Modern::Each(versions)) => versions.to_vec(),
-                Ok(Modern::LegacyOnly) => legacy_versions(),
+                Ok(Modern::LegacyOnly) => describe::versions(),
                 Err(_) => vec![Revision::V2026_07_28.as_str().to_owned()],
             };
             return Err(ProxyError::UnsupportedVersion { requested: version, supported });
@@ -395,19 +422,23 @@ impl Proxy {
     }
 }
 
-/// A request under way, by how its client and its server speak. Dropping it cancels the request upstream.
+fn translate(era: Era, request: &Message, connection: &Connection) -> Result<(Relay, Message), ProxyError> {
+    let id = connection.next_id();
+    Relay::begin(era, request, id).ok_or(ProxyError::Initialize)
+}
+
+/// A client's request under way: relayed, or translated.
 pub(crate) enum Work {
-    /// They speak the same.
-    Relayed(Box<Exchange>),
-    /// A legacy client, a modern server.
+    /// Client and server are of one era.
+    Relay(Box<Exchange>),
+    /// A client of 2026-07-28 at a server with a handshake.
+    Crossing(Box<Crossing>),
+    /// A client with a handshake at a server of 2026-07-28.
     Bridged(Box<Bridged>),
 }
 
 impl Work {
-    /// The next message for the client; `None` after the last one, and when the client has taken the request back.
-    ///
-    /// # Cancel safety
-    /// Dropped before it is done, nothing is lost.
+    /// The next message for the client; `None` after the last one. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Output> {
         loop {
             match self.next_until(None).await {
@@ -418,37 +449,30 @@ impl Work {
         }
     }
 
-    /// The same, but waits no longer than until then.
-    ///
-    /// # Cancel safety
-    /// Dropped before it is done, nothing is lost.
+    /// The same, but waits no longer than until then. Cancel safe.
     pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
         match self {
-            Work::Relayed(exchange) => exchange.next_until(quiet).await,
-            Work::Bridged(bridged) => bridged.next_until(quiet).await,
+            Work::Relay(exchange) => exchange.next_until(quiet).await,
+            // In boxes, so that the future of a request that is only relayed stays small.
+            Work::Crossing(crossing) => Box::pin(crossing.next_until(quiet)).await,
+            Work::Bridged(bridged) => Box::pin(bridged.next_until(quiet)).await,
         }
     }
 
     /// The session it belongs to.
     pub(crate) fn session(&self) -> Option<&Arc<Session>> {
         match self {
-            Work::Relayed(exchange) => exchange.session(),
+            Work::Relay(exchange) => exchange.session(),
+            Work::Crossing(_) => None,
             Work::Bridged(bridged) => Some(bridged.session()),
         }
     }
 }
 
-fn translate(era: Era, request: &Message, connection: &Connection) -> Result<(Relay, Message), ProxyError> {
-    let id = connection.next_id();
-    Relay::begin(era, request, id).ok_or(ProxyError::Initialize)
-}
-
-fn legacy_versions() -> Vec<String> {
-    Revision::ALL
-        .iter()
-        .filter(|revision| revision.era() == Era::Legacy)
-        .map(|revision| revision.as_str().to_owned())
-        .collect()
+impl From<Box<Exchange>> for Work {
+    fn from(exchange: Box<Exchange>) -> Work {
+        Work::Relay(exchange)
+    }
 }
 
 impl From<OpenError> for ProxyError {

@@ -151,7 +151,8 @@ impl Listener {
         let mut mirrored = HeaderMap::new();
         mirrored.insert(headers::METHOD, HeaderValue::from_static(Known::Listen.as_str()));
         mirrored.extend((*route.headers()).clone());
-        let begun = self.proxy.begin_modern(&self.server, request, route.owner(), Some(mirrored)).await;
+        let begun =
+            self.proxy.begin_modern(&self.server, request, route.owner(), Some(mirrored), || route.owner()).await;
         let mut work = begun.map_err(|error| own(error.outward().error.to_json(request.id().as_ref())))?;
         let broken = || {
             own(RpcError::new(INTERNAL_ERROR, "not_listening", "The server does not let the proxy listen")

@@ -11,27 +11,16 @@ async fn discover(proxy: &Proxy) -> Response {
     Modern::new("server/discover").post(&proxy.url).ok().await
 }
 
-/// What a modern client is told in front of a server with a handshake: that server does not know the question.
-async fn assert_unknown(response: Response) {
-    assert_told(response, 404, -32601).await;
-}
-
-/// The same for everything but the question.
-async fn assert_unsupported(response: Response) {
-    assert_eq!(assert_told(response, 400, -32022).await["requested"], MODERN);
-}
-
-async fn assert_told(response: Response, status: u16, code: i64) -> Value {
-    assert_eq!(response.status, status);
+/// What a modern client is told in front of a server with a handshake: what that has said in it.
+async fn assert_described(response: Response) {
+    assert_eq!(response.status, 200);
     let answer = response.json().ok().await;
-    assert_ours(&answer, code);
-    let data = &answer["error"]["data"];
-    assert_eq!(data["supported"].as_array().map(|all| all.contains(&json!(LEGACY))), Some(true), "{answer}");
-    data.clone()
+    assert_eq!(answer["result"]["supportedVersions"][0], MODERN, "{answer}");
+    assert_eq!(answer["result"]["supportedVersions"][1], LEGACY, "{answer}");
 }
 
 /// 2026-07-28, stdio › Backward Compatibility: a server that refuses the question, keeps silent, or dies of it has a handshake.
-/// Its clients notice nothing, and clients of 2026-07-28 learn what it speaks; whoever comes first.
+/// Its clients notice nothing, of whichever era; whoever comes first.
 #[tokio::test]
 async fn servers_with_a_handshake_are_known_by_whatever_they_do_when_asked() {
     for how in [Discover::Error, Discover::Silence, Discover::Exit] {
@@ -39,8 +28,9 @@ async fn servers_with_a_handshake_are_known_by_whatever_they_do_when_asked() {
             let quick = |settings: &mut Settings| settings.timeouts.probe = std::time::Duration::from_millis(300);
             let proxy = Proxy::with(surprised(how), quick).await;
             let modern = async || {
-                assert_unknown(discover(&proxy).await).await;
-                assert_unsupported(Modern::call("echo", json!({ "text": "x" })).post(&proxy.url).ok().await).await;
+                assert_described(discover(&proxy).await).await;
+                let called = Modern::call("echo", json!({ "text": "x" })).post(&proxy.url).ok().await;
+                assert_eq!(text(&called.json().ok().await), "x", "{how:?}");
             };
             if modern_first {
                 modern().await;
@@ -68,12 +58,13 @@ async fn servers_with_a_handshake_are_known_by_whatever_they_do_when_asked() {
 #[tokio::test]
 async fn a_server_is_asked_for_its_era_once() {
     let proxy = Proxy::start(legacy()).await;
-    let together = (0..10).map(|_| async { assert_unknown(discover(&proxy).await).await });
+    let together = (0..10).map(|_| async { assert_described(discover(&proxy).await).await });
     futures_util::future::join_all(together).await;
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0);
-    let session = proxy.client(Era::Legacy).await;
-    assert_eq!(session.stats().await["requests"]["server/discover"], 1, "it is the child that was asked");
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0);
+    let stats = Client::Modern(proxy.url.clone()).stats().await;
+    assert_eq!(stats["requests"], json!({ "server/discover": 1, "initialize": 1, "tools/call": 1 }), "{stats}");
+    assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0, "it is the child that was asked");
 
     let proxy = Proxy::start(modern()).await;
     let together = (0..10).map(|_| async { discover(&proxy).await.answer().ok().await });
@@ -128,7 +119,7 @@ async fn only_positive_evidence_makes_a_server_modern() {
                 "{body}"
             );
         } else {
-            assert_unknown(discover(&proxy).await).await;
+            assert_described(discover(&proxy).await).await;
             assert_eq!(
                 text(&proxy.client(Era::Legacy).await.call("echo", json!({ "text": "x" })).await),
                 "x",
@@ -142,8 +133,10 @@ async fn only_positive_evidence_makes_a_server_modern() {
 #[tokio::test]
 async fn an_era_that_is_configured_is_not_asked_for() {
     let proxy = Proxy::with(Script::default(), |settings| settings.upstreams[0].era = EraChoice::Legacy).await;
-    assert_unknown(discover(&proxy).await).await;
-    assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 0.0, "not even started");
+    assert_described(discover(&proxy).await).await;
+    let stats = Client::Modern(proxy.url.clone()).stats().await;
+    assert_eq!(stats["requests"].get("server/discover"), None, "{stats}");
+    assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0);
     assert_eq!(proxy.client(Era::Legacy).await.stats().await["requests"].get("server/discover"), None);
 
     for isolation in [Isolation::Session, Isolation::Principal, Isolation::Request] {

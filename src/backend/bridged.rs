@@ -1,0 +1,103 @@
+//! Connections of requests of 2026-07-28 to a server with a handshake. Its handshake is the proxy's: with what the request
+//! declares that its client can be asked, since the server learns that once; whoever declares something else uses others.
+
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::cells::Cells;
+use super::key::{Key, Principal};
+use super::{Backend, OpenError, Way};
+use crate::bridge::handshake::Handshake;
+use crate::bridge::modern_to_legacy::declared::Declared;
+use crate::bridge::sharing;
+use crate::protocol::message::Message;
+use crate::settings::Reuse;
+
+/// Most answers to handshakes that are kept: clients choose what they declare, and who they are.
+pub(super) const GREETINGS_MAX: usize = 256;
+
+/// Who asks a server with a handshake, and what goes along.
+#[derive(Clone)]
+pub(crate) struct Guest {
+    pub(crate) declared: Declared,
+    /// Who it shows to be, whether or not the isolation wants to know.
+    pub(crate) principal: Option<Principal>,
+    /// What an HTTP server gets of its headers.
+    pub(crate) headers: Arc<HeaderMap>,
+}
+
+/// A way to the server.
+pub(crate) struct Bridged {
+    pub(crate) way: Way,
+    /// The answer to the handshake.
+    pub(crate) greeting: Message,
+}
+
+/// What the server answered to handshakes, and when.
+pub(super) type Greetings = Cells<(Declared, Option<Principal>), (Instant, Message)>;
+
+impl Backend {
+    /// The connection for one request. It is that request's alone, unless the isolation says otherwise; then nobody can be
+    /// asked anything.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is left behind.
+    pub(crate) async fn bridged(&self, guest: &Guest) -> Result<Bridged, OpenError> {
+        if !self.asks_guests() {
+            let hub = self.hub(&handshake(Declared::default()), guest.principal).await?;
+            let (connection, greeting) = (hub.connection().clone(), hub.answer().clone());
+            return Ok(Bridged { way: connection.into(), greeting });
+        }
+        let owner = guest.principal.filter(|_| self.settings.bridge_reuse != Reuse::Any);
+        let (handshake, headers) = (handshake(guest.declared), Arc::clone(&guest.headers));
+        let mut lease = self.lease_of(Key::Legacy { handshake, owner, headers }).await?;
+        lease.reuse(self.settings.bridge_reuse != Reuse::Never);
+        lease.completion().complete().await.map_err(OpenError::Unanswered)?;
+        let greeting = lease.answer.clone().ok_or(OpenError::Lost)?;
+        Ok(Bridged { way: lease.into(), greeting })
+    }
+
+    /// What the server says of itself, which it is not asked each time.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(crate) async fn greeting(&self, guest: &Guest) -> Result<Message, OpenError> {
+        let (ttl, key) = (self.timeouts.discover_ttl, (guest.declared, guest.principal));
+        loop {
+            let mut cell = self.greetings.get(key);
+            if cell.is_none() {
+                drop(self.greetings.sweep(|_, (since, _)| since.elapsed() >= ttl));
+                cell = self.greetings.get(key);
+            }
+            let Some(cell) = cell else { return Ok(self.bridged(guest).await?.greeting) };
+            // Of those who ask at the same time, one does.
+            let fresh = || async { Ok::<_, OpenError>((Instant::now(), self.bridged(guest).await?.greeting)) };
+            let (since, greeting) = cell.get_or_try_init(fresh).await?;
+            if since.elapsed() < ttl {
+                return Ok(greeting.clone());
+            }
+            self.greetings.forget(&cell);
+        }
+    }
+
+    /// Whether the server may ask the client of a request of 2026-07-28: whether it is certain whom it means.
+    pub(crate) fn asks_guests(&self) -> bool {
+        sharing::may_ask(self.settings.isolation)
+    }
+
+    /// Who the client is that sent these headers, as far as it says so.
+    pub(crate) fn shown(&self, headers: &HeaderMap) -> Option<Principal> {
+        Principal::of(headers, &self.settings.principal_header)
+    }
+}
+
+/// The handshake for clients that declare this. They are made once.
+fn handshake(declared: Declared) -> Arc<Handshake> {
+    static MADE: [OnceLock<Arc<Handshake>>; Declared::COUNT] = [const { OnceLock::new() }; Declared::COUNT];
+    Arc::clone(MADE[declared.index()].get_or_init(|| Arc::new(declared.handshake())))
+}

@@ -1,0 +1,448 @@
+//! One call of a client of 2026-07-28 at a server with a handshake, over all the requests that the client makes of it.
+//!
+//! Such a client is asked by the end of its request, and answers with another. Between the two the call is *parked*: it goes on
+//! at the server, and nobody hears it. What comes in is an [`Input`], what is to be done about it an [`Effect`]: no I/O, no
+//! clock, no chance.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::answer::{self, Refusal};
+use super::declared::Declared;
+use super::question::{self, Question, Raw};
+use crate::bridge::loss::Loss;
+use crate::protocol::id::RequestId;
+use crate::protocol::message::{Kind, Message, json_str};
+use crate::protocol::meta;
+use crate::protocol::method::Known;
+
+/// Most questions that are open at once.
+const OPEN_MAX: usize = 64;
+/// Most log messages that are kept for a client that is away.
+const KEPT_MAX: usize = 64;
+/// Between two looks whether a user has been where the server wants them to go.
+const ERRAND_PAUSE: Duration = Duration::from_secs(1);
+
+/// How patient a call is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// How long more questions are waited for after the first, so that the client is asked all of them at once.
+    pub(crate) window: Duration,
+    /// How long a parked call waits for its client.
+    pub(crate) parked: Duration,
+    /// How long the client is not asked again for an errand that it has agreed to.
+    pub(crate) errand: Duration,
+    /// How often the client is asked.
+    pub(crate) rounds: usize,
+    /// When the call is over, whatever happens.
+    pub(crate) until: Instant,
+    /// How long results may be kept, where they say so.
+    pub(crate) ttl_ms: u64,
+}
+
+/// One request of the client, for as long as it has no answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Leg {
+    id: RequestId,
+    /// JSON.
+    token: Option<Box<str>>,
+    /// The least level of log messages that it wants.
+    level: Option<u8>,
+    declared: Declared,
+}
+
+impl Leg {
+    /// `None` if it is no request.
+    pub(crate) fn of(request: &Message) -> Option<Leg> {
+        Some(Leg {
+            id: request.id()?,
+            token: request.meta(meta::PROGRESS_TOKEN).map(Box::from),
+            level: request.meta_str(meta::LOG_LEVEL).and_then(|level| rank(&level)),
+            declared: Declared::of(request),
+        })
+    }
+}
+
+/// The levels, as they follow on each other.
+const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+
+fn rank(level: &str) -> Option<u8> {
+    LEVELS.iter().position(|one| *one == level).and_then(|at| u8::try_from(at).ok())
+}
+
+/// What goes upstream in place of the request: without what only 2026-07-28 has.
+pub(crate) fn upward(request: &Message, upstream_id: i64) -> Message {
+    let name = upstream_id.to_string();
+    request
+        .edit()
+        .id(&name)
+        .meta(meta::PROGRESS_TOKEN, &name)
+        .without_meta(&[meta::PROTOCOL_VERSION, meta::CLIENT_CAPABILITIES, meta::CLIENT_INFO, meta::LOG_LEVEL])
+        .finish()
+}
+
+/// What happens.
+#[derive(Debug, Clone)]
+pub(crate) enum Input {
+    /// The server says something: on this call, or where nothing else can be meant.
+    Server(Message),
+    /// The server is gone.
+    Lost,
+    /// The client has come back, with these answers.
+    Back(Leg, Raw),
+    /// Nobody waits any more: the client has gone, or the proxy stops.
+    Gone,
+    /// The call cannot be parked: there are too many.
+    NoRoom,
+    /// The deadline has come.
+    Timer,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Effect {
+    /// Goes to the client, before the answer.
+    Client(Message),
+    /// Answers the client's request: the end of the call.
+    Answer(Message),
+    /// Answers the client's request with a question, under this id: `inputRequests` (JSON). From now on the call is parked.
+    Ask(RequestId, String),
+    /// Goes to the server.
+    Server(Message),
+    /// The request is to be sent to the server once more.
+    Again,
+    /// The server is to be told that nobody waits for its answer.
+    Cancel,
+    /// Not carried over.
+    Lost(Loss),
+    /// Goes nowhere, for this reason.
+    Drop(&'static str),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Call {
+    known: Option<Known>,
+    uri: Option<String>,
+    rules: Rules,
+    leg: Option<Leg>,
+    open: Vec<Question>,
+    /// The keys of what the user has been asked to do elsewhere.
+    errands: Vec<String>,
+    /// Until when the client is not asked again to do it.
+    errand_until: Option<Instant>,
+    /// When there is something to be done.
+    due: Option<Instant>,
+    keys: u32,
+    rounds: usize,
+    kept: VecDeque<Message>,
+    progress: Option<Message>,
+    /// The answer that came while nobody was there.
+    finished: Option<Message>,
+    over: bool,
+    told_roots: bool,
+}
+
+impl Call {
+    /// A call that has been sent. `None` if it is no request.
+    pub(crate) fn begin(request: &Message, rules: Rules) -> Option<Call> {
+        Some(Call {
+            known: request.known(),
+            uri: (request.known() == Some(Known::ResourcesRead)).then(|| request.param_str("uri")).flatten(),
+            rules,
+            leg: Some(Leg::of(request)?),
+            open: Vec::new(),
+            errands: Vec::new(),
+            errand_until: None,
+            due: None,
+            keys: 0,
+            rounds: 0,
+            kept: VecDeque::new(),
+            progress: None,
+            finished: None,
+            over: false,
+            told_roots: false,
+        })
+    }
+
+    /// When [`Input::Timer`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.due.filter(|_| !self.over)
+    }
+
+    /// Whether the server has answered: it need not be listened to any more.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.over || self.finished.is_some()
+    }
+
+    /// Whether the server was told roots: what it does next may depend on them.
+    pub(crate) fn has_told_roots(&self) -> bool {
+        self.told_roots
+    }
+
+    /// What there is to be done about what happens.
+    pub(crate) fn handle(&mut self, input: Input, now: Instant, out: &mut Vec<Effect>) {
+        if self.over {
+            return;
+        }
+        match input {
+            Input::Server(message) => self.server(message, now, out),
+            Input::Lost => {
+                if self.leg.is_none() {
+                    out.push(Effect::Lost(Loss::ParkedLost));
+                }
+                self.open.clear();
+                self.over = true;
+            }
+            Input::Back(leg, answers) => self.back(leg, &answers, now, out),
+            Input::Gone => self.abandon(None, out),
+            Input::NoRoom => self.abandon(Some(Loss::ParkedTooMany), out),
+            Input::Timer => self.timer(now, out),
+        }
+    }
+
+    fn server(&mut self, message: Message, now: Instant, out: &mut Vec<Effect>) {
+        match message.kind() {
+            Kind::Result | Kind::Error => {
+                // Who has answered does not wait for answers.
+                self.dismiss(out);
+                self.due = self.due.filter(|_| self.leg.is_none());
+                match self.leg.clone() {
+                    Some(leg) => self.answer(&leg, message, now, out),
+                    None => self.finished = Some(message),
+                }
+            }
+            Kind::Request => self.question(message, now, out),
+            Kind::Notification => self.notification(message, out),
+        }
+    }
+
+    /// The server's answer, for the client that waits.
+    fn answer(&mut self, leg: &Leg, message: Message, now: Instant, out: &mut Vec<Effect>) {
+        if message.kind() == Kind::Result {
+            let ttl = answer::keeps(self.known).then_some(self.rules.ttl_ms);
+            let done = answer::complete(&message, &leg.id, ttl).unwrap_or_else(|| {
+                let data = serde_json::json!({ "origin": "proxy", "reason": "violation" });
+                answer::error_of(&leg.id, answer::INTERNAL_ERROR, &"The server's result is no object".into(), &data)
+            });
+            return self.end(done, out);
+        }
+        match answer::refusal(&message, &leg.id, self.known, self.uri.as_deref()) {
+            Refusal::Error(error, loss) => {
+                out.extend(loss.map(Effect::Lost));
+                self.end(error, out);
+            }
+            Refusal::Errands(_) if !leg.declared.has_url() => self.end(answer::needs_url(&leg.id), out),
+            Refusal::Errands(places) => match self.errand_until {
+                // They have agreed to go; they need some time for it.
+                Some(until) if now < until => self.due = Some(until.min(now + ERRAND_PAUSE)),
+                _ => self.send_on_errands(leg, places, now, out),
+            },
+        }
+    }
+
+    fn end(&mut self, answer: Message, out: &mut Vec<Effect>) {
+        out.push(Effect::Answer(answer));
+        self.leg = None;
+        self.over = true;
+    }
+
+    /// Refuses what is open: nobody will answer it any more.
+    fn dismiss(&mut self, out: &mut Vec<Effect>) {
+        out.extend(self.open.drain(..).map(|question| Effect::Server(question.abandoned())));
+    }
+
+    fn question(&mut self, words: Message, now: Instant, out: &mut Vec<Effect>) {
+        let Some(id) = words.id() else { return out.push(Effect::Drop("no_id")) };
+        let refusal = if !self.known.is_some_and(Known::may_ask) || self.finished.is_some() {
+            Some((question::not_asked(&id), Loss::QuestionOutside))
+        } else if self.leg.as_ref().is_some_and(|leg| !leg.declared.allows(&words)) {
+            Some((question::not_asked(&id), Loss::QuestionUndeclared))
+        } else if self.rounds >= self.rules.rounds || self.open.len() >= OPEN_MAX {
+            Some((question::too_many(&id), Loss::QuestionTooMany))
+        } else {
+            None
+        };
+        if let Some((answer, loss)) = refusal {
+            out.extend([Effect::Server(answer), Effect::Lost(loss)]);
+            return;
+        }
+        self.keys += 1;
+        self.open.push(Question { key: format!("q{}", self.keys), id, words, asked: false });
+        if self.leg.is_some() && self.due.is_none() {
+            self.due = Some(now + self.rules.window);
+        }
+    }
+
+    fn notification(&mut self, message: Message, out: &mut Vec<Effect>) {
+        match (message.known(), &self.leg) {
+            (Some(Known::Progress), Some(Leg { token: Some(token), .. })) => {
+                out.push(Effect::Client(message.edit().param(meta::PROGRESS_TOKEN, token).finish()));
+            }
+            (Some(Known::Progress), Some(_)) => out.push(Effect::Drop("unasked_progress")),
+            (Some(Known::Progress), None) => {
+                if self.progress.replace(message).is_some() {
+                    out.push(Effect::Lost(Loss::ParkedProgress));
+                }
+            }
+            (Some(Known::LogMessage), Some(leg)) => out.push(wanted(leg, message)),
+            (Some(Known::LogMessage), None) => {
+                self.kept.push_back(message);
+                if self.kept.len() > KEPT_MAX {
+                    self.kept.pop_front();
+                    out.push(Effect::Lost(Loss::ParkedLog));
+                }
+            }
+            (Some(Known::Cancelled), _) => {
+                let withdrawn = message.param(meta::REQUEST_ID).and_then(RequestId::from_json);
+                self.open.retain(|question| Some(&question.id) != withdrawn.as_ref());
+                if self.open.is_empty() && self.leg.is_some() && self.errand_until.is_none() {
+                    self.due = None;
+                }
+            }
+            (None, _) if message.method() == Some("notifications/elicitation/complete") => {
+                match (self.errand_until, &self.leg) {
+                    // The client has agreed, and waits.
+                    (Some(_), Some(_)) if self.due.take().is_some() => out.push(Effect::Again),
+                    _ => out.push(Effect::Lost(Loss::ElicitationComplete)),
+                }
+            }
+            (None, Some(_)) => out.push(Effect::Client(message)),
+            // It belongs to no request (2026-07-28, Subscriptions).
+            _ => out.push(Effect::Drop("of_no_request")),
+        }
+    }
+
+    /// Asks what has not been answered.
+    fn ask(&mut self, leg: &Leg, now: Instant, out: &mut Vec<Effect>) {
+        let mut requests = Vec::new();
+        for question in &mut self.open {
+            let (entry, wants_progress) = question.entry();
+            if wants_progress && !question.asked {
+                out.push(Effect::Lost(Loss::QuestionProgress));
+            }
+            question.asked = true;
+            requests.push(format!(r#""{}":{entry}"#, question.key));
+        }
+        self.park(leg, &requests, now, out);
+    }
+
+    fn send_on_errands(&mut self, leg: &Leg, places: Vec<Value>, now: Instant, out: &mut Vec<Effect>) {
+        if self.rounds >= self.rules.rounds {
+            out.push(Effect::Lost(Loss::QuestionTooMany));
+            return self.end(answer::declined(&leg.id, self.known), out);
+        }
+        let mut requests = Vec::new();
+        for place in places {
+            self.keys += 1;
+            let key = format!("q{}", self.keys);
+            requests.push(format!(r#""{key}":{{"method":"{}","params":{place}}}"#, Known::Elicit.as_str()));
+            self.errands.push(key);
+        }
+        self.errand_until = None;
+        self.park(leg, &requests, now, out);
+    }
+
+    fn park(&mut self, leg: &Leg, requests: &[String], now: Instant, out: &mut Vec<Effect>) {
+        out.push(Effect::Ask(leg.id.clone(), format!("{{{}}}", requests.join(","))));
+        self.leg = None;
+        self.rounds += 1;
+        self.due = Some((now + self.rules.parked).min(self.rules.until));
+    }
+
+    fn back(&mut self, leg: Leg, answers: &Raw, now: Instant, out: &mut Vec<Effect>) {
+        if self.leg.is_some() {
+            return;
+        }
+        self.due = None;
+        if let (Some(progress), Some(token)) = (self.progress.take(), &leg.token) {
+            out.push(Effect::Client(progress.edit().param(meta::PROGRESS_TOKEN, token).finish()));
+        }
+        let kept = std::mem::take(&mut self.kept);
+        out.extend(kept.into_iter().map(|message| wanted(&leg, message)));
+        self.leg = Some(leg.clone());
+        if let Some(answer) = self.finished.take() {
+            return self.answer(&leg, answer, now, out);
+        }
+        if !self.errands.is_empty() {
+            return self.been_on_errands(&leg, answers, now, out);
+        }
+        let mut open = Vec::new();
+        for question in std::mem::take(&mut self.open) {
+            match question.answered(answers).filter(|_| question.asked) {
+                Some(answer) => {
+                    self.told_roots |= question.words.known() == Some(Known::RootsList);
+                    out.push(Effect::Server(answer));
+                }
+                // Another request, which may declare something else.
+                None if !leg.declared.allows(&question.words) => {
+                    out.extend([
+                        Effect::Server(question::not_asked(&question.id)),
+                        Effect::Lost(Loss::QuestionUndeclared),
+                    ]);
+                }
+                None if self.rounds >= self.rules.rounds => {
+                    out.extend([Effect::Server(question::too_many(&question.id)), Effect::Lost(Loss::QuestionTooMany)]);
+                }
+                None => open.push(question),
+            }
+        }
+        self.open = open;
+        if !self.open.is_empty() {
+            self.ask(&leg, now, out);
+        }
+    }
+
+    fn been_on_errands(&mut self, leg: &Leg, answers: &Raw, now: Instant, out: &mut Vec<Effect>) {
+        let action = |key: &String| {
+            let answer: Raw = serde_json::from_str(answers.get(key)?.get()).ok()?;
+            json_str(answer.get("action")?.get())
+        };
+        let went = self.errands.iter().all(|key| action(key).as_deref() == Some("accept"));
+        let declined = self.errands.iter().any(|key| matches!(action(key).as_deref(), Some("decline" | "cancel")));
+        self.errands.clear();
+        if declined {
+            return self.end(answer::declined(&leg.id, self.known), out);
+        }
+        // Without an answer the server says again where to go.
+        self.errand_until = went.then(|| (now + self.rules.errand).min(self.rules.until));
+        out.push(Effect::Again);
+    }
+
+    fn timer(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if self.due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.due = None;
+        match self.leg.clone() {
+            None => self.abandon(Some(Loss::ParkedExpired), out),
+            Some(leg) if !self.open.is_empty() => self.ask(&leg, now, out),
+            Some(_) if self.errand_until.is_some() => out.push(Effect::Again),
+            Some(_) => {}
+        }
+    }
+
+    fn abandon(&mut self, loss: Option<Loss>, out: &mut Vec<Effect>) {
+        out.extend(loss.map(Effect::Lost));
+        self.dismiss(out);
+        if self.finished.is_none() {
+            out.push(Effect::Cancel);
+        }
+        self.leg = None;
+        self.over = true;
+    }
+}
+
+/// A log message goes to a client that asked for such, and to no other (2026-07-28, Logging).
+fn wanted(leg: &Leg, message: Message) -> Effect {
+    let level = message.param_str("level").and_then(|level| rank(&level));
+    match (leg.level, level) {
+        (Some(least), Some(level)) if level >= least => Effect::Client(message),
+        _ => Effect::Drop("unasked_log"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

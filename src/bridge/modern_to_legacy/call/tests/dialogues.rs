@@ -1,0 +1,373 @@
+//! What is said, line by line: `>` comes from the client or goes to it, `<` comes from the server or goes to it. `…` is time
+//! that passes, `!` what is counted or decided.
+
+use super::*;
+
+struct Dialogue {
+    call: Call,
+    now: Instant,
+    lines: Vec<String>,
+}
+
+impl Dialogue {
+    fn begin(method: &str, params: &str, meta: &str) -> Dialogue {
+        let now = now();
+        let request = request("7", method, params, meta);
+        let call = Call::begin(&request, rules(now)).unwrap();
+        let mut dialogue = Dialogue { call, now, lines: Vec::new() };
+        dialogue.lines.push(format!("> client: {}", text(&request)));
+        dialogue.lines.push(format!("<   to server: {}", text(&upward(&request, 42))));
+        dialogue
+    }
+
+    fn feed(mut self, line: String, input: Input) -> Dialogue {
+        self.lines.push(line);
+        let mut effects = Vec::new();
+        self.call.handle(input, self.now, &mut effects);
+        for effect in effects {
+            self.lines.push(match effect {
+                Effect::Client(message) => format!(">   to client: {}", text(&message)),
+                Effect::Answer(message) => format!(">   answer: {}", text(&message)),
+                Effect::Ask(id, requests) => format!(">   asks, as the answer to {}: {requests}", id.as_json()),
+                Effect::Server(message) => format!("<   to server: {}", text(&message)),
+                Effect::Again => "<   the request is sent again".to_owned(),
+                Effect::Cancel => "<   the call is cancelled".to_owned(),
+                Effect::Lost(loss) => format!("!   lost: {}", loss.as_str()),
+                Effect::Drop(why) => format!("!   dropped: {why}"),
+            });
+        }
+        self
+    }
+
+    fn server(self, said: &str) -> Dialogue {
+        let said = said.replace("{rpc}", r#""jsonrpc":"2.0""#);
+        self.feed(format!("< server: {said}"), Input::Server(message(&said)))
+    }
+
+    fn wait(mut self, time: Duration) -> Dialogue {
+        self.now += time;
+        self.feed(format!("… {time:?}"), Input::Timer)
+    }
+
+    fn back(self, id: &str, answers: &str, meta: &str) -> Dialogue {
+        let retry = request(id, "tools/call", &format!(r#""inputResponses":{answers}"#), meta);
+        let leg = Leg::of(&retry).unwrap();
+        self.feed(format!("> client comes back as {id}: {answers}"), Input::Back(leg, question::answers(&retry)))
+    }
+
+    fn gone(self) -> Dialogue {
+        self.feed("> client goes away".to_owned(), Input::Gone)
+    }
+
+    fn told(self) -> String {
+        self.lines.join("\n")
+    }
+}
+
+const ASKS: &str =
+    r#"{{rpc},"id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}"#;
+
+/// Lists: `resultType` and how long they keep are added.
+#[test]
+fn a_list() {
+    let told = Dialogue::begin("tools/list", "", "")
+        .server(r#"{{rpc},"id":42,"result":{"tools":[{"name":"x","execution":{"taskSupport":"optional"}}]}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/list","params":{"_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"tools":[{"name":"x","execution":{"taskSupport":"optional"}}]}}
+    >   answer: {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","ttlMs":0,"cacheScope":"private","tools":[{"name":"x","execution":{"taskSupport":"optional"}}]}}
+    "#);
+}
+
+/// Calls: metadata of 2026-07-28 stays here, progress tokens are translated.
+#[test]
+fn a_call_with_progress() {
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, r#","progressToken":"p","traceparent":"t""#)
+        .server(r#"{{rpc},"method":"notifications/progress","params":{"progressToken":42,"progress":0.50}}"#)
+        .server(r#"{{rpc},"id":42,"result":{"content":[]}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}},"progressToken":"p","traceparent":"t"}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{"progressToken":42,"traceparent":"t"}}}
+    < server: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":42,"progress":0.50}}
+    >   to client: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p","progress":0.50}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"content":[]}}
+    >   answer: {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","content":[]}}
+    "#);
+}
+
+/// Log messages: from the level on that this request asks for.
+#[test]
+fn log_messages() {
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, r#","io.modelcontextprotocol/logLevel":"warning""#)
+        .server(r#"{{rpc},"method":"notifications/message","params":{"level":"error","data":1}}"#)
+        .server(r#"{{rpc},"method":"notifications/message","params":{"level":"info","data":2}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}},"io.modelcontextprotocol/logLevel":"warning"}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}
+    >   to client: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}
+    < server: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
+    !   dropped: unasked_log
+    "#);
+}
+
+/// A question in mid-call.
+#[test]
+fn a_question() {
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(ASKS)
+        .wait(WINDOW)
+        .back("8", r#"{"q1":{"action":"accept","content":{"name":"me"}}}"#, "")
+        .server(r#"{{rpc},"id":42,"result":{"content":[]}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
+    > client comes back as 8: {"q1":{"action":"accept","content":{"name":"me"}}}
+    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"accept","content":{"name":"me"}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"content":[]}}
+    >   answer: {"jsonrpc":"2.0","id":8,"result":{"resultType":"complete","content":[]}}
+    "#);
+}
+
+/// Several questions are asked at once; what is missing is asked again, with what came in between.
+#[test]
+fn several_questions_and_rounds() {
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(ASKS)
+        .server(
+            r#"{{rpc},"id":10,"method":"sampling/createMessage","params":{"maxTokens":1,"_meta":{"progressToken":1}}}"#,
+        )
+        .wait(WINDOW)
+        .server(r#"{{rpc},"id":11,"method":"roots/list"}"#)
+        .back("8", r#"{"q1":{"action":"decline"}}"#, "")
+        .back("9", r#"{"q2":{"role":"assistant"},"q3":{"roots":[]}}"#, "")
+        .server(r#"{{rpc},"id":42,"result":{}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    < server: {"jsonrpc":"2.0","id":10,"method":"sampling/createMessage","params":{"maxTokens":1,"_meta":{"progressToken":1}}}
+    … 20ms
+    !   lost: question_progress
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}},"q2":{"method":"sampling/createMessage","params":{"maxTokens":1}}}
+    < server: {"jsonrpc":"2.0","id":11,"method":"roots/list"}
+    > client comes back as 8: {"q1":{"action":"decline"}}
+    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"decline"}}
+    >   asks, as the answer to 8: {"q2":{"method":"sampling/createMessage","params":{"maxTokens":1}},"q3":{"method":"roots/list"}}
+    > client comes back as 9: {"q2":{"role":"assistant"},"q3":{"roots":[]}}
+    <   to server: {"jsonrpc":"2.0","id":10,"result":{"role":"assistant"}}
+    <   to server: {"jsonrpc":"2.0","id":11,"result":{"roots":[]}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{}}
+    >   answer: {"jsonrpc":"2.0","id":9,"result":{"resultType":"complete"}}
+    "#);
+}
+
+/// While a call is parked: progress is remembered, log messages are kept, a question may be withdrawn.
+#[test]
+fn what_happens_while_parked() {
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(ASKS)
+        .wait(WINDOW)
+        .server(r#"{{rpc},"method":"notifications/progress","params":{"progressToken":42,"progress":1}}"#)
+        .server(r#"{{rpc},"method":"notifications/progress","params":{"progressToken":42,"progress":2}}"#)
+        .server(r#"{{rpc},"method":"notifications/message","params":{"level":"error","data":1}}"#)
+        .server(r#"{{rpc},"method":"notifications/cancelled","params":{"requestId":"s9"}}"#)
+        .back("8", "{}", r#","progressToken":"p2","io.modelcontextprotocol/logLevel":"info""#)
+        .server(r#"{{rpc},"id":42,"result":{}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
+    < server: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":42,"progress":1}}
+    < server: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":42,"progress":2}}
+    !   lost: parked_progress
+    < server: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}
+    < server: {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"s9"}}
+    > client comes back as 8: {}
+    >   to client: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p2","progress":2}}
+    >   to client: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{}}
+    >   answer: {"jsonrpc":"2.0","id":8,"result":{"resultType":"complete"}}
+    "#);
+}
+
+/// A server that does not wait for the answer: its own is there when the client comes back.
+#[test]
+fn an_answer_while_parked() {
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(ASKS)
+        .wait(WINDOW)
+        .server(r#"{{rpc},"id":42,"result":{"isError":true}}"#)
+        .back("8", r#"{"q1":{"action":"accept"}}"#, "")
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"isError":true}}
+    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"cancel"}}
+    > client comes back as 8: {"q1":{"action":"accept"}}
+    >   answer: {"jsonrpc":"2.0","id":8,"result":{"resultType":"complete","isError":true}}
+    "#);
+}
+
+/// Nobody comes back.
+#[test]
+fn nobody_comes_back() {
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(ASKS)
+        .server(r#"{{rpc},"id":10,"method":"roots/list"}"#)
+        .wait(WINDOW)
+        .wait(PARKED)
+        .back("8", r#"{"q1":{"action":"accept"}}"#, "")
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    < server: {"jsonrpc":"2.0","id":10,"method":"roots/list"}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}},"q2":{"method":"roots/list"}}
+    … 600s
+    !   lost: parked_expired
+    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"cancel"}}
+    <   to server: {"jsonrpc":"2.0","id":10,"error":{"code":-32603,"message":"The client did not answer","data":{"origin":"proxy"}}}
+    <   the call is cancelled
+    > client comes back as 8: {"q1":{"action":"accept"}}
+    "#);
+}
+
+/// Who closes the stream has cancelled, with a question on its way.
+#[test]
+fn the_client_goes_away() {
+    insta::assert_snapshot!(Dialogue::begin("tools/call", r#""name":"x""#, "").server(ASKS).gone().told(), @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    > client goes away
+    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"cancel"}}
+    <   the call is cancelled
+    "#);
+}
+
+/// What was not declared, or cannot be asked there, is refused.
+#[test]
+fn questions_that_are_not_asked() {
+    let none = r#""io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}"#;
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, none)
+        .server(r#"{{rpc},"id":10,"method":"roots/list"}"#)
+        .server(r#"{{rpc},"id":11,"method":"elicitation/create","params":{"mode":"url","url":"https://a"}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":10,"method":"roots/list"}
+    <   to server: {"jsonrpc":"2.0","id":10,"error":{"code":-32601,"message":"There is no client that can be asked this now","data":{"origin":"proxy"}}}
+    !   lost: question_undeclared
+    < server: {"jsonrpc":"2.0","id":11,"method":"elicitation/create","params":{"mode":"url","url":"https://a"}}
+    <   to server: {"jsonrpc":"2.0","id":11,"error":{"code":-32601,"message":"There is no client that can be asked this now","data":{"origin":"proxy"}}}
+    !   lost: question_undeclared
+    "#);
+    insta::assert_snapshot!(Dialogue::begin("completion/complete", "", "").server(ASKS).told(), @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"completion/complete","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"completion/complete","params":{"_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    <   to server: {"jsonrpc":"2.0","id":"s9","error":{"code":-32601,"message":"There is no client that can be asked this now","data":{"origin":"proxy"}}}
+    !   lost: question_outside
+    "#);
+}
+
+/// `-32042`: the user has to go somewhere first. What they agreed to is waited for, and asked again.
+#[test]
+fn an_errand() {
+    let go = r#"{{rpc},"id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}"#;
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(go)
+        .back("8", r#"{"q1":{"action":"accept"}}"#, "")
+        .server(go)
+        .wait(ERRAND_PAUSE)
+        .server(go)
+        .server(r#"{{rpc},"method":"notifications/elicitation/complete","params":{"elicitationId":"e1"}}"#)
+        .server(r#"{{rpc},"id":44,"result":{}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Sign in","mode":"url","url":"https://a"}}}
+    > client comes back as 8: {"q1":{"action":"accept"}}
+    <   the request is sent again
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}
+    … 1s
+    <   the request is sent again
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}
+    < server: {"jsonrpc":"2.0","method":"notifications/elicitation/complete","params":{"elicitationId":"e1"}}
+    <   the request is sent again
+    < server: {"jsonrpc":"2.0","id":44,"result":{}}
+    >   answer: {"jsonrpc":"2.0","id":8,"result":{"resultType":"complete"}}
+    "#);
+    let declined = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(go)
+        .back("8", r#"{"q1":{"action":"decline"}}"#, "")
+        .told();
+    insta::assert_snapshot!(declined, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Sign in","mode":"url","url":"https://a"}}}
+    > client comes back as 8: {"q1":{"action":"decline"}}
+    >   answer: {"jsonrpc":"2.0","id":8,"result":{"content":[{"text":"The user declined to open the URL that this needs","type":"text"}],"isError":true,"resultType":"complete"}}
+    "#);
+    let form = r#""io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}"#;
+    insta::assert_snapshot!(Dialogue::begin("prompts/get", r#""name":"x""#, form).server(go).told(), @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"prompts/get","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"prompts/get","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}
+    >   answer: {"jsonrpc":"2.0","id":7,"error":{"code":-32021,"data":{"origin":"proxy","requiredCapabilities":{"elicitation":{"url":{}}}},"message":"This needs a client that can send its user to a URL"}}
+    "#);
+}
+
+/// A resource that is not there has no code of its own any more.
+#[test]
+fn a_resource_that_is_not_there() {
+    let told = Dialogue::begin("resources/read", r#""uri":"a://b""#, "")
+        .server(r#"{{rpc},"id":42,"error":{"code":-32002,"message":"Resource not found"}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":"a://b","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"resources/read","params":{"uri":"a://b","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32002,"message":"Resource not found"}}
+    >   answer: {"jsonrpc":"2.0","id":7,"error":{"code":-32602,"data":{"uri":"a://b"},"message":"Resource not found"}}
+    "#);
+}
+
+/// What belongs to no request does not come on a request's stream.
+#[test]
+fn what_belongs_to_no_request() {
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(r#"{{rpc},"method":"notifications/tools/list_changed"}"#)
+        .server(r#"{{rpc},"method":"vendor/note","params":{"n":1.50}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
+    !   dropped: of_no_request
+    < server: {"jsonrpc":"2.0","method":"vendor/note","params":{"n":1.50}}
+    >   to client: {"jsonrpc":"2.0","method":"vendor/note","params":{"n":1.50}}
+    "#);
+}

@@ -1,0 +1,12 @@
+//! A client of 2026-07-28 in front of a server with a handshake: what each message becomes.
+//!
+//! [`call`] is one request and all that answers it, over all the requests that the client makes of it while it is asked things.
+//! The rest are tables: [`declared`] what the server is told of its client, [`describe`] what the client is told of the server,
+//! [`answer`] results and errors, [`question`] what the server asks in the middle of a call, [`listen`] a stream of
+//! notifications.
+
+pub(crate) mod answer;
+pub(crate) mod call;
+pub(crate) mod declared;
+pub(crate) mod describe;
+pub(crate) mod question;

@@ -1,0 +1,595 @@
+//! A request of 2026-07-28 at a server with a handshake: what [`Call`] decides, over a connection out of the pool.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::StatusCode;
+use tokio::time::{Duration, Instant, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::Server;
+use super::error::ProxyError;
+use super::exchange::{Next, Output, error_code, modern_status, own};
+use super::parking::Spot;
+use crate::backend::bridged::{Bridged, Guest};
+use crate::backend::key::Principal;
+use crate::backend::start::ask;
+use crate::backend::{Leased, Way};
+use crate::bridge::handshake;
+use crate::bridge::loss::Loss;
+use crate::bridge::modern_to_legacy::call::{self, Effect, Input, Leg, Rules};
+use crate::bridge::modern_to_legacy::declared::Declared;
+use crate::bridge::modern_to_legacy::{describe, question};
+use crate::bridge::seal::Binding;
+use crate::metrics::GaugeGuard;
+use crate::protocol::id::RequestId;
+use crate::protocol::message::{Kind, Message};
+use crate::protocol::meta;
+use crate::protocol::method::Known;
+use crate::protocol::revision::Era;
+use crate::settings::Timeouts;
+use crate::upstream::driver::CallFacts;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::{Call, Connection, Replies};
+
+/// How long a server that is left may take to hear what it has to be told.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Who sends a request, and what it may go with.
+pub(super) struct Visitor {
+    /// Who it shows to be, whether or not the isolation wants to know.
+    pub(super) principal: Option<Principal>,
+    pub(super) headers: http::HeaderMap,
+    /// Cancelled when nothing new begins.
+    pub(super) drain: CancellationToken,
+    /// Cancelled when there is no more time.
+    pub(super) cut: CancellationToken,
+    pub(super) timeouts: Timeouts,
+    pub(super) rounds: usize,
+}
+
+/// A request under way. Dropping it cancels the call at the server, unless that is parked.
+pub(crate) struct Crossing {
+    server: Arc<Server>,
+    visitor: Visitor,
+    guest: Guest,
+    request: Message,
+    id: RequestId,
+    stage: Stage,
+    outbox: VecDeque<Output>,
+    /// Nothing has come of it yet, so that it can be sent elsewhere if it was not taken up: once.
+    fresh: bool,
+    idle_until: Instant,
+    started: Instant,
+    outcome: &'static str,
+    _in_flight: GaugeGuard,
+}
+
+enum Stage {
+    Opening(BoxFuture<'static, Result<Box<Half>, ProxyError>>),
+    Open(Box<Half>),
+    Over,
+}
+
+/// The server's half of a call: what stays when the client goes to fetch answers. Dropping it ends the call.
+pub(crate) struct Half {
+    call: call::Call,
+    server: Arc<Server>,
+    /// The client's words, which may have to be sent once more.
+    request: Message,
+    headers: http::HeaderMap,
+    connection: Connection,
+    lease: Option<Leased>,
+    replies: Option<Replies>,
+    /// What the server has to be told.
+    telling: VecDeque<Message>,
+    told: Option<BoxFuture<'static, Result<(), UpstreamError>>>,
+    again: Option<BoxFuture<'static, Result<Replies, UpstreamError>>>,
+    /// Nothing more is said on the connection but answers.
+    deaf: bool,
+    /// The server went away while nobody was there to be told.
+    failed: Option<UpstreamError>,
+    until: Instant,
+}
+
+/// Begins a request.
+///
+/// # Errors
+/// Nothing was sent.
+pub(super) async fn begin(
+    server: &Arc<Server>,
+    request: &Message,
+    visitor: Visitor,
+) -> Result<Box<Crossing>, ProxyError> {
+    let (declared, headers) = (Declared::of(request), Arc::new(visitor.headers.clone()));
+    let guest = Guest { declared, principal: visitor.principal, headers };
+    let mut crossing = Box::new(Crossing {
+        server: Arc::clone(server),
+        id: request.id().ok_or(ProxyError::Initialize)?,
+        guest,
+        request: request.clone(),
+        stage: Stage::Over,
+        outbox: VecDeque::new(),
+        fresh: true,
+        idle_until: Instant::now() + visitor.timeouts.request,
+        started: Instant::now(),
+        outcome: "abandoned",
+        _in_flight: server.metrics.exchange_started(),
+        visitor,
+    });
+    if request.known() == Some(Known::Discover) {
+        crossing.describe().await?;
+    } else if request.param(meta::REQUEST_STATE).is_some() || request.param(meta::INPUT_RESPONSES).is_some() {
+        crossing.resume().await?;
+    } else {
+        let until = Instant::now() + crossing.visitor.timeouts.request_max;
+        let half = open(Arc::clone(server), crossing.guest.clone(), request.clone(), crossing.rules(until), until);
+        crossing.stage = Stage::Open(half.await?);
+    }
+    Ok(crossing)
+}
+
+impl Crossing {
+    fn rules(&self, until: Instant) -> Rules {
+        let timeouts = &self.visitor.timeouts;
+        Rules {
+            window: timeouts.coalesce,
+            parked: timeouts.parked,
+            errand: timeouts.errand,
+            rounds: self.visitor.rounds,
+            until: until.into_std(),
+            // What a server with a handshake lists may be another list for the next client.
+            ttl_ms: 0,
+        }
+    }
+
+    /// The answer to `server/discover`, which the handshake has given already.
+    async fn describe(&mut self) -> Result<(), ProxyError> {
+        let backend = &self.server.backend;
+        let greeting = backend.greeting(&self.guest).await?;
+        // Whose log messages they are cannot be told where others use the connection, too.
+        let without: &[&str] = if backend.asks_guests() { &[] } else { &["logging"] };
+        let ttl = self.visitor.timeouts.discover_ttl.as_millis();
+        self.say_last(own(describe::discovered(&greeting, &self.id, ttl, without)), "ok");
+        Ok(())
+    }
+
+    /// Goes on with a parked call. Every token that is of no use is refused alike.
+    async fn resume(&mut self) -> Result<(), ProxyError> {
+        let refused = ProxyError::RequestState;
+        let token =
+            self.request.param_str(meta::REQUEST_STATE).filter(|_| self.request.known().is_some_and(Known::may_ask));
+        let token = token.ok_or(refused.clone())?;
+        let given = self.server.parking.take(&token, &self.binding()).ok_or(refused.clone())?;
+        let mut half = given.await.map_err(|_| refused.clone())?;
+        if let Some(error) = half.failed.take() {
+            let repeatable = self.request.known().is_some_and(Known::safe_to_repeat);
+            return Err(ProxyError::Upstream { error, repeatable });
+        }
+        let leg = Leg::of(&self.request).ok_or(refused)?;
+        let effects = half.feed(Input::Back(leg, question::answers(&self.request)));
+        self.stage = Stage::Open(half);
+        self.fresh = false;
+        self.apply(effects);
+        Ok(())
+    }
+
+    fn binding(&self) -> Binding {
+        let principal = self.visitor.principal.as_ref().map(Principal::as_bytes);
+        Binding::of(principal, self.server.metrics.name(), &self.request)
+    }
+
+    /// The next message for the client; `None` after the last one.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is lost.
+    pub(crate) async fn next(&mut self) -> Option<Output> {
+        loop {
+            if let Some(output) = self.outbox.pop_front() {
+                if output.last {
+                    self.stage = Stage::Over;
+                }
+                return Some(output);
+            }
+            match &mut self.stage {
+                Stage::Over => return None,
+                Stage::Opening(opening) => match opening.await {
+                    Ok(half) => self.stage = Stage::Open(half),
+                    Err(error) => {
+                        let (side, kind) = error.blame();
+                        self.server.metrics.error(side, kind);
+                        self.refuse(&error, kind);
+                    }
+                },
+                Stage::Open(half) => {
+                    let due = half.call.deadline().map(Instant::from_std);
+                    let end = self.idle_until.min(half.until);
+                    tokio::select! {
+                        biased;
+                        () = self.visitor.cut.cancelled() => self.fail(UpstreamError::Closed { sent: true }),
+                        heard = half.next() => self.hear(heard),
+                        () = sleep_until(due.map_or(end, |due| due.min(end))) => {
+                            if due.is_some_and(|due| due <= Instant::now()) {
+                                let effects = half.feed(Input::Timer);
+                                self.apply(effects);
+                            } else {
+                                self.fail(UpstreamError::Timeout { sent: true });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same, but waits no longer than until then.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, nothing is lost.
+    pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
+        let next = match quiet {
+            Some(quiet) => timeout_at(quiet, self.next()).await,
+            None => Ok(self.next().await),
+        };
+        match next {
+            Ok(Some(output)) => Next::Output(output),
+            Ok(None) => Next::End,
+            Err(_) => Next::Quiet,
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        let Stage::Open(half) = &mut self.stage else { return };
+        match heard {
+            Heard::Said(message) => {
+                self.fresh = false;
+                if message.known() == Some(Known::Progress) {
+                    self.idle_until = Instant::now() + self.visitor.timeouts.request;
+                }
+                let effects = half.feed(Input::Server(message));
+                self.apply(effects);
+            }
+            Heard::Failed(error) if self.fresh && !error.sent() && half.connection.gone().is_cancelled() => {
+                tracing::debug!(upstream = self.server.metrics.name(), %error, "Request goes to another connection");
+                self.server.metrics.repeated(error.kind());
+                self.fresh = false;
+                let until = half.until;
+                half.feed(Input::Lost);
+                let (server, guest, request) = (Arc::clone(&self.server), self.guest.clone(), self.request.clone());
+                self.stage = Stage::Opening(open(server, guest, request, self.rules(until), until).boxed());
+            }
+            Heard::Failed(error) => self.fail(error),
+        }
+    }
+
+    fn apply(&mut self, effects: Vec<Effect>) {
+        let mut spot = None;
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            let Stage::Open(half) = &mut self.stage else { return };
+            match effect {
+                Effect::Client(message) => {
+                    self.outbox.push_back(Output { message, last: false, status: StatusCode::OK });
+                }
+                Effect::Answer(message) => {
+                    let error = (message.kind() == Kind::Error).then(|| error_code(&message)).flatten();
+                    let status = error.map_or(StatusCode::OK, modern_status);
+                    self.outcome = if error.is_some() { "error" } else { "ok" };
+                    self.outbox.push_back(Output { message, last: true, status });
+                }
+                Effect::Ask(id, requests) => {
+                    let due = half.call.deadline().map_or(half.until, Instant::from_std);
+                    half.until = due.max(half.until);
+                    let binding = self.binding();
+                    match self.server.parking.park(self.visitor.principal, &binding, due) {
+                        Some((token, place)) => {
+                            self.say_last(question::asked(&id, &requests, &token), "asked");
+                            spot = Some((place, due));
+                        }
+                        None => {
+                            if let Stage::Open(half) = &mut self.stage {
+                                effects.extend(half.feed(Input::NoRoom));
+                            }
+                            self.refuse(&ProxyError::TooManyParked, "too_many_parked");
+                        }
+                    }
+                }
+                other => half.apply(other),
+            }
+        }
+        if let Some((spot, due)) = spot
+            && let Stage::Open(half) = std::mem::replace(&mut self.stage, Stage::Over)
+        {
+            let drain = self.visitor.drain.clone();
+            self.server.backend.adopter().adopt(keep(half, spot, due, drain));
+        }
+    }
+
+    fn say_last(&mut self, message: Message, outcome: &'static str) {
+        self.outcome = outcome;
+        self.outbox.push_back(Output { message, last: true, status: StatusCode::OK });
+    }
+
+    /// The request was dispatched: from then on trouble is no HTTP status.
+    fn refuse(&mut self, error: &ProxyError, outcome: &'static str) {
+        let text = error.outward().error.to_json(Some(&self.id));
+        self.say_last(own(text), outcome);
+    }
+
+    fn fail(&mut self, error: UpstreamError) {
+        tracing::debug!(upstream = self.server.metrics.name(), %error, "Request failed");
+        self.server.metrics.error("upstream", error.kind());
+        if let Stage::Open(half) = &mut self.stage
+            && half.connection.gone().is_cancelled()
+        {
+            half.feed(Input::Lost);
+        }
+        let (kind, repeatable) = (error.kind(), self.request.known().is_some_and(Known::safe_to_repeat));
+        self.refuse(&ProxyError::Upstream { error, repeatable }, kind);
+    }
+}
+
+impl Drop for Crossing {
+    fn drop(&mut self) {
+        let method = self.request.known().map_or("other", Known::as_str);
+        let took = self.started.elapsed();
+        let (upstream, outcome) = (self.server.metrics.name(), self.outcome);
+        tracing::debug!(upstream, method, outcome, took_ms = took.as_millis(), "Crossing ended");
+        self.server.metrics.exchange_ended(Era::Modern.as_str(), method, outcome, took);
+    }
+}
+
+/// Gets a connection, and sends the request on it.
+async fn open(
+    server: Arc<Server>,
+    guest: Guest,
+    request: Message,
+    rules: Rules,
+    until: Instant,
+) -> Result<Box<Half>, ProxyError> {
+    let call = call::Call::begin(&request, rules).ok_or(ProxyError::Initialize)?;
+    let mut tries = 0;
+    loop {
+        let Bridged { way: Way { connection, mut lease }, greeting } = server.backend.bridged(&guest).await?;
+        if let Some(level) = request.meta(meta::LOG_LEVEL) {
+            set_level(&server, &connection, lease.as_mut(), &greeting, level, &guest).await;
+        }
+        match send(connection.clone(), request.clone(), (*guest.headers).clone()).await {
+            Ok(replies) => {
+                return Ok(Box::new(Half {
+                    call,
+                    headers: (*guest.headers).clone(),
+                    server,
+                    request,
+                    connection,
+                    deaf: lease.is_none(),
+                    lease,
+                    replies: Some(replies),
+                    telling: VecDeque::new(),
+                    told: None,
+                    again: None,
+                    failed: None,
+                    until,
+                }));
+            }
+            // It was lost before it could take the request: there may be another.
+            Err(_) if connection.gone().is_cancelled() && tries == 0 => tries += 1,
+            Err(error) => {
+                let repeatable = request.known().is_some_and(Known::safe_to_repeat);
+                return Err(ProxyError::Upstream { error, repeatable });
+            }
+        }
+    }
+}
+
+async fn send(connection: Connection, request: Message, headers: http::HeaderMap) -> Result<Replies, UpstreamError> {
+    let id = connection.next_id();
+    let upward = call::upward(&request, id);
+    let may_ask = request.known().is_some_and(Known::may_ask);
+    let facts = CallFacts { may_ask, wants_log: true, cancellable: true };
+    connection.call(Call { id, message: &upward, facts, headers }).await
+}
+
+/// Has the server log from this level on (JSON), if it does not already: a level is a session's.
+async fn set_level(
+    server: &Server,
+    connection: &Connection,
+    lease: Option<&mut Leased>,
+    greeting: &Message,
+    level: &str,
+    guest: &Guest,
+) {
+    let logs = handshake::capabilities(greeting).contains_key("logging");
+    let Some(lease) = lease.filter(|_| logs) else { return server.metrics.lost(Loss::LogLevel) };
+    if lease.level.as_deref() == Some(level) {
+        return;
+    }
+    let id = connection.next_id();
+    let request = handshake::set_level(id, level);
+    match ask(connection, &request, id, &guest.headers, server.backend.restore_deadline()).await {
+        Ok(answer) if answer.kind() == Kind::Result => lease.level = Some(level.into()),
+        // The call is worth more than its log messages.
+        _ => server.metrics.lost(Loss::LogLevel),
+    }
+}
+
+#[expect(clippy::large_enum_variant, reason = "nearly every one is a message, and lives on the stack")]
+enum Heard {
+    Said(Message),
+    Failed(UpstreamError),
+}
+
+impl Half {
+    fn feed(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.call.handle(input, Instant::now().into_std(), &mut effects);
+        effects
+    }
+
+    /// Does what concerns the server, or nobody.
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Server(message) => self.telling.push_back(message),
+            Effect::Again => {
+                let (connection, request) = (self.connection.clone(), self.request.clone());
+                self.again = Some(send(connection, request, self.headers.clone()).boxed());
+            }
+            // It is over, and told so by its drop: after what it waits for.
+            Effect::Cancel => {}
+            Effect::Lost(loss) => self.server.metrics.lost(loss),
+            Effect::Drop(reason) => self.server.metrics.dropped(reason),
+            Effect::Client(_) | Effect::Answer(_) | Effect::Ask(..) => self.server.metrics.dropped("client_gone"),
+        }
+    }
+
+    /// What happens next at the server. Meanwhile it is told what it has to be told.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    async fn next(&mut self) -> Heard {
+        loop {
+            if self.told.is_none()
+                && let Some(message) = self.telling.pop_front()
+            {
+                let connection = self.connection.clone();
+                self.told = Some(async move { connection.send(&message).await }.boxed());
+            }
+            let replies = self.replies.as_mut();
+            let lease = self.lease.as_mut().filter(|_| !self.deaf);
+            tokio::select! {
+                biased;
+                told = one(&mut self.told) => {
+                    self.told = None;
+                    if let Err(error) = told {
+                        return Heard::Failed(error.with_sent(true));
+                    }
+                }
+                again = one(&mut self.again) => {
+                    self.again = None;
+                    match again {
+                        Ok(replies) => self.replies = Some(replies),
+                        Err(error) => return Heard::Failed(error),
+                    }
+                }
+                reply = async { match replies { Some(replies) => replies.next().await, None => std::future::pending().await } } => {
+                    match reply {
+                        Some(Ok(message)) => {
+                            if matches!(message.kind(), Kind::Result | Kind::Error) {
+                                self.replies = None;
+                            }
+                            return Heard::Said(message);
+                        }
+                        Some(Err(error)) => {
+                            self.replies = None;
+                            return Heard::Failed(error);
+                        }
+                        None => {
+                            self.replies = None;
+                            return Heard::Failed(UpstreamError::Lost { sent: true });
+                        }
+                    }
+                }
+                said = async { match lease { Some(lease) => lease.standing.next().await, None => std::future::pending().await } } => {
+                    match said {
+                        Some(message) => return Heard::Said(message),
+                        // The call says what that means for it; without one, this does.
+                        None if self.replies.is_some() || self.again.is_some() => self.deaf = true,
+                        None => {
+                            self.deaf = true;
+                            return Heard::Failed(UpstreamError::Lost { sent: true });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection is for others when nothing is left to be told.
+    fn is_quiet(&self) -> bool {
+        self.telling.is_empty() && self.told.is_none()
+    }
+}
+
+/// Something that may be under way.
+async fn one<T>(pending: &mut Option<BoxFuture<'static, T>>) -> T {
+    match pending {
+        Some(pending) => pending.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        for effect in self.feed(Input::Gone) {
+            self.apply(effect);
+        }
+        let mut lease = self.lease.take();
+        if self.call.has_told_roots()
+            && let Some(lease) = &mut lease
+        {
+            lease.reuse(false);
+        }
+        let replies = self.replies.take();
+        if self.is_quiet() || self.connection.gone().is_cancelled() {
+            return;
+        }
+        // First what it waits for, then that nobody waits for it.
+        let (told, telling, connection) =
+            (self.told.take(), std::mem::take(&mut self.telling), self.connection.clone());
+        self.server.backend.adopter().adopt(async move {
+            let farewell = async {
+                if let Some(told) = told {
+                    let _ = told.await;
+                }
+                for message in telling {
+                    let _ = connection.send(&message).await;
+                }
+            };
+            let _ = timeout(FAREWELL, farewell).await;
+            drop(replies);
+            drop(lease);
+        });
+    }
+}
+
+/// Looks after a parked call until its client comes back, or nobody will.
+async fn keep(mut half: Box<Half>, mut spot: Spot<Box<Half>>, until: Instant, drain: CancellationToken) {
+    loop {
+        if half.call.is_finished() && half.is_quiet() {
+            half.lease = None;
+        }
+        let listens = half.failed.is_none() && (!half.call.is_finished() || !half.is_quiet());
+        let input = tokio::select! {
+            biased;
+            wanted = spot.wanted() => {
+                // A client that has gone again has cancelled: the drop of what comes back says so.
+                if let Some(client) = wanted {
+                    drop(client.send(half));
+                }
+                return;
+            }
+            () = drain.cancelled() => {
+                half.server.metrics.lost(Loss::ParkedLost);
+                return;
+            }
+            heard = half.next(), if listens => match heard {
+                Heard::Said(message) => Input::Server(message),
+                Heard::Failed(error) => {
+                    tracing::debug!(upstream = half.server.metrics.name(), %error, "Parked call is lost");
+                    half.failed = Some(error);
+                    Input::Lost
+                }
+            },
+            () = sleep_until(until) => Input::Timer,
+        };
+        let over = matches!(input, Input::Timer);
+        for effect in half.feed(input) {
+            half.apply(effect);
+        }
+        if over {
+            return;
+        }
+    }
+}
