@@ -7,6 +7,8 @@
 #[path = "common/mod.rs"]
 mod common;
 
+#[path = "bridge_legacy_to_modern/between.rs"]
+mod between;
 #[path = "bridge_legacy_to_modern/calls.rs"]
 mod calls;
 #[path = "bridge_legacy_to_modern/handshake.rs"]

@@ -151,6 +151,36 @@ async fn compare(place: Place, ways: &[Way], lifecycle: ClientLifecycleMode) {
 
 const THROUGH: [Way; 2] = [Way::Http, Way::Connect];
 
+/// Plays the scene with a legacy client, directly in front of a server that speaks everything, and through shadowcat in front of one
+/// that has no handshake: the client must not see a difference.
+async fn compare_across_the_eras(place: Place) {
+    let play = async |scene: Scene| {
+        let mut user = scene.enter(legacy()).await;
+        let seen = user.try_everything(true).await;
+        user.leave().await;
+        scene.close().await;
+        seen
+    };
+    let expected = play(Scene::set(Place::Child, Way::Direct, None).await).await;
+    for way in THROUGH {
+        let seen = play(Scene::set(place, way, Some("2026-07-28")).await).await;
+        assert_eq!(seen.len(), expected.len());
+        for (seen, expected) in seen.iter().zip(expected.iter()) {
+            assert_eq!(seen, expected, "{place:?} {way:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_legacy_client_finds_a_child_without_handshake_unchanged() {
+    compare_across_the_eras(Place::Child).await;
+}
+
+#[tokio::test]
+async fn a_legacy_client_finds_an_http_server_without_handshake_unchanged() {
+    compare_across_the_eras(Place::Stateless).await;
+}
+
 #[tokio::test]
 async fn a_legacy_client_finds_a_child_unchanged() {
     compare(Place::Child, &THROUGH, legacy()).await;

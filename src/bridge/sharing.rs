@@ -36,14 +36,25 @@ pub(crate) fn offer(isolation: Isolation, result: &Message) -> Message {
     capabilities.remove("logging");
     capabilities.remove("tasks");
     if isolation == Isolation::Request {
-        for name in ["tools", "prompts", "resources"] {
-            if let Some(Value::Object(one)) = capabilities.get_mut(name) {
-                one.remove(meta::LIST_CHANGED);
-                one.remove("subscribe");
-            }
-        }
+        forget_changes(&mut capabilities);
     }
     handshake::with_capabilities(result, &capabilities)
+}
+
+/// The same for a server that knows of no sessions, where there is no connection on which it could tell of changes.
+pub(crate) fn offer_without_changes(result: &Message) -> Message {
+    let mut capabilities = handshake::capabilities(result);
+    forget_changes(&mut capabilities);
+    handshake::with_capabilities(result, &capabilities)
+}
+
+fn forget_changes(capabilities: &mut Map<String, Value>) {
+    for name in ["tools", "prompts", "resources"] {
+        if let Some(Value::Object(one)) = capabilities.get_mut(name) {
+            one.remove(meta::LIST_CHANGED);
+            one.remove("subscribe");
+        }
+    }
 }
 
 /// Whether a server may ask the client: only where it is certain whom.

@@ -475,12 +475,22 @@ impl Edit<'_> {
         self
     }
 
-    /// Takes members of `params._meta` out, and all of that with the last one.
+    /// Takes members of `params._meta` out, with their commas.
     #[must_use]
     pub(crate) fn without_meta(mut self, names: &[&str]) -> Self {
+        if let Some(meta) = &self.message.meta {
+            let (cuts, _) = meta.without(&self.message.text, names);
+            self.splices.extend(cuts.into_iter().map(|cut| (cut, Box::default())));
+        }
+        self
+    }
+
+    /// Takes one member of `params._meta` out, and all of that with the last one.
+    #[must_use]
+    pub(crate) fn without_lone_meta(mut self, name: &str) -> Self {
         let message = self.message;
         if let (Some(members), Some(meta)) = (&message.members, &message.meta) {
-            let (cuts, left) = meta.without(&message.text, names);
+            let (cuts, left) = meta.without(&message.text, &[name]);
             let cuts = if left == 0 { members.without(&message.text, &[super::meta::META]).0 } else { cuts };
             self.splices.extend(cuts.into_iter().map(|cut| (cut, Box::default())));
         }

@@ -42,6 +42,8 @@ pub(crate) struct Bridged {
     guard: Option<CallGuard>,
     /// What may stop it.
     signal: BoxFuture<'static, Signal>,
+    /// Cancelled when nobody wants the answer any more.
+    cancelled: CancellationToken,
     /// Ends when there may be something to see on the clock.
     alarm: Pin<Box<Sleep>>,
     way: Sender,
@@ -164,6 +166,7 @@ impl Bridged {
             call,
             session: Arc::clone(session),
             signal: wait_for_signal(Some(cancelled.clone()), cut.clone()).boxed(),
+            cancelled: cancelled.clone(),
             alarm: Box::pin(sleep_until(now + timeouts.request)),
             guard: Some(guard),
             way,
@@ -186,6 +189,14 @@ impl Bridged {
             outcome: "abandoned",
             _in_flight: server.metrics.exchange_started(),
         });
+        let subscribes = matches!(request.known(), Some(Known::ResourcesSubscribe | Known::ResourcesUnsubscribe));
+        let isolation = server.backend.isolation();
+        if subscribes
+            && server.is_child
+            && let Some(why) = sharing::refuses(isolation, request)
+        {
+            return Err(ProxyError::Isolated { isolation, why });
+        }
         if let Some(answer) = here(stateless, request)? {
             bridged.finish(answer, "ok");
             return Ok(Some(bridged));
@@ -233,16 +244,20 @@ impl Bridged {
             if until < self.alarm.deadline() {
                 self.alarm.as_mut().reset(until);
             }
+            // A look before each wait: to begin to listen takes longer.
+            let is_stopped = self.cancelled.is_cancelled() || self.cut.is_cancelled();
             tokio::select! {
                 biased;
+                reply = reply(&mut self.replies), if !is_stopped => match reply {
+                    Some(Ok(message)) => self.replied(message),
+                    // What was cancelled gets no answer from its connection either: that is no loss.
+                    _ if self.cancelled.is_cancelled() => self.stopped(),
+                    Some(Err(error)) => self.lost(error),
+                    None => self.lost(UpstreamError::Lost { sent: true }),
+                },
                 signal = &mut self.signal => match signal {
                     Signal::Cancelled => self.stopped(),
                     Signal::Cut => self.fail(UpstreamError::Closed { sent: true }),
-                },
-                reply = reply(&mut self.replies) => match reply {
-                    Some(Ok(message)) => self.replied(message),
-                    Some(Err(error)) => self.lost(error),
-                    None => self.lost(UpstreamError::Lost { sent: true }),
                 },
                 sent = sent(&mut self.sending) => {
                     self.sending = None;

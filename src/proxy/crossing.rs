@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Server;
 use super::error::ProxyError;
 use super::exchange::{Next, Output, error_code, modern_status, own};
+use super::hearing::{Hearing, Told};
 use super::parking::Spot;
 use crate::backend::bridged::{Bridged, Guest};
 use crate::backend::key::Principal;
@@ -70,6 +71,7 @@ pub(crate) struct Crossing {
 enum Stage {
     Opening(BoxFuture<'static, Result<Box<Half>, ProxyError>>),
     Open(Box<Half>),
+    Listening(Box<Hearing>),
     Over,
 }
 
@@ -121,6 +123,9 @@ pub(super) async fn begin(
     });
     if request.known() == Some(Known::Discover) {
         crossing.describe().await?;
+    } else if request.known() == Some(Known::Listen) {
+        let hearing = Hearing::begin(server, &crossing.guest, request, &crossing.id).await?;
+        crossing.stage = Stage::Listening(Box::new(hearing));
     } else if request.param(meta::REQUEST_STATE).is_some() || request.param(meta::INPUT_RESPONSES).is_some() {
         crossing.resume().await?;
     } else {
@@ -203,6 +208,20 @@ impl Crossing {
                         self.refuse(&error, kind);
                     }
                 },
+                Stage::Listening(hearing) => {
+                    let told = tokio::select! {
+                        biased;
+                        () = self.visitor.drain.cancelled() => Told::End(hearing.end()),
+                        told = hearing.next() => told,
+                    };
+                    match told {
+                        Told::Message(message) => {
+                            return Some(Output { message, last: false, status: StatusCode::OK });
+                        }
+                        Told::End(message) => self.say_last(message, "ended"),
+                        Told::Failed(error) => self.fail(error),
+                    }
+                }
                 Stage::Open(half) => {
                     let due = half.call.deadline().map(Instant::from_std);
                     let end = self.idle_until.min(half.until);

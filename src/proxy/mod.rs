@@ -4,6 +4,7 @@ pub(crate) mod bridged;
 pub(crate) mod crossing;
 pub(crate) mod error;
 pub(crate) mod exchange;
+mod hearing;
 mod listening;
 mod parking;
 mod sending;

@@ -7,9 +7,10 @@ use tokio::time::{Duration, Instant};
 
 use super::{Caller, Server};
 use crate::backend::start::ask;
-use crate::backend::{OpenError, Way};
+use crate::backend::{Modern, OpenError, Way};
 use crate::bridge::legacy_to_modern::client::Client;
 use crate::bridge::legacy_to_modern::welcome;
+use crate::bridge::sharing;
 use crate::protocol::headers;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
@@ -93,6 +94,8 @@ pub(super) async fn welcome(
     };
     let result = welcome::result(&client, &answer, server.metrics.name());
     let result = result.ok_or(OpenError::Unanswered(UpstreamError::Violation("it does not say what it can do")))?;
+    // To listen would take a process that others wait for.
+    let result = if matches!(modern, Modern::Each(_)) { sharing::offer_without_changes(&result) } else { result };
     let (backend, headers) = (&server.backend, caller.headers.clone());
     Ok(Welcome::Opened(Box::new(Route::stateless(backend, request, caller.principal, headers, client, result))))
 }
@@ -112,4 +115,33 @@ async fn question(
     let id = way.connection.next_id();
     let answer = ask(&way.connection, &welcome::question(client, id), id, &request_headers, deadline).await;
     answer.map_err(OpenError::Unanswered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(ttl: u64, scope: &str) -> Message {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"result":{{"capabilities":{{}},"ttlMs":{ttl},"cacheScope":"{scope}"}}}}"#
+        );
+        Message::parse(text.into(), 64).unwrap()
+    }
+
+    /// 2026-07-28, Caching: what a server says of itself holds for as long as it says, and for whom it says.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_kept_for_as_long_and_for_whom_it_holds() {
+        for (ttl, scope, told_anybody, kept) in [
+            (0, "public", true, [false, false]),
+            (1000, "public", false, [true, true]),
+            (1000, "private", true, [true, false]),
+            (1000, "private", false, [false, false]),
+        ] {
+            let described = Described::default();
+            described.keep(&answer(ttl, scope), told_anybody);
+            assert_eq!([true, false].map(|anybody| described.get(anybody).is_some()), kept, "{ttl} {scope}");
+            tokio::time::advance(Duration::from_millis(ttl)).await;
+            assert_eq!([true, false].map(|anybody| described.get(anybody).is_some()), [false, false]);
+        }
+    }
 }

@@ -98,9 +98,10 @@ async fn without_a_common_version_the_client_learns_which_there_are() {
     assert!(refused["error"]["message"].as_str().unwrap().contains("2031-01-01"));
 }
 
-/// docs/isolation.md: nothing is kept upstream for a session, so that all that a session has is there under every isolation.
+/// docs/isolation.md: nothing is kept upstream for a session, so that log levels and questions are there under every isolation; but
+/// where each request has a process for itself, there is none on which changes could be told.
 #[tokio::test]
-async fn sessions_have_everything_under_every_isolation() {
+async fn sessions_have_what_can_be_kept_apart_under_every_isolation() {
     for isolation in [Isolation::Session, Isolation::Shared, Isolation::Principal, Isolation::Request] {
         let stage = Stage::with(Place::Child, modern(), |settings| {
             let upstream = &mut settings.upstreams[0];
@@ -120,5 +121,9 @@ async fn sessions_have_everything_under_every_isolation() {
             )
             .await;
         assert_eq!(text(heard.last().unwrap()), "answer: decline null", "{isolation:?}");
+        let subscribed = client.request("resources/subscribe", json!({ "uri": "shadowcat://demo/hello.txt" })).await;
+        let offers = client.welcome()["capabilities"]["resources"].get("subscribe").is_some();
+        let is_refused = subscribed["error"]["data"]["reason"] == "isolation";
+        assert_eq!((offers, is_refused), (isolation != Isolation::Request, isolation == Isolation::Request));
     }
 }

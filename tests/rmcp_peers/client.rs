@@ -222,10 +222,14 @@ impl User {
     async fn subscribe(&mut self) -> Vec<(&'static str, Value)> {
         if !self.is_modern() {
             within("subscribe", self.client.subscribe(SubscribeRequestParams::new(HELLO))).await.unwrap();
-            let told = [self.call("touch", json!({})).await, self.call("change", json!({})).await];
+            for what in ["touch", "change"] {
+                let told = async |user: &mut User| user.call(what, json!({})).await["content"][0]["text"].clone();
+                // Behind a proxy the server may be listened to as a modern one: it acknowledges before it listens.
+                until("somebody listens", async || told(self).await, |told| *told != format!("{what} 0")).await;
+            }
             let heard = self.hear(2).await;
             within("unsubscribe", self.client.unsubscribe(UnsubscribeRequestParams::new(HELLO))).await.unwrap();
-            return vec![("changes", json!(told)), ("changes heard", heard.into())];
+            return vec![("changes heard", heard.into())];
         }
         let filter = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourceSubscriptions": [HELLO, "test://other"] });
         let listening = self.client.listen(serde_json::from_value(filter).unwrap());

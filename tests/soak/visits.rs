@@ -70,6 +70,8 @@ impl Visitor<'_> {
         let must = place.isolation == Isolation::Principal;
         let name = (must || (place.named && !self.chance.one_in(4))).then(|| principal(self.chance.below(3)));
         match place.era {
+            // The server knows of no sessions, and the proxy does.
+            Era::Modern if self.chance.one_in(3) => self.session(place, name).await,
             Era::Modern => {
                 let way = Way::Modern(place, name);
                 for _ in 0..=self.chance.below(6) {
@@ -289,6 +291,8 @@ impl Visitor<'_> {
         ];
         let (method, params) = self.chance.pick(&rows).clone();
         let refused = match place.isolation {
+            // A server that knows of no sessions keeps nothing.
+            _ if place.era == Era::Modern && method == "logging/setLevel" => false,
             Isolation::Session => false,
             Isolation::Request => true,
             Isolation::Shared | Isolation::Principal => method == "logging/setLevel",

@@ -54,7 +54,7 @@ pub(crate) fn down(message: &Message, uris: &BTreeSet<String>) -> Option<Message
         }
         _ => return None,
     }
-    Some(message.edit().without_meta(&[meta::SUBSCRIPTION_ID]).finish())
+    Some(message.edit().without_lone_meta(meta::SUBSCRIPTION_ID).finish())
 }
 
 /// What the client may have missed of what was promised, while nobody listened.

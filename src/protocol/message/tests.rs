@@ -243,3 +243,52 @@ proptest! {
         let _ = Incoming::parse(Bytes::from(bytes), 16);
     }
 }
+
+/// What the text of `recast` says is what was asked for: members out, others in, the rest as it was; whatever there is before.
+#[test]
+fn members_are_taken_out_and_put_in() {
+    let members = ["\"a\":1.50", "\"\\u0062\":[{}]", "\"c\":{\"a\":1}"];
+    let some = |mask: u8| {
+        let chosen = members.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0);
+        chosen.map(|(_, member)| *member).collect::<Vec<_>>()
+    };
+    let object =
+        |text: &str| -> serde_json::Map<String, Value> { serde_json::from_str(&format!("{{{text}}}")).unwrap() };
+    let cases = (0..8u8).flat_map(|params| (0..10u8).map(move |meta| (params, meta)));
+    for (params, meta) in cases {
+        let meta = match meta {
+            8 => None,
+            9 => Some("7".to_owned()),
+            mask => Some(format!("{{{}}}", some(mask).join(" , "))),
+        };
+        for place in 0..2 {
+            let mut all: Vec<String> = some(params).into_iter().map(str::to_owned).collect();
+            if let Some(meta) = &meta {
+                all.insert(if place == 0 { 0 } else { all.len() }, format!("\"_meta\":{meta}"));
+            }
+            let text = format!(r#"{{"id":1,"jsonrpc":"2.0","params":{{ {} }},"method":"m","z":0}}"#, all.join(","));
+            let message = parse(&text).unwrap();
+            for (out, put) in
+                [(&[][..], ""), (&["a"], ""), (&["b", "a"], "\"n\":1"), (&["a", "b", "c"], "\"n\":1,\"o\":2")]
+            {
+                let recast = message.edit().id("77").recast(out, put, out, "\"e\":1").finish();
+                let seen = parse(std::str::from_utf8(recast.text()).unwrap())
+                    .unwrap_or_else(|error| panic!("{error:?}: {recast:?}"));
+                let mut expected = object(&all.join(","));
+                let mut inner = expected.remove("_meta").and_then(|one| one.as_object().cloned()).unwrap_or_default();
+                for map in [&mut expected, &mut inner] {
+                    map.retain(|key, _| !out.contains(&key.as_str()));
+                }
+                expected.extend(object(put));
+                inner.insert("e".into(), 1.into());
+                expected.insert("_meta".into(), Value::Object(inner));
+                let body: Value = serde_json::from_str(seen.body().unwrap()).unwrap();
+                assert_eq!(body, Value::Object(expected), "{text} {out:?} {put}");
+                assert_eq!(seen.id().unwrap().as_json(), "77");
+            }
+        }
+    }
+    let bare = parse(r#"{"jsonrpc":"2.0","id":1,"method":"m"} "#).unwrap();
+    let recast = bare.edit().recast(&["a"], "\"n\":1", &[], "\"e\":1").finish();
+    assert_eq!(&recast.text()[..], br#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"n":1,"_meta":{"e":1}}} "#);
+}
