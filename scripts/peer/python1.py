@@ -18,7 +18,7 @@ from pydantic import AnyUrl, BaseModel
 # ---- the server ----
 
 server = FastMCP("peer", log_level="WARNING")
-subscribers = set()
+watching = {}
 
 
 class Name(BaseModel):
@@ -71,11 +71,8 @@ async def log(text: str, ctx: Context) -> str:
 
 @server.tool()
 async def touch() -> str:
-    for session in list(subscribers):
-        try:
-            await session.send_resource_updated(AnyUrl(scene.HELLO))
-        except Exception:
-            subscribers.discard(session)  # It is gone.
+    with open(os.environ["CHANGES_FILE"], "a") as file:
+        file.write("changed\n")
     return "touched"
 
 
@@ -86,12 +83,13 @@ def hello() -> str:
 
 @server._mcp_server.subscribe_resource()
 async def subscribe(uri):
-    subscribers.add(server._mcp_server.request_context.session)
+    session = server._mcp_server.request_context.session
+    watching[session] = asyncio.create_task(scene.watch(lambda: session.send_resource_updated(uri)))
 
 
 @server._mcp_server.unsubscribe_resource()
 async def unsubscribe(uri):
-    subscribers.discard(server._mcp_server.request_context.session)
+    watching.pop(server._mcp_server.request_context.session).cancel()
 
 
 @server._mcp_server.set_logging_level()

@@ -1,6 +1,6 @@
 // What the two TypeScript peers have in common: the tools that every server of scripts/peers offers, and the scene
 // that every client plays. What differs between the SDKs is handed in.
-import { appendFileSync } from "node:fs";
+import { appendFileSync, statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
 export const HELLO = "test://hello";
@@ -59,10 +59,27 @@ export async function run(tool, args, peer) {
       await peer.log("warning", { a: args.text }, "peer");
       return said("logged");
     case "touch":
-      await peer.touch();
+      appendFileSync(process.env.CHANGES_FILE, "changed\n");
+      await peer.touch?.();
       return said("touched");
     default:
       throw new Error(`no such tool: ${tool}`);
+  }
+}
+
+// Tells of changes for as long as it can. They are made outside, in a file: whoever calls `touch` need not be on the
+// connection, or in the process, that somebody listens to.
+export async function watch(tell) {
+  let known = statSync(process.env.CHANGES_FILE).size;
+  try {
+    for (;;) {
+      await sleep(PAUSE_MS);
+      const size = statSync(process.env.CHANGES_FILE).size;
+      if (size !== known) await tell();
+      known = size;
+    }
+  } catch {
+    // Nobody listens any more.
   }
 }
 

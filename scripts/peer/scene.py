@@ -1,11 +1,24 @@
-"""What the two Python clients of scripts/peers have in common: the scene that they play."""
+"""What the Python peers of scripts/peers have in common: the scene that the clients play, and what changes."""
 
 import asyncio
 import json
+import os
 
 HELLO = "test://hello"
 PATIENCE_S = 10
 AGAIN_S = 0.3
+
+
+async def watch(tell):
+    """Tells of changes for as long as it can. They are made outside, in a file: whoever calls `touch` need not be on
+    the connection, or in the process, that somebody listens to."""
+    known = os.stat(os.environ["CHANGES_FILE"]).st_size
+    while True:
+        await asyncio.sleep(0.05)
+        size = os.stat(os.environ["CHANGES_FILE"]).st_size
+        if size != known:
+            await tell()
+        known = size
 
 
 class Ears:

@@ -22,12 +22,19 @@ const types = require("@modelcontextprotocol/sdk/types.js");
 
 function server() {
   const server = new Server(scene.CLIENT, { capabilities: scene.SERVER_CAPABILITIES });
-  const subscribed = new Set();
+  let watching = false;
   const results = { ask: types.ElicitResultSchema, sample: types.CreateMessageResultSchema };
   server.setRequestHandler(types.ListToolsRequestSchema, () => ({ tools: scene.TOOLS }));
   server.setRequestHandler(types.ListResourcesRequestSchema, () => ({ resources: [scene.RESOURCE] }));
-  server.setRequestHandler(types.SubscribeRequestSchema, ({ params }) => (subscribed.add(params.uri), {}));
-  server.setRequestHandler(types.UnsubscribeRequestSchema, ({ params }) => (subscribed.delete(params.uri), {}));
+  server.setRequestHandler(types.SubscribeRequestSchema, ({ params }) => {
+    watching = true;
+    scene.watch(async () => {
+      if (!watching) throw new Error("unsubscribed");
+      await server.sendResourceUpdated({ uri: params.uri });
+    });
+    return {};
+  });
+  server.setRequestHandler(types.UnsubscribeRequestSchema, () => ((watching = false), {}));
   server.setRequestHandler(types.CallToolRequestSchema, async ({ params }, extra) => {
     if (params.name in results)
       return scene.answered(params.name, await extra.sendRequest(scene.QUESTIONS[params.name], results[params.name]));
@@ -37,7 +44,6 @@ function server() {
       progress: (progress) =>
         notify("notifications/progress", { progressToken: extra._meta?.progressToken, ...progress }),
       log: (level, data, logger) => notify("notifications/message", { level, data, logger }),
-      touch: async () => subscribed.has(scene.HELLO) && server.sendResourceUpdated({ uri: scene.HELLO }),
     });
   });
   return server;

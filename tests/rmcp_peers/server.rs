@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rmcp::model::*;
-use rmcp::service::{RequestContext, SubscriptionContext};
+use rmcp::service::{Peer, RequestContext, SubscriptionContext};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt};
@@ -18,6 +18,9 @@ use tokio::task::JoinSet;
 
 const HELLO: &str = "test://hello";
 const PAGE: usize = 3;
+/// Files of `scripts/peers`.
+const CANCELLED: &str = "CANCELLED_FILE";
+const CHANGES: &str = "CHANGES_FILE";
 
 /// The server. Clones share what it knows.
 #[derive(Clone)]
@@ -97,12 +100,16 @@ impl Everything {
                 peer.notify_progress(from(params)).await.map_err(lost)?;
                 context.ct.cancelled().await;
                 self.cancelled.fetch_add(1, Ordering::Relaxed);
-                note_cancelled();
+                note(CANCELLED, "cancelled");
                 "cancelled".into()
             }
             "cancelled" => self.cancelled.load(Ordering::Relaxed).to_string(),
             "touch" if is_modern => self.change("touch"),
             "change" if is_modern => self.change("change"),
+            "touch" if std::env::var(CHANGES).is_ok() => {
+                note(CHANGES, "changed");
+                "touched".into()
+            }
             "touch" => {
                 peer.notify_resource_updated(ResourceUpdatedNotificationParam::new(HELLO)).await.map_err(lost)?;
                 "touched".into()
@@ -121,11 +128,25 @@ impl Everything {
     }
 }
 
-/// For `scripts/peers`, which asks servers that may have more than one process: each cancellation is a line of a file.
-fn note_cancelled() {
-    if let Ok(path) = std::env::var("CANCELLED_FILE") {
+/// For `scripts/peers`, which has servers of more than one process: what happens is a line of a file.
+fn note(file: &str, what: &str) {
+    if let Ok(path) = std::env::var(file) {
         let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
-        writeln!(file, "cancelled").unwrap();
+        writeln!(file, "{what}").unwrap();
+    }
+}
+
+/// Tells a client of changes that are made outside, for as long as it can.
+async fn watch(peer: Peer<RoleServer>, changes: String) {
+    let size = || std::fs::metadata(&changes).map_or(0, |file| file.len());
+    let mut known = size();
+    while !peer.is_transport_closed() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if size() != known && peer.notify_resource_updated(ResourceUpdatedNotificationParam::new(HELLO)).await.is_err()
+        {
+            return;
+        }
+        known = size();
     }
 }
 
@@ -258,7 +279,10 @@ impl ServerHandler for Everything {
         Ok(result.into())
     }
 
-    async fn subscribe(&self, _: SubscribeRequestParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+    async fn subscribe(&self, _: SubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        if let Ok(changes) = std::env::var(CHANGES) {
+            tokio::spawn(watch(context.peer, changes));
+        }
         Ok(())
     }
 
