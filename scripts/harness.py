@@ -20,7 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".conformance"
 PACKAGE = ROOT / "scripts" / "conformance-package"
-REQUIREMENTS = ROOT / "fixtures" / "requirements.txt"
+# The Python environments, each with what is installed into it: one for each major of the SDK.
+VENVS = {
+    "venv": ROOT / "fixtures" / "requirements.txt",
+    "venv1": ROOT / "scripts" / "peer" / "requirements.txt",
+}
 
 INSTALL_DEADLINE = 900
 BUILD_DEADLINE = 3600
@@ -45,10 +49,12 @@ class Problem(Exception):
 
 
 class Tools:
-    """The installed tools: the fixture's Python, the suite's Node, and where the packages are."""
+    """The installed tools: the fixture's Python, one with the SDK's first major, the suite's Node, and where the
+    packages are."""
 
     def __init__(self):
         self.python = CACHE / "venv" / "bin" / "python"
+        self.python1 = CACHE / "venv1" / "bin" / "python"
         self.modules = CACHE / "node_modules"
         self.node = _node(self.modules)
 
@@ -61,7 +67,7 @@ class Tools:
 
 def install():
     """Installs what the pins ask for into .conformance/, or re-uses it when it is already complete."""
-    pins = [REQUIREMENTS, PACKAGE / "package.json", PACKAGE / "package-lock.json"]
+    pins = [*VENVS.values(), PACKAGE / "package.json", PACKAGE / "package-lock.json"]
     digest = hashlib.sha256(f"{platform.machine()} {sys.version}".encode())
     for pin in pins:
         digest.update(pin.read_bytes())
@@ -74,17 +80,18 @@ def install():
             say("installing into .conformance/ (once; about half a minute)")
             stamp.unlink(missing_ok=True)
             with ThreadPoolExecutor() as pool:
-                for done in [pool.submit(_install_python), pool.submit(_install_node)]:
+                jobs = [pool.submit(_install_python, *venv) for venv in VENVS.items()]
+                for done in [*jobs, pool.submit(_install_node)]:
                     done.result()
             stamp.write_text(wanted)
     return Tools()
 
 
-def _install_python():
-    venv = CACHE / "venv"
+def _install_python(name, requirements):
+    venv = CACHE / name
     run([sys.executable, "-m", "venv", "--clear", venv], deadline=INSTALL_DEADLINE)
     pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run([*pip, "--requirement", REQUIREMENTS], deadline=INSTALL_DEADLINE)
+    run([*pip, "--requirement", requirements], deadline=INSTALL_DEADLINE)
 
 
 def _install_node():

@@ -7,6 +7,8 @@ mod common;
 
 #[path = "bridge_modern_to_legacy/calls.rs"]
 mod calls;
+#[path = "bridge_modern_to_legacy/listening.rs"]
+mod listening;
 #[path = "bridge_modern_to_legacy/questions.rs"]
 mod questions;
 #[path = "bridge_modern_to_legacy/tokens.rs"]

@@ -12,6 +12,8 @@ mod common;
 
 #[path = "rmcp_peers/client.rs"]
 mod client;
+#[path = "rmcp_peers/scene.rs"]
+mod scene;
 #[path = "rmcp_peers/server.rs"]
 mod server;
 

@@ -4,9 +4,10 @@
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::cells::Cells;
+use super::hub::Hub;
 use super::key::{Key, Principal};
 use super::{Backend, OpenError, Way};
 use crate::bridge::handshake::Handshake;
@@ -53,13 +54,38 @@ impl Backend {
             let (connection, greeting) = (hub.connection().clone(), hub.answer().clone());
             return Ok(Bridged { way: connection.into(), greeting });
         }
-        let owner = guest.principal.filter(|_| self.settings.bridge_reuse != Reuse::Any);
-        let (handshake, headers) = (handshake(guest.declared), Arc::clone(&guest.headers));
-        let mut lease = self.lease_of(Key::Legacy { handshake, owner, headers }).await?;
+        let mut lease = self.lease_of(self.key(guest)).await?;
         lease.reuse(self.settings.bridge_reuse != Reuse::Never);
         lease.completion().complete().await.map_err(OpenError::Unanswered)?;
         let greeting = lease.answer.clone().ok_or(OpenError::Lost)?;
         Ok(Bridged { way: lease.into(), greeting })
+    }
+
+    /// The connection on which the server is heard, by all of those who may have one in common.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(crate) async fn listeners(&self, guest: &Guest) -> Result<Arc<Hub>, OpenError> {
+        let handshake = handshake(Declared::default());
+        if !self.asks_guests() {
+            return self.hub(&handshake, guest.principal).await;
+        }
+        let guest = Guest { declared: Declared::default(), ..guest.clone() };
+        let patience = self.timeouts.acquire + self.timeouts.start;
+        let shared = (Arc::clone(&handshake), self.listener(&guest));
+        timeout(patience, self.find_hub_of(shared, self.key(&guest))).await.unwrap_or(Err(OpenError::Timeout))
+    }
+
+    /// What a connection for this one is filed under.
+    fn key(&self, guest: &Guest) -> Key {
+        let owner = guest.principal.filter(|_| self.settings.bridge_reuse != Reuse::Any);
+        Key::Legacy { handshake: handshake(guest.declared), owner, headers: Arc::clone(&guest.headers) }
+    }
+
+    /// Who has something in common: those of one principal, if that matters, with the same headers.
+    fn listener(&self, guest: &Guest) -> Option<Principal> {
+        let owner = guest.principal.filter(|_| self.settings.bridge_reuse != Reuse::Any);
+        if guest.headers.is_empty() { owner } else { Some(Principal::with(owner, &guest.headers)) }
     }
 
     /// What the server says of itself, which it is not asked each time.

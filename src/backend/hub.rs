@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cells::Cells;
-use super::key::Principal;
+use super::key::{Key, Principal};
 use super::start::ask;
 use super::{Backend, Leased, OpenError, lock};
 use crate::bridge::handshake::Handshake;
@@ -109,9 +109,19 @@ impl Backend {
 
     async fn find_hub(&self, handshake: &Arc<Handshake>, owner: Option<Principal>) -> Result<Arc<Hub>, OpenError> {
         let owner = owner.filter(|_| self.settings.isolation == Isolation::Principal);
+        let key = Key::Legacy { handshake: Arc::clone(handshake), owner, headers: Arc::default() };
+        self.find_hub_of((Arc::clone(handshake), owner), key).await
+    }
+
+    /// The one that is shared by those who have this in common; if there is none, it is made of a connection of that kind.
+    pub(super) async fn find_hub_of(
+        &self,
+        shared: (Arc<Handshake>, Option<Principal>),
+        key: Key,
+    ) -> Result<Arc<Hub>, OpenError> {
         loop {
-            let cell = self.hubs.get((Arc::clone(handshake), owner)).ok_or(OpenError::QueueFull)?;
-            let hub = cell.get_or_try_init(|| self.open_hub(handshake, owner)).await?;
+            let cell = self.hubs.get(shared.clone()).ok_or(OpenError::QueueFull)?;
+            let hub = cell.get_or_try_init(|| self.open_hub(key.clone())).await?;
             if !hub.over.is_cancelled() && !hub.connection.gone().is_cancelled() {
                 return Ok(Arc::clone(hub));
             }
@@ -119,8 +129,9 @@ impl Backend {
         }
     }
 
-    async fn open_hub(&self, handshake: &Arc<Handshake>, owner: Option<Principal>) -> Result<Arc<Hub>, OpenError> {
-        let lease = self.lease(handshake, owner, &Arc::default()).await?;
+    async fn open_hub(&self, key: Key) -> Result<Arc<Hub>, OpenError> {
+        let lease = self.lease_of(key).await?;
+        lease.completion().complete().await.map_err(OpenError::Unanswered)?;
         lease.connection.share(Sharing::Sessions);
         let Some(answer) = lease.answer.clone() else { return Err(OpenError::Lost) };
         if self.tasks.drain().is_cancelled() {

@@ -38,6 +38,18 @@ impl Principal {
         &self.0
     }
 
+    /// Whoever it is, as one who sends these headers.
+    pub(crate) fn with(principal: Option<Principal>, headers: &HeaderMap) -> Principal {
+        let mut shown = principal.map_or(Vec::new(), |principal| principal.0.to_vec());
+        for (name, value) in headers {
+            for part in [name.as_str().as_bytes(), value.as_bytes()] {
+                shown.extend_from_slice(&(part.len() as u64).to_be_bytes());
+                shown.extend_from_slice(part);
+            }
+        }
+        Principal::digest(&shown)
+    }
+
     fn digest(shown: &[u8]) -> Principal {
         let digest = ring::digest::digest(&ring::digest::SHA256, shown);
         let mut bytes = [0; 32];

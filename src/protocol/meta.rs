@@ -48,6 +48,8 @@ pub const RESOURCE_SUBSCRIPTIONS: &str = "resourceSubscriptions";
 pub const TASK: &str = "task";
 /// The name of an errand at a URL (2025-11-25, Elicitation).
 pub const ELICITATION_ID: &str = "elicitationId";
+/// The name of a task.
+pub const TASK_ID: &str = "taskId";
 /// A tool's arguments.
 pub const ARGUMENTS: &str = "arguments";
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Server;
 use super::error::ProxyError;
 use super::exchange::{Next, Output, error_code, modern_status, own};
+use super::hearing::{Hearing, Told};
 use super::parking::Spot;
 use crate::backend::bridged::{Bridged, Guest};
 use crate::backend::key::Principal;
@@ -29,7 +30,7 @@ use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
-use crate::settings::Timeouts;
+use crate::settings::{Limits, Timeouts};
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection, Replies};
@@ -46,8 +47,32 @@ pub(super) struct Visitor {
     pub(super) drain: CancellationToken,
     /// Cancelled when there is no more time.
     pub(super) cut: CancellationToken,
-    pub(super) timeouts: Timeouts,
-    pub(super) rounds: usize,
+    pub(super) patience: Patience,
+}
+
+/// How long, and how often, things may take.
+pub(super) struct Patience {
+    request: Duration,
+    request_max: Duration,
+    parked: Duration,
+    coalesce: Duration,
+    errand: Duration,
+    discover_ttl: Duration,
+    rounds: usize,
+}
+
+impl Patience {
+    pub(super) fn new(timeouts: &Timeouts, limits: &Limits) -> Patience {
+        Patience {
+            request: timeouts.request,
+            request_max: timeouts.request_max,
+            parked: timeouts.parked,
+            coalesce: timeouts.coalesce,
+            errand: timeouts.errand,
+            discover_ttl: timeouts.discover_ttl,
+            rounds: limits.rounds,
+        }
+    }
 }
 
 /// A request under way. Dropping it cancels the call at the server, unless that is parked.
@@ -70,6 +95,7 @@ pub(crate) struct Crossing {
 enum Stage {
     Opening(BoxFuture<'static, Result<Box<Half>, ProxyError>>),
     Open(Box<Half>),
+    Listening(Box<Hearing>),
     Over,
 }
 
@@ -113,32 +139,43 @@ pub(super) async fn begin(
         stage: Stage::Over,
         outbox: VecDeque::new(),
         fresh: true,
-        idle_until: Instant::now() + visitor.timeouts.request,
+        idle_until: Instant::now() + visitor.patience.request,
         started: Instant::now(),
         outcome: "abandoned",
         _in_flight: server.metrics.exchange_started(),
         visitor,
     });
+    if request.known().is_some_and(is_of_tasks) {
+        // What a server with a handshake has under these names is another design: none of it is offered.
+        return Err(ProxyError::RemovedMethod);
+    }
     if request.known() == Some(Known::Discover) {
         crossing.describe().await?;
+    } else if request.known() == Some(Known::Listen) {
+        let hearing = Hearing::begin(server, &crossing.guest, request, &crossing.id).await?;
+        crossing.stage = Stage::Listening(Box::new(hearing));
     } else if request.param(meta::REQUEST_STATE).is_some() || request.param(meta::INPUT_RESPONSES).is_some() {
         crossing.resume().await?;
     } else {
-        let until = Instant::now() + crossing.visitor.timeouts.request_max;
+        let until = Instant::now() + crossing.visitor.patience.request_max;
         let half = open(Arc::clone(server), crossing.guest.clone(), request.clone(), crossing.rules(until), until);
         crossing.stage = Stage::Open(half.await?);
     }
     Ok(crossing)
 }
 
+fn is_of_tasks(known: Known) -> bool {
+    matches!(known, Known::TasksGet | Known::TasksUpdate | Known::TasksCancel | Known::TasksResult | Known::TasksList)
+}
+
 impl Crossing {
     fn rules(&self, until: Instant) -> Rules {
-        let timeouts = &self.visitor.timeouts;
+        let patience = &self.visitor.patience;
         Rules {
-            window: timeouts.coalesce,
-            parked: timeouts.parked,
-            errand: timeouts.errand,
-            rounds: self.visitor.rounds,
+            window: patience.coalesce,
+            parked: patience.parked,
+            errand: patience.errand,
+            rounds: patience.rounds,
             until: until.into_std(),
             // What a server with a handshake lists may be another list for the next client.
             ttl_ms: 0,
@@ -151,7 +188,7 @@ impl Crossing {
         let greeting = backend.greeting(&self.guest).await?;
         // Whose log messages they are cannot be told where others use the connection, too.
         let without: &[&str] = if backend.asks_guests() { &[] } else { &["logging"] };
-        let ttl = self.visitor.timeouts.discover_ttl.as_millis();
+        let ttl = self.visitor.patience.discover_ttl.as_millis();
         self.say_last(own(describe::discovered(&greeting, &self.id, ttl, without)), "ok");
         Ok(())
     }
@@ -203,6 +240,20 @@ impl Crossing {
                         self.refuse(&error, kind);
                     }
                 },
+                Stage::Listening(hearing) => {
+                    let told = tokio::select! {
+                        biased;
+                        () = self.visitor.drain.cancelled() => Told::End(hearing.end()),
+                        told = hearing.next() => told,
+                    };
+                    match told {
+                        Told::Message(message) => {
+                            return Some(Output { message, last: false, status: StatusCode::OK });
+                        }
+                        Told::End(message) => self.say_last(message, "ended"),
+                        Told::Failed(error) => self.fail(error),
+                    }
+                }
                 Stage::Open(half) => {
                     let due = half.call.deadline().map(Instant::from_std);
                     let end = self.idle_until.min(half.until);
@@ -246,7 +297,7 @@ impl Crossing {
             Heard::Said(message) => {
                 self.fresh = false;
                 if message.known() == Some(Known::Progress) {
-                    self.idle_until = Instant::now() + self.visitor.timeouts.request;
+                    self.idle_until = Instant::now() + self.visitor.patience.request;
                 }
                 let effects = half.feed(Input::Server(message));
                 self.apply(effects);
@@ -281,7 +332,6 @@ impl Crossing {
                 }
                 Effect::Ask(id, requests) => {
                     let due = half.call.deadline().map_or(half.until, Instant::from_std);
-                    half.until = due.max(half.until);
                     let binding = self.binding();
                     match self.server.parking.park(self.visitor.principal, &binding, due) {
                         Some((token, place)) => {
@@ -349,14 +399,16 @@ async fn open(
     rules: Rules,
     until: Instant,
 ) -> Result<Box<Half>, ProxyError> {
-    let call = call::Call::begin(&request, rules).ok_or(ProxyError::Initialize)?;
     let mut tries = 0;
     loop {
         let Bridged { way: Way { connection, mut lease }, greeting } = server.backend.bridged(&guest).await?;
         if let Some(level) = request.meta(meta::LOG_LEVEL) {
             set_level(&server, &connection, lease.as_mut(), &greeting, level, &guest).await;
         }
-        match send(connection.clone(), request.clone(), (*guest.headers).clone()).await {
+        let call = call::Call::begin(&request, rules, greeting).ok_or(ProxyError::Initialize)?;
+        let id = connection.next_id();
+        let upward = call::upward(&request, id);
+        match send(connection.clone(), id, upward, request.known(), (*guest.headers).clone()).await {
             Ok(replies) => {
                 return Ok(Box::new(Half {
                     call,
@@ -384,10 +436,14 @@ async fn open(
     }
 }
 
-async fn send(connection: Connection, request: Message, headers: http::HeaderMap) -> Result<Replies, UpstreamError> {
-    let id = connection.next_id();
-    let upward = call::upward(&request, id);
-    let may_ask = request.known().is_some_and(Known::may_ask);
+async fn send(
+    connection: Connection,
+    id: i64,
+    upward: Message,
+    known: Option<Known>,
+    headers: http::HeaderMap,
+) -> Result<Replies, UpstreamError> {
+    let may_ask = known.is_some_and(Known::may_ask);
     let facts = CallFacts { may_ask, wants_log: true, cancellable: true };
     connection.call(Call { id, message: &upward, facts, headers }).await
 }
@@ -401,11 +457,11 @@ async fn set_level(
     level: &str,
     guest: &Guest,
 ) {
-    let logs = handshake::capabilities(greeting).contains_key("logging");
-    let Some(lease) = lease.filter(|_| logs) else { return server.metrics.lost(Loss::LogLevel) };
-    if lease.level.as_deref() == Some(level) {
+    if lease.as_ref().is_some_and(|lease| lease.level.as_deref() == Some(level)) {
         return;
     }
+    let logs = || handshake::capabilities(greeting).contains_key("logging");
+    let Some(lease) = lease.filter(|_| logs()) else { return server.metrics.lost(Loss::LogLevel) };
     let id = connection.next_id();
     let request = handshake::set_level(id, level);
     match ask(connection, &request, id, &guest.headers, server.backend.restore_deadline()).await {
@@ -432,9 +488,11 @@ impl Half {
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Server(message) => self.telling.push_back(message),
-            Effect::Again => {
-                let (connection, request) = (self.connection.clone(), self.request.clone());
-                self.again = Some(send(connection, request, self.headers.clone()).boxed());
+            Effect::Again => self.send_again(|request, id| Some(call::upward(request, id))),
+            Effect::AsTask => self.send_again(call::upward_as_task),
+            Effect::Fetch(task) => self.send_again(|_, id| Some(call::about_task(Known::TasksResult, id, &task))),
+            Effect::CancelTask(task) => {
+                self.telling.push_back(call::about_task(Known::TasksCancel, self.connection.next_id(), &task));
             }
             // It is over, and told so by its drop: after what it waits for.
             Effect::Cancel => {}
@@ -442,6 +500,13 @@ impl Half {
             Effect::Drop(reason) => self.server.metrics.dropped(reason),
             Effect::Client(_) | Effect::Answer(_) | Effect::Ask(..) => self.server.metrics.dropped("client_gone"),
         }
+    }
+
+    fn send_again(&mut self, upward: impl FnOnce(&Message, i64) -> Option<Message>) {
+        let id = self.connection.next_id();
+        let Some(upward) = upward(&self.request, id) else { return };
+        let (connection, headers) = (self.connection.clone(), self.headers.clone());
+        self.again = Some(send(connection, id, upward, self.request.known(), headers).boxed());
     }
 
     /// What happens next at the server. Meanwhile it is told what it has to be told.

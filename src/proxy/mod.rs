@@ -4,6 +4,7 @@ pub(crate) mod bridged;
 pub(crate) mod crossing;
 pub(crate) mod error;
 pub(crate) mod exchange;
+mod hearing;
 mod listening;
 mod parking;
 mod sending;
@@ -38,7 +39,7 @@ use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
 use bridged::Bridged;
-use crossing::{Crossing, Half, Visitor};
+use crossing::{Crossing, Half, Patience, Visitor};
 use error::ProxyError;
 use exchange::{Exchange, Legacy, Next, Output};
 use listening::Listening;
@@ -279,8 +280,10 @@ impl Proxy {
             None => server.tools.mirror(&connection, request, false, patience).await?,
         };
         let (relay, upstream) = translate(Era::Modern, request, &connection)?;
-        let facts = CallFacts { may_ask: false, wants_log: request.meta(meta::LOG_LEVEL).is_some(), cancellable: true };
         let is_listen = request.known() == Some(Known::Listen);
+        // Log messages come on the stream of an answer, and never on one of notifications, whatever its client puts on requests.
+        let wants_log = !is_listen && request.meta(meta::LOG_LEVEL).is_some();
+        let facts = CallFacts { may_ask: false, wants_log, cancellable: true };
         let listening = is_listen.then(|| {
             let drain = self.tasks.drain();
             Listening::new(&server.backend, &server.metrics, caller, request, &headers, drain)
@@ -316,8 +319,7 @@ impl Proxy {
             headers: if server.is_child { HeaderMap::new() } else { server.forwarded(&mirrored) },
             drain: self.tasks.drain().clone(),
             cut: self.tasks.cut().clone(),
-            timeouts: self.settings.timeouts.clone(),
-            rounds: self.settings.limits.rounds,
+            patience: Patience::new(&self.settings.timeouts, &self.settings.limits),
         };
         crossing::begin(server, request, visitor).await
     }

@@ -191,3 +191,58 @@ async fn shutdown_gives_up_what_is_parked() {
         world.close().await;
     }
 }
+
+/// What a server behind HTTP answers to the nth call of a tool, in place of its own answer. The proxy's ids count from 1 on each
+/// connection, and the handshake is the first.
+fn instead(nth: u64, error: Value) -> Script {
+    let body = json!({ "jsonrpc": "2.0", "id": nth + 1, "error": error }).to_string();
+    let headers = [("Content-Type".to_owned(), "application/json".to_owned())].into();
+    legacy().fault(On::tool("echo").nth(nth), Do::Status { code: 200, headers, body })
+}
+
+/// 2025-11-25, Elicitation › URL mode: a user who has to go somewhere first is sent there; then the tool is called again.
+#[tokio::test]
+async fn a_user_who_has_to_go_somewhere_first_is_sent_there() {
+    let place = json!({ "mode": "url", "url": "https://a.example", "elicitationId": "e", "message": "Sign in" });
+    let required = json!({ "code": -32042, "message": "Sign in first", "data": { "elicitations": [place] } });
+    let call = || {
+        Modern::call("echo", json!({ "text": "x" })).capabilities(json!({ "elicitation": { "form": {}, "url": {} } }))
+    };
+    for (action, calls) in [("accept", 2), ("decline", 1), ("cancel", 1)] {
+        let world = World::with(Via::Http, instead(1, required.clone()), |_| {}).await;
+        let sent = world.answer(&call()).await;
+        let (key, question) = questions(&sent).iter().next().unwrap();
+        let asked = json!({ "mode": "url", "url": "https://a.example", "message": "Sign in" });
+        assert_eq!(question, &json!({ "method": "elicitation/create", "params": asked }));
+        let done = world.answer(&again(call(), &sent, json!({ key: { "action": action } }))).await;
+        assert_eq!(done["result"]["isError"].as_bool().unwrap_or(false), action != "accept", "{done}");
+        assert_eq!(world.arrived("tools/call").len(), calls, "{action}");
+        assert_eq!(world.arrived("initialize").len(), 1, "it goes on where it was");
+        world.close().await;
+    }
+    let world = World::with(Via::Http, instead(1, required), |_| {}).await;
+    let unable = world.post(&Modern::call("echo", json!({ "text": "x" }))).await;
+    assert_eq!(unable.status, 400, "2026-07-28, Basic › Error Codes");
+    let unable = unable.answer().ok().await;
+    assert_eq!(code(&unable), -32021);
+    assert_eq!(unable["error"]["data"]["requiredCapabilities"], json!({ "elicitation": { "url": {} } }));
+    world.close().await;
+}
+
+/// 2025-11-25, Tasks: a tool that can only be called as a task is called as one, and the client gets its result.
+#[tokio::test]
+async fn a_tool_that_requires_a_task_is_called_as_one() {
+    let refusal = json!({ "code": -32601, "message": "Task augmentation required" });
+    let world = World::with(Via::Http, Script { tasks: true, ..instead(1, refusal) }, |_| {}).await;
+    let done = world.answer(&Modern::call("echo", json!({ "text": "x" })).id("\"t\"")).await;
+    assert_eq!((text(&done), &done["id"], &done["result"]["resultType"]), ("x", &json!("t"), &json!("complete")));
+    let calls = world.arrived("tools/call");
+    assert_eq!(calls.len(), 2, "once it was refused");
+    assert_eq!((calls[0].json("/params/task"), calls[1].json("/params/task")), (Value::Null, json!({})));
+    assert_eq!(world.arrived("tasks/result").len(), 1);
+    let discovered = world.answer(&Modern::new("server/discover")).await;
+    assert!(discovered["result"]["capabilities"].get("tasks").is_none(), "{discovered}");
+    let response = world.post(&Modern::new("tasks/get").param("taskId", "task-1".into())).await;
+    assert_eq!(response.status, 404, "tasks of 2025-11-25 are not those of 2026-07-28");
+    world.close().await;
+}

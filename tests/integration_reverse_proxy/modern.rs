@@ -121,6 +121,19 @@ async fn log_messages_come_to_the_request_that_wants_them() {
     }
 }
 
+/// 2026-07-28, Logging: log messages come on the stream of a call's answer. A stream of notifications whose client puts its level
+/// on every request, as the Python SDK does, takes nothing from the calls beside it.
+#[tokio::test]
+async fn a_listener_takes_no_log_message_from_a_call() {
+    let proxy = Proxy::start(modern()).await;
+    let listen = Modern::new("subscriptions/listen").param("notifications", json!({ "toolsListChanged": true }));
+    let mut stream = post(&proxy, listen.log_level("debug")).await;
+    assert_eq!(next(&mut stream).await.unwrap().json()["method"], "notifications/subscriptions/acknowledged");
+    let log = Modern::call("log", json!({ "level": "error", "text": "t" })).log_level("debug");
+    let heard = messages(post(&proxy, log).await).await;
+    assert_eq!(heard[0]["method"], "notifications/message", "{heard:?}");
+}
+
 /// 2026-07-28, Logging: even a server that logs unasked does not get through to a client that wants no log.
 #[tokio::test]
 async fn a_noisy_server_is_not_heard_by_those_who_want_silence() {

@@ -1,6 +1,7 @@
 //! A client made with the official SDK, and a user who tries everything it can do.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rmcp::model::*;
 use rmcp::service::{NotificationContext, PeerRequestOptions, RequestContext, RunningService, ServiceError};
@@ -12,6 +13,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::common::{until, within};
+
+/// The resource that changes.
+const HELLO: &str = "test://hello";
 
 /// How a server is reached.
 pub(crate) enum Transport {
@@ -164,7 +168,8 @@ impl User {
         seen.extend(self.read().await);
         seen.push(("progress", self.call("progress", json!({ "steps": 3, "text": "step" })).await));
         seen.push(("progress heard", self.hear(3).await.into()));
-        seen.extend(self.log().await);
+        let logged = self.log().await;
+        seen.extend([("log", logged), ("log heard", self.hear(1).await.into())]);
         if can_be_asked {
             for tool in ["ask", "sample", "roots"] {
                 seen.push((tool, self.call(tool, json!({ "message": "Who is it?" })).await));
@@ -200,7 +205,7 @@ impl User {
     }
 
     /// Logging: set once, or asked for with each request.
-    async fn log(&mut self) -> Vec<(&'static str, Value)> {
+    pub(crate) async fn log(&mut self) -> Value {
         let mut call =
             CallToolRequestParams::new("log").with_arguments(json!({ "text": "x" }).as_object().cloned().unwrap());
         if self.is_modern() {
@@ -210,13 +215,11 @@ impl User {
         } else {
             within("level", self.client.set_level(SetLevelRequestParams::new(LoggingLevel::Info))).await.unwrap();
         }
-        let logged = outcome(within("log", self.client.call_tool(call)).await);
-        vec![("log", logged), ("log heard", self.hear(1).await.into())]
+        outcome(within("log", self.client.call_tool(call)).await)
     }
 
     /// Changes that the server tells of: unasked and by subscription, or on a stream that asks for both.
     async fn subscribe(&mut self) -> Vec<(&'static str, Value)> {
-        const HELLO: &str = "test://hello";
         if !self.is_modern() {
             within("subscribe", self.client.subscribe(SubscribeRequestParams::new(HELLO))).await.unwrap();
             for what in ["touch", "change"] {
@@ -249,8 +252,44 @@ impl User {
         seen
     }
 
+    /// A change of one resource, by whatever the revision has for it: which resources are said to have changed.
+    pub(crate) async fn update(&mut self) -> Value {
+        if !self.is_modern() {
+            within("subscribe", self.client.subscribe(SubscribeRequestParams::new(HELLO))).await.unwrap();
+            self.call("touch", json!({})).await;
+            return json!([self.hear(1).await[0]["updated"]["uri"]]);
+        }
+        let filter = serde_json::from_value(json!({ "resourceSubscriptions": [HELLO] })).unwrap();
+        let mut subscription = within("listen", self.client.listen(filter)).await.unwrap();
+        // A server may acknowledge before it listens.
+        let heard = loop {
+            self.call("touch", json!({})).await;
+            if let Ok(heard) = tokio::time::timeout(Duration::from_millis(300), subscription.next()).await {
+                break heard.unwrap().unwrap();
+            }
+        };
+        within("unlisten", subscription.cancel()).await.unwrap();
+        json!([json!(heard)["params"]["uri"]])
+    }
+
+    /// The names of all tools, of however many pages.
+    pub(crate) async fn tools(&self) -> Vec<String> {
+        let tools = within("tools", self.client.list_all_tools()).await.unwrap();
+        tools.into_iter().map(|tool| tool.name.into_owned()).collect()
+    }
+
     /// Cancels a call, once it is known to have begun; how often the server has seen that.
     async fn cancel(&mut self) -> Value {
+        self.begin_and_cancel().await;
+        until(
+            "it is cancelled",
+            async || self.call("cancelled", json!({})).await,
+            |seen| seen["content"][0]["text"] != "0",
+        )
+        .await
+    }
+
+    pub(crate) async fn begin_and_cancel(&mut self) {
         let call = CallToolRequest::new(CallToolRequestParams::new("wait"));
         let sending = self
             .client
@@ -260,11 +299,5 @@ impl User {
         let begun = self.hear(1).await;
         assert!(begun[0]["progress"].is_object(), "{begun:?}");
         within("cancel", waiting.cancel(Some("Enough".into()))).await.unwrap();
-        until(
-            "it is cancelled",
-            async || self.call("cancelled", json!({})).await,
-            |seen| seen["content"][0]["text"] != "0",
-        )
-        .await
     }
 }

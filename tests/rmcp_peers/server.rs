@@ -1,11 +1,13 @@
 //! A server made with the official SDK: over HTTP in this process, and on a pair of pipes in one of its own.
 
 use std::borrow::Cow;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rmcp::model::*;
-use rmcp::service::{RequestContext, SubscriptionContext};
+use rmcp::service::{Peer, RequestContext, SubscriptionContext};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt};
@@ -16,6 +18,9 @@ use tokio::task::JoinSet;
 
 const HELLO: &str = "test://hello";
 const PAGE: usize = 3;
+/// Files of `scripts/peers`.
+const CANCELLED: &str = "CANCELLED_FILE";
+const CHANGES: &str = "CHANGES_FILE";
 
 /// The server. Clones share what it knows.
 #[derive(Clone)]
@@ -53,11 +58,13 @@ impl Everything {
             "fail" => return Ok(CallToolResult::error(vec![ContentBlock::text("as asked")]).into()),
             "progress" => {
                 let steps = arguments["steps"].as_u64().unwrap_or(1);
+                let pause = Duration::from_millis(arguments["pause_ms"].as_u64().unwrap_or(0));
                 for step in 1..=steps {
                     if let Some(token) = context.meta.get_progress_token() {
                         let params =
                             json!({ "progressToken": token, "progress": step, "total": steps, "message": text });
                         peer.notify_progress(from(params)).await.map_err(lost)?;
+                        tokio::time::sleep(pause).await;
                     }
                 }
                 format!("{steps} steps")
@@ -93,11 +100,16 @@ impl Everything {
                 peer.notify_progress(from(params)).await.map_err(lost)?;
                 context.ct.cancelled().await;
                 self.cancelled.fetch_add(1, Ordering::Relaxed);
+                note(CANCELLED, "cancelled");
                 "cancelled".into()
             }
             "cancelled" => self.cancelled.load(Ordering::Relaxed).to_string(),
             "touch" if is_modern => self.change("touch"),
             "change" if is_modern => self.change("change"),
+            "touch" if std::env::var(CHANGES).is_ok() => {
+                note(CHANGES, "changed");
+                "touched".into()
+            }
             "touch" => {
                 peer.notify_resource_updated(ResourceUpdatedNotificationParam::new(HELLO)).await.map_err(lost)?;
                 "touched".into()
@@ -113,6 +125,28 @@ impl Everything {
 
     fn change(&self, what: &'static str) -> String {
         format!("{what} {}", self.changes.send(what).unwrap_or(0))
+    }
+}
+
+/// For `scripts/peers`, which has servers of more than one process: what happens is a line of a file.
+fn note(file: &str, what: &str) {
+    if let Ok(path) = std::env::var(file) {
+        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
+        writeln!(file, "{what}").unwrap();
+    }
+}
+
+/// Tells a client of changes that are made outside, for as long as it can.
+async fn watch(peer: Peer<RoleServer>, changes: String) {
+    let size = || std::fs::metadata(&changes).map_or(0, |file| file.len());
+    let mut known = size();
+    while !peer.is_transport_closed() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if size() != known && peer.notify_resource_updated(ResourceUpdatedNotificationParam::new(HELLO)).await.is_err()
+        {
+            return;
+        }
+        known = size();
     }
 }
 
@@ -245,7 +279,10 @@ impl ServerHandler for Everything {
         Ok(result.into())
     }
 
-    async fn subscribe(&self, _: SubscribeRequestParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+    async fn subscribe(&self, _: SubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        if let Ok(changes) = std::env::var(CHANGES) {
+            tokio::spawn(watch(context.peer, changes));
+        }
         Ok(())
     }
 
@@ -318,11 +355,15 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start(sessions: bool, only: Option<&str>) -> Served {
+        Served::start_on(0, sessions, only).await
+    }
+
+    async fn start_on(port: u16, sessions: bool, only: Option<&str>) -> Served {
         let server = Everything::new(only);
         let config = StreamableHttpServerConfig::default().with_legacy_session_mode(sessions);
         let service: StreamableHttpService<Everything, LocalSessionManager> =
             StreamableHttpService::new(move || Ok(server.clone()), Arc::default(), config);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = axum::Router::new().nest_service("/mcp", service);
         let mut tasks = JoinSet::new();
@@ -338,6 +379,8 @@ impl Served {
 // === As a process ===
 
 const SWITCH: &str = "SHADOWCAT_TEST_RMCP_SERVER";
+/// Where it is served over HTTP, if it is.
+const PORT: &str = "SHADOWCAT_TEST_RMCP_PORT";
 
 /// The command that is this server: this very test program, asked for one test. What the test harness has to say goes to
 /// stderr, so that stdout is the server's alone.
@@ -351,11 +394,15 @@ pub(crate) fn environment(only: Option<&str>) -> Vec<(String, String)> {
     vec![(SWITCH.into(), only.unwrap_or("all").into())]
 }
 
-/// No test, but what [`command`] runs.
+/// No test, but what [`command`] runs, and `scripts/peers`.
 #[tokio::test]
 async fn is_a_process_of_its_own() {
     let Ok(only) = std::env::var(SWITCH) else { return };
     let only = (only != "all").then_some(only);
+    if let Ok(port) = std::env::var(PORT) {
+        let _served = Served::start_on(port.parse().unwrap(), true, only.as_deref()).await;
+        std::future::pending::<()>().await;
+    }
     let output = tokio::fs::File::options().write(true).open("/dev/fd/3").await.unwrap();
     let running = Everything::new(only.as_deref()).serve((tokio::io::stdin(), output)).await;
     // A client that leaves before it has said anything is none of our business.

@@ -75,6 +75,25 @@ fn mentions(body: &str, name: &str) -> bool {
     })
 }
 
+/// Whether the server says that it does not know what it is asked to do.
+pub(super) fn is_unknown_method(error: &Message) -> bool {
+    let said: Map<String, Value> = error.body().and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
+    said.get("code").and_then(Value::as_i64) == Some(i64::from(code::METHOD_NOT_FOUND))
+}
+
+/// The name (JSON) of the task that the result says has been made.
+pub(super) fn task_of(result: &Message) -> Option<String> {
+    let said: Value = serde_json::from_str(result.body()?).ok()?;
+    let name = said.get(meta::TASK)?.get(meta::TASK_ID)?;
+    name.is_string().then(|| name.to_string())
+}
+
+/// Whether a server with this answer to the handshake makes tasks of calls (2025-11-25, Tasks).
+pub(crate) fn makes_tasks(greeting: &Message) -> bool {
+    let capabilities = Value::Object(crate::bridge::handshake::capabilities(greeting));
+    capabilities.pointer("/tasks/requests/tools/call").is_some_and(Value::is_object)
+}
+
 /// What an error becomes.
 #[expect(clippy::large_enum_variant, reason = "nearly every one is an error, and lives on the stack")]
 pub(crate) enum Refusal {

@@ -83,6 +83,20 @@ pub(crate) fn upward(request: &Message, upstream_id: i64) -> Message {
         .finish()
 }
 
+/// The same request, to become a task of the server's.
+pub(crate) fn upward_as_task(request: &Message, upstream_id: i64) -> Option<Message> {
+    let mut params: Raw = serde_json::from_str(upward(request, upstream_id).body()?).ok()?;
+    params.insert(meta::TASK.to_owned(), serde_json::value::to_raw_value(&serde_json::json!({})).ok()?);
+    let (method, params) = (Known::ToolsCall.as_str(), serde_json::to_string(&params).ok()?);
+    Some(answer::own(format!(r#"{{"jsonrpc":"2.0","id":{upstream_id},"method":"{method}","params":{params}}}"#)))
+}
+
+/// A request about a task (JSON).
+pub(crate) fn about_task(known: Known, upstream_id: i64, task: &str) -> Message {
+    let (method, id) = (known.as_str(), meta::TASK_ID);
+    answer::own(format!(r#"{{"jsonrpc":"2.0","id":{upstream_id},"method":"{method}","params":{{"{id}":{task}}}}}"#))
+}
+
 /// What happens.
 #[derive(Debug, Clone)]
 pub(crate) enum Input {
@@ -113,6 +127,12 @@ pub(crate) enum Effect {
     Server(Message),
     /// The request is to be sent to the server once more.
     Again,
+    /// The request is to be sent to the server once more, to become a task.
+    AsTask,
+    /// The result of this task (JSON) is to be asked for.
+    Fetch(String),
+    /// Nobody wants the result of this task (JSON).
+    CancelTask(String),
     /// The server is to be told that nobody waits for its answer.
     Cancel,
     /// Not carried over.
@@ -143,11 +163,23 @@ pub(crate) struct Call {
     finished: Option<Message>,
     over: bool,
     told_roots: bool,
+    task: Option<Task>,
+    /// The answer to the handshake.
+    greeting: Message,
+}
+
+/// A call that the server takes as a task only (2025-11-25, Tasks). The client need not know.
+#[derive(Debug)]
+enum Task {
+    /// It is asked to become one.
+    Due,
+    /// It is one, by this name (JSON).
+    Named(String),
 }
 
 impl Call {
-    /// A call that has been sent. `None` if it is no request.
-    pub(crate) fn begin(request: &Message, rules: Rules) -> Option<Call> {
+    /// A call that has been sent to a server with this answer to the handshake. `None` if it is no request.
+    pub(crate) fn begin(request: &Message, rules: Rules, greeting: Message) -> Option<Call> {
         Some(Call {
             known: request.known(),
             uri: (request.known() == Some(Known::ResourcesRead)).then(|| request.param_str("uri")).flatten(),
@@ -164,6 +196,8 @@ impl Call {
             finished: None,
             over: false,
             told_roots: false,
+            task: None,
+            greeting,
         })
     }
 
@@ -205,6 +239,7 @@ impl Call {
 
     fn server(&mut self, message: Message, now: Instant, out: &mut Vec<Effect>) {
         match message.kind() {
+            Kind::Result | Kind::Error if self.becomes_task(&message, out) => {}
             Kind::Result | Kind::Error => {
                 // Who has answered does not wait for answers.
                 self.dismiss(out);
@@ -217,6 +252,28 @@ impl Call {
             Kind::Request => self.question(message, now, out),
             Kind::Notification => self.notification(message, out),
         }
+    }
+
+    /// A tool that has to be called as a task is: it was refused otherwise, and has not run. What then has to be waited for is
+    /// the task's result, which comes like an answer.
+    fn becomes_task(&mut self, message: &Message, out: &mut Vec<Effect>) -> bool {
+        match (&self.task, message.kind()) {
+            (None, Kind::Error)
+                if self.known == Some(Known::ToolsCall)
+                    && answer::is_unknown_method(message)
+                    && answer::makes_tasks(&self.greeting) =>
+            {
+                self.task = Some(Task::Due);
+                out.push(Effect::AsTask);
+            }
+            (Some(Task::Due), Kind::Result) => {
+                let Some(name) = answer::task_of(message) else { return false };
+                out.push(Effect::Fetch(name.clone()));
+                self.task = Some(Task::Named(name));
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// The server's answer, for the client that waits.
@@ -428,6 +485,9 @@ impl Call {
         out.extend(loss.map(Effect::Lost));
         self.dismiss(out);
         if self.finished.is_none() {
+            if let Some(Task::Named(name)) = self.task.take() {
+                out.push(Effect::CancelTask(name));
+            }
             out.push(Effect::Cancel);
         }
         self.leg = None;

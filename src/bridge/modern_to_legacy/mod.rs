@@ -9,4 +9,5 @@ pub(crate) mod answer;
 pub(crate) mod call;
 pub(crate) mod declared;
 pub(crate) mod describe;
+pub(crate) mod listen;
 pub(crate) mod question;

@@ -8,6 +8,11 @@ use super::*;
 const WINDOW: Duration = Duration::from_millis(20);
 const PARKED: Duration = Duration::from_secs(600);
 
+/// Of a server that makes tasks.
+fn greeting() -> Message {
+    message(r#"{"jsonrpc":"2.0","id":1,"result":{"capabilities":{"tasks":{"requests":{"tools":{"call":{}}}}}}}"#)
+}
+
 fn message(text: &str) -> Message {
     Message::parse(text.to_owned().into(), 64).unwrap_or_else(|error| panic!("{error:?}: {text}"))
 }

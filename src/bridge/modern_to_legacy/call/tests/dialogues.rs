@@ -13,7 +13,7 @@ impl Dialogue {
     fn begin(method: &str, params: &str, meta: &str) -> Dialogue {
         let now = now();
         let request = request("7", method, params, meta);
-        let call = Call::begin(&request, rules(now)).unwrap();
+        let call = Call::begin(&request, rules(now), greeting()).unwrap();
         let mut dialogue = Dialogue { call, now, lines: Vec::new() };
         dialogue.lines.push(format!("> client: {}", text(&request)));
         dialogue.lines.push(format!("<   to server: {}", text(&upward(&request, 42))));
@@ -31,6 +31,14 @@ impl Dialogue {
                 Effect::Ask(id, requests) => format!(">   asks, as the answer to {}: {requests}", id.as_json()),
                 Effect::Server(message) => format!("<   to server: {}", text(&message)),
                 Effect::Again => "<   the request is sent again".to_owned(),
+                Effect::AsTask => {
+                    let request = request("7", "tools/call", r#""name":"x""#, "");
+                    format!("<   to server: {}", text(&upward_as_task(&request, 43).unwrap()))
+                }
+                Effect::Fetch(task) => format!("<   to server: {}", text(&about_task(Known::TasksResult, 44, &task))),
+                Effect::CancelTask(task) => {
+                    format!("<   to server: {}", text(&about_task(Known::TasksCancel, 45, &task)))
+                }
                 Effect::Cancel => "<   the call is cancelled".to_owned(),
                 Effect::Lost(loss) => format!("!   lost: {}", loss.as_str()),
                 Effect::Drop(why) => format!("!   dropped: {why}"),
@@ -338,6 +346,50 @@ fn an_errand() {
     <   to server: {"jsonrpc":"2.0","id":42,"method":"prompts/get","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}
     >   answer: {"jsonrpc":"2.0","id":7,"error":{"code":-32021,"data":{"origin":"proxy","requiredCapabilities":{"elicitation":{"url":{}}}},"message":"This needs a client that can send its user to a URL"}}
+    "#);
+}
+
+/// A tool that is called as a task only: it is, and the client need not know. The server may ask meanwhile.
+#[test]
+fn a_tool_that_requires_a_task() {
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(r#"{{rpc},"id":42,"error":{"code":-32601,"message":"Task augmentation required"}}"#)
+        .server(r#"{{rpc},"id":43,"result":{"task":{"taskId":"t1","status":"working","ttl":null}}}"#)
+        .server(ASKS)
+        .wait(WINDOW)
+        .back("8", r#"{"q1":{"action":"accept"}}"#, "")
+        .server(r#"{{rpc},"id":44,"result":{"content":[],"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t1"}}}}"#)
+        .told();
+    insta::assert_snapshot!(told, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32601,"message":"Task augmentation required"}}
+    <   to server: {"jsonrpc":"2.0","id":43,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":43,"result":{"task":{"taskId":"t1","status":"working","ttl":null}}}
+    <   to server: {"jsonrpc":"2.0","id":44,"method":"tasks/result","params":{"taskId":"t1"}}
+    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
+    > client comes back as 8: {"q1":{"action":"accept"}}
+    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"accept"}}
+    < server: {"jsonrpc":"2.0","id":44,"result":{"content":[],"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t1"}}}}
+    >   answer: {"jsonrpc":"2.0","id":8,"result":{"resultType":"complete","content":[],"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t1"}}}}
+    "#);
+    let gone = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(r#"{{rpc},"id":42,"error":{"code":-32601,"message":"Task augmentation required"}}"#)
+        .server(r#"{{rpc},"id":43,"result":{"task":{"taskId":"t1","status":"working","ttl":null}}}"#)
+        .gone()
+        .told();
+    insta::assert_snapshot!(gone, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32601,"message":"Task augmentation required"}}
+    <   to server: {"jsonrpc":"2.0","id":43,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":43,"result":{"task":{"taskId":"t1","status":"working","ttl":null}}}
+    <   to server: {"jsonrpc":"2.0","id":44,"method":"tasks/result","params":{"taskId":"t1"}}
+    > client goes away
+    <   to server: {"jsonrpc":"2.0","id":45,"method":"tasks/cancel","params":{"taskId":"t1"}}
+    <   the call is cancelled
     "#);
 }
 

@@ -15,6 +15,7 @@ enum Move {
     Log,
     Other,
     Answer,
+    MadeTask,
     Error(i64),
     /// The client comes back and answers those of what it was asked whose bit is set.
     Back(u8),
@@ -32,6 +33,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::Log),
         1 => Just(Move::Other),
         2 => Just(Move::Answer),
+        1 => Just(Move::MadeTask),
         2 => prop_oneof![Just(-32042), Just(-32002), Just(-32601), Just(-32020)].prop_map(Move::Error),
         6 => any::<u8>().prop_map(Move::Back),
         6 => prop_oneof![Just(20), Just(1_000), Just(30_000), 0..700u16].prop_map(Move::Wait),
@@ -61,7 +63,7 @@ fn play(method: &str, moves: &[Move], origin: Instant) -> Result<Vec<Effect>, Te
         r#""name":"x""#,
         r#","progressToken":"p0","io.modelcontextprotocol/logLevel":"debug""#,
     );
-    let mut call = Call::begin(&first, rules(now)).unwrap();
+    let mut call = Call::begin(&first, rules(now), greeting()).unwrap();
     let mut all = Vec::new();
     // What is known from outside.
     let (mut legs, mut leg_open, mut over) = (1, true, false);
@@ -77,6 +79,7 @@ fn play(method: &str, moves: &[Move], origin: Instant) -> Result<Vec<Effect>, Te
             | Move::Log
             | Move::Other
             | Move::Answer
+            | Move::MadeTask
             | Move::Error(_)
             | Move::Withdraw(_)
             | Move::Lost
@@ -110,6 +113,10 @@ fn play(method: &str, moves: &[Move], origin: Instant) -> Result<Vec<Effect>, Te
             Move::Answer => {
                 at_server = false;
                 Input::Server(message(r#"{"jsonrpc":"2.0","id":42,"result":{}}"#))
+            }
+            Move::MadeTask => {
+                at_server = false;
+                Input::Server(message(r#"{"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t"}}}"#))
             }
             Move::Error(code) => {
                 at_server = false;
@@ -188,7 +195,8 @@ fn play(method: &str, moves: &[Move], origin: Instant) -> Result<Vec<Effect>, Te
                     prop_assert!(answered.as_ref().is_some_and(|answered| !**answered), "{} is answered once", id);
                     *answered.unwrap() = true;
                 }
-                Effect::Again => {
+                Effect::CancelTask(_) => prop_assert!(at_server, "there is none"),
+                Effect::Again | Effect::AsTask | Effect::Fetch(_) => {
                     prop_assert!(!at_server, "it is not called twice at once");
                     at_server = true;
                 }
