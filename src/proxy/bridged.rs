@@ -197,7 +197,7 @@ impl Bridged {
         {
             return Err(ProxyError::Isolated { isolation, why });
         }
-        if let Some(answer) = here(stateless, request)? {
+        if let Some(answer) = here(stateless, request, bridged.call.client_id())? {
             bridged.finish(answer, "ok");
             return Ok(Some(bridged));
         }
@@ -508,21 +508,20 @@ async fn answer(answers: &mut Option<Answers>) -> Option<(u32, Message)> {
 }
 
 /// The answer to what only a session has: it is ours to give.
-fn here(stateless: &Stateless, request: &Message) -> Result<Option<Message>, ProxyError> {
-    let Some(id) = request.id() else { return Err(ProxyError::Initialize) };
+fn here(stateless: &Stateless, request: &Message, id: &RequestId) -> Result<Option<Message>, ProxyError> {
     let missing = || {
         let error = RpcError::new(METHOD_NOT_FOUND, "method_not_found", "The server has no such method");
-        own(error.to_json(Some(&id)))
+        own(error.to_json(Some(id)))
     };
     Ok(match request.known() {
         Some(Known::SetLevel) => {
             let level = request.param("level").and_then(json_str).filter(|level| meta::is_log_level(level));
             let level = level.ok_or(ProxyError::LogLevel)?;
-            Some(if stateless.set_level(level) { done(&id) } else { missing() })
+            Some(if stateless.set_level(level) { done(id) } else { missing() })
         }
         Some(Known::ResourcesUnsubscribe) => {
             stateless.subscriptions.remove(&sharing::uri(request).ok_or(ProxyError::Uri)?);
-            Some(done(&id))
+            Some(done(id))
         }
         // The same names are other things in the other era, and nobody was offered these.
         Some(
