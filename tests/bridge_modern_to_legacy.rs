@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use shadowcat::server::Running;
 use shadowcat::settings::{HttpTarget, HttpTransport, Reuse, Settings, Target, UpstreamSettings};
 use shadowcat::testing::client::{Modern, Response};
-use shadowcat::testing::{Do, HttpScript, MockSse, On, Recorded, Script};
+use shadowcat::testing::{Do, HttpScript, MockSse, On, Recorded, Script, When};
 
 use common::{
     DEADLINE, InTime, PROGRAM, assert_ours, code, everything, fake, legacy, messages, script_file, text, until, within,

@@ -29,6 +29,13 @@ pub(crate) struct Guest {
     pub(crate) headers: Arc<HeaderMap>,
 }
 
+impl Guest {
+    /// Who it is to the server: what that says to one may be for that one alone.
+    fn whole(&self) -> Option<Principal> {
+        if self.headers.is_empty() { self.principal } else { Some(Principal::with(self.principal, &self.headers)) }
+    }
+}
+
 /// A way to the server.
 pub(crate) struct Bridged {
     pub(crate) way: Way,
@@ -85,7 +92,7 @@ impl Backend {
     /// Who has something in common: those of one principal, if that matters, with the same headers.
     fn listener(&self, guest: &Guest) -> Option<Principal> {
         let owner = guest.principal.filter(|_| self.settings.bridge_reuse != Reuse::Any);
-        if guest.headers.is_empty() { owner } else { Some(Principal::with(owner, &guest.headers)) }
+        Guest { principal: owner, ..guest.clone() }.whole()
     }
 
     /// What the server says of itself, which it is not asked each time.
@@ -93,7 +100,7 @@ impl Backend {
     /// # Errors
     /// See [`OpenError`].
     pub(crate) async fn greeting(&self, guest: &Guest) -> Result<Message, OpenError> {
-        let (ttl, key) = (self.timeouts.discover_ttl, (guest.declared, guest.principal));
+        let (ttl, key) = (self.timeouts.discover_ttl, (guest.declared, guest.whole()));
         loop {
             let mut cell = self.greetings.get(key);
             if cell.is_none() {

@@ -38,6 +38,9 @@ use crate::upstream::{Call, Connection, Replies};
 /// How long a server that is left may take to hear what it has to be told.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Most messages that a server has yet to be told.
+const TELLING_MAX: usize = 256;
+
 /// Who sends a request, and what it may go with.
 pub(super) struct Visitor {
     /// Who it shows to be, whether or not the isolation wants to know.
@@ -521,8 +524,10 @@ impl Half {
                 let connection = self.connection.clone();
                 self.told = Some(async move { connection.send(&message).await }.boxed());
             }
-            let replies = self.replies.as_mut();
-            let lease = self.lease.as_mut().filter(|_| !self.deaf);
+            // A server that asks and does not read is not listened to either.
+            let listens = self.telling.len() < TELLING_MAX;
+            let replies = self.replies.as_mut().filter(|_| listens);
+            let lease = self.lease.as_mut().filter(|_| listens && !self.deaf);
             tokio::select! {
                 biased;
                 told = one(&mut self.told) => {
@@ -530,6 +535,7 @@ impl Half {
                     if let Err(error) = told {
                         return Heard::Failed(error.with_sent(true));
                     }
+                    self.release();
                 }
                 again = one(&mut self.again) => {
                     self.again = None;
@@ -571,6 +577,24 @@ impl Half {
         }
     }
 
+    /// Gives the connection to others, if the call does not need it any more.
+    fn release(&mut self) {
+        if self.call.is_done_with() && self.is_quiet() {
+            drop(self.take_lease());
+        }
+    }
+
+    /// What the server does next may depend on the roots that it was told.
+    fn take_lease(&mut self) -> Option<Leased> {
+        let mut lease = self.lease.take();
+        if self.call.has_told_roots()
+            && let Some(lease) = &mut lease
+        {
+            lease.reuse(false);
+        }
+        lease
+    }
+
     /// The connection is for others when nothing is left to be told.
     fn is_quiet(&self) -> bool {
         self.telling.is_empty() && self.told.is_none()
@@ -590,12 +614,7 @@ impl Drop for Half {
         for effect in self.feed(Input::Gone) {
             self.apply(effect);
         }
-        let mut lease = self.lease.take();
-        if self.call.has_told_roots()
-            && let Some(lease) = &mut lease
-        {
-            lease.reuse(false);
-        }
+        let lease = self.take_lease();
         let replies = self.replies.take();
         if self.is_quiet() || self.connection.gone().is_cancelled() {
             return;
@@ -622,10 +641,8 @@ impl Drop for Half {
 /// Looks after a parked call until its client comes back, or nobody will.
 async fn keep(mut half: Box<Half>, mut spot: Spot<Box<Half>>, until: Instant, drain: CancellationToken) {
     loop {
-        if half.call.is_finished() && half.is_quiet() {
-            half.lease = None;
-        }
-        let listens = half.failed.is_none() && (!half.call.is_finished() || !half.is_quiet());
+        half.release();
+        let listens = half.failed.is_none() && (!half.call.is_done_with() || !half.is_quiet());
         let input = tokio::select! {
             biased;
             wanted = spot.wanted() => {
@@ -641,6 +658,11 @@ async fn keep(mut half: Box<Half>, mut spot: Spot<Box<Half>>, until: Instant, dr
             }
             heard = half.next(), if listens => match heard {
                 Heard::Said(message) => Input::Server(message),
+                // What it still had to be told does not matter: its answer is there.
+                Heard::Failed(_) if half.call.is_done_with() => {
+                    half.telling.clear();
+                    continue;
+                }
                 Heard::Failed(error) => {
                     tracing::debug!(upstream = half.server.metrics.name(), %error, "Parked call is lost");
                     half.failed = Some(error);

@@ -188,3 +188,15 @@ async fn a_server_that_is_said_to_have_a_handshake_is_not_asked() {
     assert_eq!(answer["error"]["data"]["supported"][0], "2026-07-28", "{answer}");
     world.close().await;
 }
+
+/// 2026-07-28, Caching: what a server says of itself to one client may be for that one alone. Whose headers differ is another.
+#[tokio::test]
+async fn a_description_is_told_to_whom_it_was_given() {
+    let forwards = |settings: &mut Settings| settings.upstreams[0].forward_headers = vec!["x-tenant".parse().unwrap()];
+    let world = World::with(Via::Http, legacy(), forwards).await;
+    for (tenant, handshakes) in [("a", 1), ("a", 1), ("b", 2)] {
+        world.answer(&Modern::new("server/discover").header("X-Tenant", Some(tenant))).await;
+        assert_eq!(world.arrived("initialize").len(), handshakes, "{tenant}");
+    }
+    world.close().await;
+}

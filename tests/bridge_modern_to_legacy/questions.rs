@@ -59,6 +59,32 @@ async fn models_and_roots_are_asked_for_the_same_way() {
     }
 }
 
+/// Who has answered its call serves others, or may go, although the client that it asked something has not come back: its answer
+/// is kept, and the client gets it.
+#[tokio::test]
+async fn an_answer_that_comes_without_its_client_is_kept_and_its_connection_is_not() {
+    for exits in [false, true] {
+        let params = json!({ "message": "?", "requestedSchema": { "type": "object", "properties": {} } });
+        let question = json!({ "jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": params });
+        // The answer takes longer than other questions are waited for.
+        let mut script = legacy()
+            .fault(On::tool("echo"), Do::Print { text: question.to_string(), times: 1, newline: true })
+            .fault(On::tool("echo"), Do::Slice { bytes: 4, gap_ms: 20, head: false });
+        if exits {
+            script = script.fault(On::tool("echo"), Do::Exit { code: 0, when: When::After });
+        }
+        let world = World::with(Via::Stdio, script, |settings| settings.upstreams[0].connections_max = 1).await;
+        let echo = || Modern::call("echo", json!({ "text": "x" })).capabilities(everything());
+        let asked = world.answer(&echo()).await;
+        questions(&asked);
+        // It gets its turn, be it at a server that is about to exit.
+        let other = world.answer(&Modern::call("stats", json!({})).capabilities(everything())).await;
+        assert!(exits || other["result"].is_object(), "{other}");
+        assert_eq!(text(&world.answer(&again(echo(), &asked, accepting(&asked))).await), "x", "{exits}");
+        world.close().await;
+    }
+}
+
 /// A server that was told one client's roots does not serve the next: what it does may depend on them.
 #[tokio::test]
 async fn who_was_told_roots_serves_nobody_else() {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::bridge::loss::Loss;
 use crate::protocol::error as code;
 use crate::protocol::id::RequestId;
-use crate::protocol::message::Message;
+use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::scan::Span;
@@ -101,6 +101,13 @@ pub(crate) enum Refusal {
     Error(Message, Option<Loss>),
     /// The user has to go to these places first, each the params of an `elicitation/create`.
     Errands(Vec<Value>),
+}
+
+/// Whether an answer is the error that the user has to go somewhere first.
+pub(crate) fn needs_errand(answer: &Message) -> bool {
+    let said = (answer.kind() == Kind::Error).then(|| answer.body()).flatten();
+    let said: Map<String, Value> = said.and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
+    said.get("code").and_then(Value::as_i64) == Some(URL_REQUIRED)
 }
 
 /// What the error of a server becomes.

@@ -153,6 +153,8 @@ pub(crate) struct Call {
     errands: Vec<String>,
     /// Until when the client is not asked again to do it.
     errand_until: Option<Instant>,
+    /// The server has not answered yet: the request must not be sent again.
+    running: bool,
     /// When there is something to be done.
     due: Option<Instant>,
     keys: u32,
@@ -188,6 +190,7 @@ impl Call {
             open: Vec::new(),
             errands: Vec::new(),
             errand_until: None,
+            running: true,
             due: None,
             keys: 0,
             rounds: 0,
@@ -206,9 +209,9 @@ impl Call {
         self.due.filter(|_| !self.over)
     }
 
-    /// Whether the server has answered: it need not be listened to any more.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.over || self.finished.is_some()
+    /// Whether nothing more is sent to the server on this call: what needs an errand first is sent again.
+    pub(crate) fn is_done_with(&self) -> bool {
+        self.over || self.finished.as_ref().is_some_and(|answer| !answer::needs_errand(answer))
     }
 
     /// Whether the server was told roots: what it does next may depend on them.
@@ -243,6 +246,7 @@ impl Call {
             Kind::Result | Kind::Error => {
                 // Who has answered does not wait for answers.
                 self.dismiss(out);
+                self.running = false;
                 self.due = self.due.filter(|_| self.leg.is_none());
                 match self.leg.clone() {
                     Some(leg) => self.answer(&leg, message, now, out),
@@ -355,14 +359,14 @@ impl Call {
             (Some(Known::Cancelled), _) => {
                 let withdrawn = message.param(meta::REQUEST_ID).and_then(RequestId::from_json);
                 self.open.retain(|question| Some(&question.id) != withdrawn.as_ref());
-                if self.open.is_empty() && self.leg.is_some() && self.errand_until.is_none() {
+                if self.open.is_empty() && self.leg.is_some() && self.running {
                     self.due = None;
                 }
             }
             (None, _) if message.method() == Some("notifications/elicitation/complete") => {
-                match (self.errand_until, &self.leg) {
-                    // The client has agreed, and waits.
-                    (Some(_), Some(_)) if self.due.take().is_some() => out.push(Effect::Again),
+                // The client has agreed, and waits.
+                match self.errand_until {
+                    Some(_) if self.leg.is_some() && !self.running => self.again(out),
                     _ => out.push(Effect::Lost(Loss::ElicitationComplete)),
                 }
             }
@@ -465,6 +469,11 @@ impl Call {
         }
         // Without an answer the server says again where to go.
         self.errand_until = went.then(|| (now + self.rules.errand).min(self.rules.until));
+        self.again(out);
+    }
+
+    fn again(&mut self, out: &mut Vec<Effect>) {
+        (self.running, self.due) = (true, None);
         out.push(Effect::Again);
     }
 
@@ -476,7 +485,7 @@ impl Call {
         match self.leg.clone() {
             None => self.abandon(Some(Loss::ParkedExpired), out),
             Some(leg) if !self.open.is_empty() => self.ask(&leg, now, out),
-            Some(_) if self.errand_until.is_some() => out.push(Effect::Again),
+            Some(_) if self.errand_until.is_some() && !self.running => self.again(out),
             Some(_) => {}
         }
     }

@@ -299,6 +299,37 @@ fn questions_that_are_not_asked() {
     "#);
 }
 
+/// What was agreed to is made again when the server has refused it, and never while the server is at it: not when it takes a
+/// question back, nor when it says late that the user has been there.
+#[test]
+fn a_call_that_runs_is_not_made_again() {
+    let go = r#"{{rpc},"id":42,"error":{"code":-32042,"message":"m","data":{"elicitations":[{"url":"https://a"}]}}}"#;
+    let complete = r#"{{rpc},"method":"notifications/elicitation/complete","params":{"elicitationId":"e1"}}"#;
+    let withdrawn = r#"{{rpc},"method":"notifications/cancelled","params":{"requestId":"s9"}}"#;
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(go)
+        .back("8", r#"{"q1":{"action":"accept"}}"#, "")
+        .server(ASKS)
+        .server(complete)
+        .server(withdrawn)
+        .wait(Duration::from_secs(2))
+        .told();
+    assert_eq!(told.matches("the request is sent again").count(), 1, "{told}");
+}
+
+/// The connection of a parked call is for others when the server has answered, unless the answer has the call made again: then
+/// it has to be made there.
+#[test]
+fn a_call_that_will_be_made_again_is_not_done_with_its_connection() {
+    let withdrawn = r#"{{rpc},"method":"notifications/cancelled","params":{"requestId":"s9"}}"#;
+    let parked = || Dialogue::begin("tools/call", r#""name":"x""#, "").server(ASKS).wait(WINDOW).server(withdrawn);
+    assert!(!parked().call.is_done_with());
+    assert!(parked().server(r#"{{rpc},"id":42,"result":{}}"#).call.is_done_with());
+    assert!(parked().server(r#"{{rpc},"id":42,"error":{"code":-32603,"message":"m"}}"#).call.is_done_with());
+    let go = r#"{{rpc},"id":42,"error":{"code":-32042,"message":"m","data":{"elicitations":[{"url":"https://a"}]}}}"#;
+    assert!(!parked().server(go).call.is_done_with());
+}
+
 /// `-32042`: the user has to go somewhere first. What they agreed to is waited for, and asked again.
 #[test]
 fn an_errand() {
