@@ -155,11 +155,22 @@ pub(super) async fn begin(
     if request.known() == Some(Known::Discover) {
         crossing.describe().await?;
     } else if request.known() == Some(Known::Listen) {
-        let hearing = Hearing::begin(server, &crossing.guest, request, &crossing.id).await?;
+        let drain = crossing.visitor.drain.clone();
+        let hearing = tokio::select! {
+            biased;
+            () = drain.cancelled() => return Err(ProxyError::ShuttingDown),
+            hearing = Hearing::begin(server, &crossing.guest, request, &crossing.id) => hearing?,
+        };
         crossing.stage = Stage::Listening(Box::new(hearing));
-    } else if request.param(meta::REQUEST_STATE).is_some() || request.param(meta::INPUT_RESPONSES).is_some() {
+    } else if request.param(meta::REQUEST_STATE).is_some() {
         crossing.resume().await?;
     } else {
+        if request.param(meta::INPUT_RESPONSES).is_some() {
+            // They answer nothing: with each question goes a state. What is not known is ignored (2026-07-28, Multi
+            // Round-Trip Requests), and the server asks anew.
+            crossing.request = request.edit().recast(&[meta::INPUT_RESPONSES], "", &[], "").finish();
+        }
+        let request = &crossing.request;
         let until = Instant::now() + crossing.visitor.patience.request_max;
         let half = open(Arc::clone(server), crossing.guest.clone(), request.clone(), crossing.rules(until), until);
         crossing.stage = Stage::Open(half.await?);

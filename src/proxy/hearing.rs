@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Server;
 use crate::backend::OpenError;
@@ -196,8 +196,10 @@ async fn open(server: Arc<Server>, guest: Guest, wishes: Wishes) -> Result<Opene
         Said::Lost => writer.close(),
     });
     let mut uris = Vec::new();
+    // One for all of them: the client waits for the acknowledgement. What has no answer by then is left out of it.
+    let deadline = server.backend.restore_deadline();
     for uri in granted.uris() {
-        if subscribe(&server, &guest, &hub, &membership, uri).await {
+        if subscribe(&guest, &hub, &membership, uri, deadline).await {
             uris.push(uri.clone());
         }
     }
@@ -207,19 +209,23 @@ async fn open(server: Arc<Server>, guest: Guest, wishes: Wishes) -> Result<Opene
     Ok(Opened { attached: Attached { _membership: membership, said, missed }, granted: granted.with_uris(uris) })
 }
 
-async fn subscribe(server: &Server, guest: &Guest, hub: &Hub, membership: &Membership, uri: &str) -> bool {
+async fn subscribe(guest: &Guest, hub: &Hub, membership: &Membership, uri: &str, deadline: Instant) -> bool {
     if !membership.may_subscribe() {
         return false;
     }
     let _awaited = loop {
         match membership.awaits(uri) {
             Ok(awaited) => break awaited,
-            Err(over) => over.cancelled().await,
+            Err(over) => {
+                if timeout_at(deadline, over.cancelled()).await.is_err() {
+                    return false;
+                }
+            }
         }
     };
     let id = hub.connection().next_id();
     let Some(request) = sharing::subscription(Known::ResourcesSubscribe, id, uri) else { return false };
-    let answer = ask(hub.connection(), &request, id, &guest.headers, server.backend.restore_deadline()).await;
+    let answer = ask(hub.connection(), &request, id, &guest.headers, deadline).await;
     let accepted = answer.is_ok_and(|answer| answer.kind() == Kind::Result);
     if accepted {
         membership.subscribed(uri.to_owned());

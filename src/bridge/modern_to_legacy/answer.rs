@@ -8,7 +8,7 @@ use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
-use crate::protocol::scan::Span;
+use crate::protocol::scan::{Members, Span};
 
 /// A resource that is not there (up to 2025-11-25). 2026-07-28 has no code of its own for it.
 const RESOURCE_NOT_FOUND: i64 = -32002;
@@ -172,11 +172,19 @@ pub(crate) fn declined(id: &RequestId, known: Option<Known>) -> Message {
     error_of(id, INTERNAL_ERROR, &WHY.into(), &json!({ "origin": "proxy", "reason": "declined" }))
 }
 
-/// The error to a client that cannot be sent to a URL, and has to be.
-pub(crate) fn needs_url(id: &RequestId) -> Message {
-    let data = json!({ "origin": "proxy", "requiredCapabilities": { "elicitation": { "url": {} } } });
-    let why = "This needs a client that can send its user to a URL".into();
+/// The error to a client that cannot be asked something, and has to be (`capabilities` is JSON).
+pub(crate) fn needs(id: &RequestId, capabilities: Value) -> Message {
+    let why = "This needs a client that can be asked: see requiredCapabilities".into();
+    let data = json!({ "origin": "proxy", "requiredCapabilities": capabilities });
     error_of(id, i64::from(code::MISSING_CAPABILITY), &why, &data)
+}
+
+/// Whether it is an error, or a tool's result that is one.
+pub(crate) fn is_failure(answer: &Message) -> bool {
+    let is_error = |(members, _): (Members, _)| {
+        members.find(answer.text(), "isError").is_some_and(|member| member.value.of(answer.text()) == b"true")
+    };
+    answer.kind() == Kind::Error || answer.result_members().is_some_and(is_error)
 }
 
 pub(super) fn own(text: String) -> Message {

@@ -4,7 +4,7 @@
 //! at the server, and nobody hears it. What comes in is an [`Input`], what is to be done about it an [`Effect`]: no I/O, no
 //! clock, no chance.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -22,6 +22,9 @@ use crate::protocol::method::Known;
 const OPEN_MAX: usize = 64;
 /// Most log messages that are kept for a client that is away.
 const KEPT_MAX: usize = 64;
+/// Longest name of a server's for a question that its client hears, in bytes, and most of them in one call.
+const KEY_MAX: usize = 64;
+const WORDS_MAX: usize = 1024;
 /// Between two looks whether a user has been where the server wants them to go.
 const ERRAND_PAUSE: Duration = Duration::from_secs(1);
 
@@ -158,6 +161,10 @@ pub(crate) struct Call {
     /// When there is something to be done.
     due: Option<Instant>,
     keys: u32,
+    /// Names of the server's that are keys, or were.
+    words: BTreeSet<String>,
+    /// What the client would have had to declare to be asked what the server has asked.
+    undeclared: Declared,
     rounds: usize,
     kept: VecDeque<Message>,
     progress: Option<Message>,
@@ -193,6 +200,8 @@ impl Call {
             running: true,
             due: None,
             keys: 0,
+            words: BTreeSet::new(),
+            undeclared: Declared::default(),
             rounds: 0,
             kept: VecDeque::new(),
             progress: None,
@@ -282,6 +291,10 @@ impl Call {
 
     /// The server's answer, for the client that waits.
     fn answer(&mut self, leg: &Leg, message: Message, now: Instant, out: &mut Vec<Effect>) {
+        if self.undeclared != Declared::default() && answer::is_failure(&message) {
+            // It could not do without (2026-07-28, Basic › Capabilities).
+            return self.end(answer::needs(&leg.id, self.undeclared.capabilities()), out);
+        }
         if message.kind() == Kind::Result {
             let ttl = answer::keeps(self.known).then_some(self.rules.ttl_ms);
             let done = answer::complete(&message, &leg.id, ttl).unwrap_or_else(|| {
@@ -295,7 +308,9 @@ impl Call {
                 out.extend(loss.map(Effect::Lost));
                 self.end(error, out);
             }
-            Refusal::Errands(_) if !leg.declared.has_url() => self.end(answer::needs_url(&leg.id), out),
+            Refusal::Errands(_) if !leg.declared.has_url() => {
+                self.end(answer::needs(&leg.id, Declared::url().capabilities()), out);
+            }
             Refusal::Errands(places) => match self.errand_until {
                 // They have agreed to go; they need some time for it.
                 Some(until) if now < until => self.due = Some(until.min(now + ERRAND_PAUSE)),
@@ -327,13 +342,32 @@ impl Call {
             None
         };
         if let Some((answer, loss)) = refusal {
+            if loss == Loss::QuestionUndeclared {
+                self.undeclared = self.undeclared.and(Declared::needed_for(&words));
+            }
             out.extend([Effect::Server(answer), Effect::Lost(loss)]);
             return;
         }
-        self.keys += 1;
-        self.open.push(Question { key: format!("q{}", self.keys), id, words, asked: false });
+        let key = self.key_of(&id);
+        self.open.push(Question { key, id, words, asked: false });
         if self.leg.is_some() && self.due.is_none() {
             self.due = Some(now + self.rules.window);
+        }
+    }
+
+    /// What the client calls a question: what the server calls it, if that is a word that was not used before in this call.
+    fn key_of(&mut self, id: &RequestId) -> String {
+        self.keys += 1;
+        let word = json_str(id.as_json()).filter(|word| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+            (1..=KEY_MAX).contains(&word.len())
+                && word.bytes().all(is_plain)
+                // Those are our own.
+                && !word.strip_prefix('q').is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+        });
+        match word {
+            Some(word) if self.words.len() < WORDS_MAX && self.words.insert(word.clone()) => word,
+            _ => format!("q{}", self.keys),
         }
     }
 
@@ -439,6 +473,7 @@ impl Call {
                 }
                 // Another request, which may declare something else.
                 None if !leg.declared.allows(&question.words) => {
+                    self.undeclared = self.undeclared.and(Declared::needed_for(&question.words));
                     out.extend([
                         Effect::Server(question::not_asked(&question.id)),
                         Effect::Lost(Loss::QuestionUndeclared),

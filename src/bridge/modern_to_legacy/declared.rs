@@ -61,6 +61,54 @@ impl Declared {
         self.has(URL)
     }
 
+    /// That the client can be sent to a URL.
+    pub(crate) fn url() -> Declared {
+        Declared(URL)
+    }
+
+    /// What either of them declares.
+    #[must_use]
+    pub(crate) fn and(self, other: Declared) -> Declared {
+        Declared(self.0 | other.0)
+    }
+
+    /// What a client has to declare to be asked that.
+    pub(crate) fn needed_for(question: &Message) -> Declared {
+        Declared(match question.known() {
+            Some(Known::Elicit) if question.param_str("mode").as_deref() == Some("url") => URL,
+            Some(Known::Elicit) => FORM,
+            Some(Known::CreateMessage) => {
+                let tools = question.param("tools").is_some() || question.param("toolChoice").is_some();
+                if tools { SAMPLING | SAMPLING_TOOLS } else { SAMPLING }
+            }
+            Some(Known::RootsList) => ROOTS,
+            _ => 0,
+        })
+    }
+
+    /// The same in the words of 2026-07-28.
+    pub(crate) fn capabilities(self) -> Value {
+        let object = |parts: &[(u8, &str)]| -> Value {
+            let present = parts.iter().filter(|(bit, _)| self.has(*bit));
+            Value::Object(present.map(|(_, name)| ((*name).to_owned(), Value::Object(Map::new()))).collect())
+        };
+        let mut all = Map::new();
+        if self.has(SAMPLING) {
+            all.insert("sampling".into(), object(&[(SAMPLING_TOOLS, "tools"), (SAMPLING_CONTEXT, "context")]));
+        }
+        if self.has(FORM | URL) {
+            // Without a word on modes there is one.
+            all.insert(
+                "elicitation".into(),
+                if self.has(URL) { object(&[(FORM, "form"), (URL, "url")]) } else { object(&[]) },
+            );
+        }
+        if self.has(ROOTS) {
+            all.insert("roots".into(), object(&[]));
+        }
+        Value::Object(all)
+    }
+
     /// The handshake that tells a server of such a client. Changes of roots are not declared: there is nobody who would tell.
     pub(crate) fn handshake(self) -> Handshake {
         let mut all = Vec::new();

@@ -73,7 +73,7 @@ impl Dialogue {
 }
 
 const ASKS: &str =
-    r#"{{rpc},"id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}"#;
+    r#"{{rpc},"id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}"#;
 
 /// Lists: `resultType` and how long they keep are added.
 #[test]
@@ -135,11 +135,11 @@ fn a_question() {
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
     <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
-    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     … 20ms
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
     > client comes back as 8: {"q1":{"action":"accept","content":{"name":"me"}}}
-    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"accept","content":{"name":"me"}}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"accept","content":{"name":"me"}}}
     < server: {"jsonrpc":"2.0","id":42,"result":{"content":[]}}
     >   answer: {"jsonrpc":"2.0","id":8,"result":{"resultType":"complete","content":[]}}
     "#);
@@ -162,14 +162,14 @@ fn several_questions_and_rounds() {
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
     <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
-    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     < server: {"jsonrpc":"2.0","id":10,"method":"sampling/createMessage","params":{"maxTokens":1,"_meta":{"progressToken":1}}}
     … 20ms
     !   lost: question_progress
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}},"q2":{"method":"sampling/createMessage","params":{"maxTokens":1}}}
     < server: {"jsonrpc":"2.0","id":11,"method":"roots/list"}
     > client comes back as 8: {"q1":{"action":"decline"}}
-    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"decline"}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"decline"}}
     >   asks, as the answer to 8: {"q2":{"method":"sampling/createMessage","params":{"maxTokens":1}},"q3":{"method":"roots/list"}}
     > client comes back as 9: {"q2":{"role":"assistant"},"q3":{"roots":[]}}
     <   to server: {"jsonrpc":"2.0","id":10,"result":{"role":"assistant"}}
@@ -188,21 +188,21 @@ fn what_happens_while_parked() {
         .server(r#"{{rpc},"method":"notifications/progress","params":{"progressToken":42,"progress":1}}"#)
         .server(r#"{{rpc},"method":"notifications/progress","params":{"progressToken":42,"progress":2}}"#)
         .server(r#"{{rpc},"method":"notifications/message","params":{"level":"error","data":1}}"#)
-        .server(r#"{{rpc},"method":"notifications/cancelled","params":{"requestId":"s9"}}"#)
+        .server(r#"{{rpc},"method":"notifications/cancelled","params":{"requestId":"s/9"}}"#)
         .back("8", "{}", r#","progressToken":"p2","io.modelcontextprotocol/logLevel":"info""#)
         .server(r#"{{rpc},"id":42,"result":{}}"#)
         .told();
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
     <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
-    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     … 20ms
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
     < server: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":42,"progress":1}}
     < server: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":42,"progress":2}}
     !   lost: parked_progress
     < server: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}
-    < server: {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"s9"}}
+    < server: {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"s/9"}}
     > client comes back as 8: {}
     >   to client: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p2","progress":2}}
     >   to client: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}
@@ -223,11 +223,11 @@ fn an_answer_while_parked() {
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
     <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
-    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     … 20ms
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
     < server: {"jsonrpc":"2.0","id":42,"result":{"isError":true}}
-    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"cancel"}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"cancel"}}
     > client comes back as 8: {"q1":{"action":"accept"}}
     >   answer: {"jsonrpc":"2.0","id":8,"result":{"resultType":"complete","isError":true}}
     "#);
@@ -246,13 +246,13 @@ fn nobody_comes_back() {
     insta::assert_snapshot!(told, @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
     <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
-    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     < server: {"jsonrpc":"2.0","id":10,"method":"roots/list"}
     … 20ms
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}},"q2":{"method":"roots/list"}}
     … 600s
     !   lost: parked_expired
-    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"cancel"}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"cancel"}}
     <   to server: {"jsonrpc":"2.0","id":10,"error":{"code":-32603,"message":"The client did not answer","data":{"origin":"proxy"}}}
     <   the call is cancelled
     > client comes back as 8: {"q1":{"action":"accept"}}
@@ -265,9 +265,9 @@ fn the_client_goes_away() {
     insta::assert_snapshot!(Dialogue::begin("tools/call", r#""name":"x""#, "").server(ASKS).gone().told(), @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
     <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"x","_meta":{}}}
-    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     > client goes away
-    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"cancel"}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"cancel"}}
     <   the call is cancelled
     "#);
 }
@@ -293,10 +293,53 @@ fn questions_that_are_not_asked() {
     insta::assert_snapshot!(Dialogue::begin("completion/complete", "", "").server(ASKS).told(), @r#"
     > client: {"jsonrpc":"2.0","id":7,"method":"completion/complete","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
     <   to server: {"jsonrpc":"2.0","id":42,"method":"completion/complete","params":{"_meta":{}}}
-    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
-    <   to server: {"jsonrpc":"2.0","id":"s9","error":{"code":-32601,"message":"There is no client that can be asked this now","data":{"origin":"proxy"}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","error":{"code":-32601,"message":"There is no client that can be asked this now","data":{"origin":"proxy"}}}
     !   lost: question_outside
     "#);
+}
+
+/// A question has the server's name, where that is a word that this call has not heard yet and that is none of ours.
+#[test]
+fn what_questions_are_called() {
+    let asks = |id: &str| r#"{{rpc},"id":ID,"method":"roots/list"}"#.replace("ID", id);
+    let names = [r#""user_name""#, "5", r#""q1""#, r#""a b""#, r#""a\u002fb""#, r#""""#];
+    let mut dialogue = Dialogue::begin("tools/call", r#""name":"x""#, "");
+    for name in names {
+        dialogue = dialogue.server(&asks(name));
+    }
+    let told = dialogue.wait(Duration::from_millis(20)).told();
+    let (_, asked) = told.rsplit_once(" 7: ").unwrap();
+    let asked: serde_json::Value = serde_json::from_str(asked).unwrap();
+    let keys: Vec<&String> = asked.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["q2", "q3", "q4", "q5", "q6", "user_name"]);
+
+    let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
+        .server(&asks(r#""again""#))
+        .wait(Duration::from_millis(20))
+        .back("8", r#"{"again":{"roots":[]}}"#, "")
+        .server(&asks(r#""again""#))
+        .wait(Duration::from_millis(20))
+        .told();
+    assert!(told.ends_with(r#"8: {"q2":{"method":"roots/list"}}"#), "no name means two questions: {told}");
+}
+
+/// What fails for want of a question that its client cannot be asked says so; what does without it does not
+/// (2026-07-28, Basic › Capabilities).
+#[test]
+fn what_the_client_would_have_had_to_declare() {
+    let none = r#""io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}"#;
+    let told = |answer: &str| {
+        let dialogue = Dialogue::begin("tools/call", r#""name":"x""#, none)
+            .server(r#"{{rpc},"id":10,"method":"sampling/createMessage","params":{"tools":[]}}"#)
+            .server(r#"{{rpc},"id":11,"method":"elicitation/create","params":{"mode":"url","url":"https://a"}}"#)
+            .server(answer);
+        dialogue.lines.last().unwrap().clone()
+    };
+    let needs = r#">   answer: {"jsonrpc":"2.0","id":7,"error":{"code":-32021,"data":{"origin":"proxy","requiredCapabilities":{"elicitation":{"url":{}},"sampling":{"tools":{}}}},"message":"This needs a client that can be asked: see requiredCapabilities"}}"#;
+    assert_eq!(told(r#"{{rpc},"id":42,"result":{"content":[],"isError":true}}"#), needs);
+    assert_eq!(told(r#"{{rpc},"id":42,"error":{"code":-32603,"message":"m"}}"#), needs);
+    assert!(told(r#"{{rpc},"id":42,"result":{"content":[],"isError":false}}"#).contains("complete"));
 }
 
 /// What was agreed to is made again when the server has refused it, and never while the server is at it: not when it takes a
@@ -305,7 +348,7 @@ fn questions_that_are_not_asked() {
 fn a_call_that_runs_is_not_made_again() {
     let go = r#"{{rpc},"id":42,"error":{"code":-32042,"message":"m","data":{"elicitations":[{"url":"https://a"}]}}}"#;
     let complete = r#"{{rpc},"method":"notifications/elicitation/complete","params":{"elicitationId":"e1"}}"#;
-    let withdrawn = r#"{{rpc},"method":"notifications/cancelled","params":{"requestId":"s9"}}"#;
+    let withdrawn = r#"{{rpc},"method":"notifications/cancelled","params":{"requestId":"s/9"}}"#;
     let told = Dialogue::begin("tools/call", r#""name":"x""#, "")
         .server(go)
         .back("8", r#"{"q1":{"action":"accept"}}"#, "")
@@ -321,7 +364,7 @@ fn a_call_that_runs_is_not_made_again() {
 /// it has to be made there.
 #[test]
 fn a_call_that_will_be_made_again_is_not_done_with_its_connection() {
-    let withdrawn = r#"{{rpc},"method":"notifications/cancelled","params":{"requestId":"s9"}}"#;
+    let withdrawn = r#"{{rpc},"method":"notifications/cancelled","params":{"requestId":"s/9"}}"#;
     let parked = || Dialogue::begin("tools/call", r#""name":"x""#, "").server(ASKS).wait(WINDOW).server(withdrawn);
     assert!(!parked().call.is_done_with());
     assert!(parked().server(r#"{{rpc},"id":42,"result":{}}"#).call.is_done_with());
@@ -376,7 +419,7 @@ fn an_errand() {
     > client: {"jsonrpc":"2.0","id":7,"method":"prompts/get","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}}}}
     <   to server: {"jsonrpc":"2.0","id":42,"method":"prompts/get","params":{"name":"x","_meta":{}}}
     < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32042,"message":"Sign in","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a","message":"Sign in"}]}}}
-    >   answer: {"jsonrpc":"2.0","id":7,"error":{"code":-32021,"data":{"origin":"proxy","requiredCapabilities":{"elicitation":{"url":{}}}},"message":"This needs a client that can send its user to a URL"}}
+    >   answer: {"jsonrpc":"2.0","id":7,"error":{"code":-32021,"data":{"origin":"proxy","requiredCapabilities":{"elicitation":{"url":{}}}},"message":"This needs a client that can be asked: see requiredCapabilities"}}
     "#);
 }
 
@@ -398,11 +441,11 @@ fn a_tool_that_requires_a_task() {
     <   to server: {"jsonrpc":"2.0","id":43,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
     < server: {"jsonrpc":"2.0","id":43,"result":{"task":{"taskId":"t1","status":"working","ttl":null}}}
     <   to server: {"jsonrpc":"2.0","id":44,"method":"tasks/result","params":{"taskId":"t1"}}
-    < server: {"jsonrpc":"2.0","id":"s9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
     … 20ms
     >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
     > client comes back as 8: {"q1":{"action":"accept"}}
-    <   to server: {"jsonrpc":"2.0","id":"s9","result":{"action":"accept"}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"accept"}}
     < server: {"jsonrpc":"2.0","id":44,"result":{"content":[],"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t1"}}}}
     >   answer: {"jsonrpc":"2.0","id":8,"result":{"resultType":"complete","content":[],"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t1"}}}}
     "#);
