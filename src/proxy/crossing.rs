@@ -165,12 +165,6 @@ pub(super) async fn begin(
     } else if request.param(meta::REQUEST_STATE).is_some() {
         crossing.resume().await?;
     } else {
-        if request.param(meta::INPUT_RESPONSES).is_some() {
-            // They answer nothing: with each question goes a state. What is not known is ignored (2026-07-28, Multi
-            // Round-Trip Requests), and the server asks anew.
-            crossing.request = request.edit().recast(&[meta::INPUT_RESPONSES], "", &[], "").finish();
-        }
-        let request = &crossing.request;
         let until = Instant::now() + crossing.visitor.patience.request_max;
         let half = open(Arc::clone(server), crossing.guest.clone(), request.clone(), crossing.rules(until), until);
         crossing.stage = Stage::Open(half.await?);

@@ -15,10 +15,10 @@ async fn assert_refused(world: &World, what: &str, request: &Modern) {
     assert_eq!(answer["error"]["data"], json!({ "origin": "proxy", "reason": "request_state" }), "{what}");
 }
 
-/// 2026-07-28, Multi Round-Trip Requests: what is not known is ignored. Answers without a state answer nothing: the client is
+/// 2026-07-28, Multi Round-Trip Requests: what is not known is ignored. Answers without a state are for other questions: the client is
 /// asked, and the server is not told of them.
 #[tokio::test]
-async fn answers_without_a_state_answer_nothing() {
+async fn answers_without_a_state_answer_no_question_of_another_name() {
     let world = World::new(Via::Http).await;
     let asked = world.answer(&asking(json!({ "message": "?" })).param("inputResponses", json!({ "q1": {} }))).await;
     assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");

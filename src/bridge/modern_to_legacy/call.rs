@@ -78,6 +78,12 @@ fn rank(level: &str) -> Option<u8> {
 /// What goes upstream in place of the request: without what only 2026-07-28 has.
 pub(crate) fn upward(request: &Message, upstream_id: i64) -> Message {
     let name = upstream_id.to_string();
+    let stripped;
+    let mut request = request;
+    if request.param(meta::INPUT_RESPONSES).is_some() {
+        stripped = request.edit().recast(&[meta::INPUT_RESPONSES], "", &[], "").finish();
+        request = &stripped;
+    }
     request
         .edit()
         .id(&name)
@@ -161,6 +167,8 @@ pub(crate) struct Call {
     /// When there is something to be done.
     due: Option<Instant>,
     keys: u32,
+    /// Answers that came with the call, before there was a question: for those that the server calls so.
+    given: Raw,
     /// Names of the server's that are keys, or were.
     words: BTreeSet<String>,
     /// What the client would have had to declare to be asked what the server has asked.
@@ -200,6 +208,7 @@ impl Call {
             running: true,
             due: None,
             keys: 0,
+            given: question::answers(request),
             words: BTreeSet::new(),
             undeclared: Declared::default(),
             rounds: 0,
@@ -349,7 +358,14 @@ impl Call {
             return;
         }
         let key = self.key_of(&id);
-        self.open.push(Question { key, id, words, asked: false });
+        let question = Question { key, id, words, asked: false };
+        let given = self.given.contains_key(&question.key) && self.words.contains(&question.key);
+        if given && let Some(answer) = question.answered(&self.given) {
+            self.given.remove(&question.key);
+            self.told_roots |= question.words.known() == Some(Known::RootsList);
+            return out.push(Effect::Server(answer));
+        }
+        self.open.push(question);
         if self.leg.is_some() && self.due.is_none() {
             self.due = Some(now + self.rules.window);
         }

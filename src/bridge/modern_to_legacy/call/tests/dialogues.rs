@@ -324,6 +324,19 @@ fn what_questions_are_called() {
     assert!(told.ends_with(r#"8: {"q2":{"method":"roots/list"}}"#), "no name means two questions: {told}");
 }
 
+/// Answers that come with the call are for questions of these very names, once; no name of ours can be meant. The server does
+/// not see them.
+#[test]
+fn answers_that_come_with_the_call() {
+    let given = r#""name":"x","inputResponses":{"root":{"roots":[]},"q2":{"roots":[]},"more":{}}"#;
+    let asks = |id: &str| r#"{{rpc},"id":ID,"method":"roots/list"}"#.replace("ID", id);
+    let dialogue = Dialogue::begin("tools/call", given, "").server(&asks(r#""root""#));
+    assert!(!dialogue.lines[1].contains("inputResponses"), "{}", dialogue.lines[1]);
+    assert_eq!(dialogue.lines[3], r#"<   to server: {"jsonrpc":"2.0","id":"root","result":{"roots":[]}}"#);
+    let told = dialogue.server(&asks("7")).server(&asks(r#""root""#)).wait(Duration::from_millis(20)).told();
+    assert!(told.ends_with(r#" 7: {"q2":{"method":"roots/list"},"q3":{"method":"roots/list"}}"#), "{told}");
+}
+
 /// What fails for want of a question that its client cannot be asked says so; what does without it does not
 /// (2026-07-28, Basic › Capabilities).
 #[test]
