@@ -524,7 +524,7 @@ impl Call {
     }
 
     fn again(&mut self, out: &mut Vec<Effect>) {
-        (self.running, self.due) = (true, None);
+        (self.running, self.due, self.task) = (true, None, None);
         out.push(Effect::Again);
     }
 
@@ -545,7 +545,8 @@ impl Call {
         out.extend(loss.map(Effect::Lost));
         self.dismiss(out);
         if self.finished.is_none() {
-            if let Some(Task::Named(name)) = self.task.take() {
+            // One whose result was asked for and given is at its end.
+            if let Some(Task::Named(name)) = self.task.take().filter(|_| self.running) {
                 out.push(Effect::CancelTask(name));
             }
             out.push(Effect::Cancel);
