@@ -87,6 +87,10 @@ class Silent(Exception):
     """The server did not answer a request."""
 
 
+SEVERAL = "ask several at once"
+# What is seen of one call.
+PARTS = ("said", "asked", "result", "error")
+
 # What reading the contents of something that does not work can raise.
 UNREADABLE = (Silent, OSError, ValueError, KeyError, AttributeError, TypeError, http.client.HTTPException)
 
@@ -106,7 +110,7 @@ def contents(url, revision):
             seen[f"ask, and {action}"] = client.call("ask", {}, {"action": action})
         with ThreadPoolExecutor(AT_ONCE) as pool:
             calls = [pool.submit(client.call, "ask", {}, accepted({"name": f"number {n}"})) for n in range(AT_ONCE)]
-            seen["ask several at once"] = [call.result() for call in calls]
+            seen[SEVERAL] = [call.result() for call in calls]
         seen["progress"] = client.ask(
             "tools/call", {"name": "test_tool_with_progress", "_meta": {"progressToken": "t\u00f6ken"}}
         )
@@ -129,8 +133,12 @@ def contents(url, revision):
     return seen
 
 
-def differences(seen, direct):
-    """What is not as it is directly, by name, each in one line."""
+def differences(seen, direct, attributed=True):
+    """What is not as it is directly, by name, each in one line. Where questions are not `attributed`, any of the calls
+    that wait may be the one that is asked: over stdio a legacy server does not say which of them its question is
+    about."""
+    if not attributed:
+        seen, direct = ({**each, SEVERAL: in_total(each.get(SEVERAL, []))} for each in (seen, direct))
     found = {}
     for name in direct.keys() | seen.keys():
         if seen.get(name) != direct.get(name):
@@ -305,6 +313,15 @@ class Modern(Client):
 def in_order(questions):
     """Those that are asked at once come in any order."""
     return sorted(questions, key=lambda question: json.dumps(question, sort_keys=True))
+
+
+def in_total(calls):
+    """What several calls came to, whichever of them it was."""
+    return {part: in_order(entry for call in calls for entry in listed(call.get(part))) for part in PARTS}
+
+
+def listed(part):
+    return part if isinstance(part, list) else [] if part is None else [part]
 
 
 def plain(value):
