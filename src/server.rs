@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::Response;
@@ -145,7 +144,8 @@ impl Running {
         let proxy = Proxy::build(Settings { listen: address, ..settings }, tasks.clone());
         let connections = Arc::new(Semaphore::new(proxy.settings.limits.connections));
         let front = Front::new(&proxy);
-        let clients = service_fn(move |request| front.clone().serve(request));
+        // What a request takes is boxed by itself, so that a connection that is idle does not hold it.
+        let clients = service_fn(move |request| Box::pin(front.clone().serve(request)));
         accept(&proxy, listener, clients, &connections, tasks.drain(), "listener");
         if let Some((listener, _)) = admin_listener {
             let connections = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
@@ -276,12 +276,11 @@ fn accept<S>(
                 .max_buf_size(limits.header_bytes.max(8192))
                 // A client that closes its side has gone: for a modern one that is how it cancels, and nothing else would tell.
                 .half_close(false);
-            let connection = http.serve_connection(io, service.clone());
+            let mut connection = Box::pin(http.serve_connection(io, service.clone()));
             let counted = proxy.metrics.connection();
             let (until, stop) = (until.clone(), tasks.stop().clone());
             tasks.spawn("connection", async move {
                 let _held = (permit, counted);
-                let mut connection = pin!(connection);
                 // The connection first: most often there is something for it. A stop cancels `until` too.
                 let mut ended = tokio::select! {
                     biased;

@@ -50,6 +50,8 @@ struct Stage {
     url: String,
     proxy: Running,
     mock: MockSse,
+    /// What clients read to hear what the server says by itself.
+    heard: std::sync::Mutex<Vec<Response>>,
 }
 
 /// An upstream behind HTTP.
@@ -84,12 +86,20 @@ impl Stage {
     async fn with(script: Script, change: impl FnOnce(&mut Settings)) -> Stage {
         let mock = MockSse::start(script).ok().await;
         let (proxy, url) = front(&mock.url(), change).await;
-        Stage { url, proxy, mock }
+        Stage { url, proxy, mock, heard: std::sync::Mutex::default() }
     }
 
     /// A legacy session of the newest revision, whose client can be asked anything.
     async fn session(&self) -> LegacySession {
         self.session_of(LEGACY).await
+    }
+
+    /// The same, and its client listens to what the server says by itself: only then is the server asked for it.
+    async fn listening(&self) -> LegacySession {
+        let session = self.session().await;
+        let stream = session.stream(None).ok().await;
+        self.heard.lock().unwrap().push(stream);
+        session
     }
 
     async fn session_of(&self, revision: &str) -> LegacySession {

@@ -133,6 +133,7 @@ impl Backend {
         let lease = self.lease_of(key).await?;
         lease.completion().complete().await.map_err(OpenError::Unanswered)?;
         lease.connection.share(Sharing::Sessions);
+        lease.connection.listen();
         let Some(answer) = lease.answer.clone() else { return Err(OpenError::Lost) };
         if self.tasks.drain().is_cancelled() {
             // Nobody would end it any more.

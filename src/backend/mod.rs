@@ -395,6 +395,7 @@ impl From<Connection> for Way {
 
 impl From<Leased> for Way {
     fn from(lease: Leased) -> Way {
+        lease.connection.listen();
         Way { connection: lease.connection.clone(), lease: Some(lease) }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
@@ -149,7 +150,7 @@ impl Link {
         if answer.kind() == Kind::Error {
             return Err(StartError::Refused(Box::new(answer)));
         }
-        self.answer = Some(answer);
+        self.answer = Some(answer.detached());
         Ok(())
     }
 
@@ -207,23 +208,28 @@ impl Starter {
                 let (writer, standing) = driver::standing();
                 let (handle, task) =
                     driver::drive(pipe, writer, Sharing::Exclusive, limits, self.metrics.clone(), stop);
-                self.tasks.spawn("child-driver", async move {
-                    let mut place = place;
-                    // Only after this is the process gone: until then it counts (C-POOL-12).
-                    if task.await {
-                        place.worked();
-                    }
-                });
+                // Only after this is the process gone: until then it counts (C-POOL-12).
+                self.tasks.spawn(
+                    "child-driver",
+                    task.map(move |worked| {
+                        let mut place = place;
+                        if worked {
+                            place.worked();
+                        }
+                    }),
+                );
                 Ok(Link::new(Connection::Driven(handle), standing))
             }
             Target::Http(_) => {
                 let (connection, standing, task) = self.http()?.legacy();
-                self.tasks.spawn("upstream-session", async move {
-                    let mut place = place;
-                    task.await;
-                    // A session costs nothing to be opened again.
-                    place.worked();
-                });
+                self.tasks.spawn(
+                    "upstream-session",
+                    task.map(move |()| {
+                        let mut place = place;
+                        // A session costs nothing to be opened again.
+                        place.worked();
+                    }),
+                );
                 Ok(Link::new(Connection::Http(connection), standing))
             }
         }

@@ -26,7 +26,7 @@ impl Eq for Handshake {}
 impl Handshake {
     /// The client's own.
     pub(crate) fn of_client(request: &Message) -> Handshake {
-        Handshake { says: essence(request), request: request.clone() }
+        Handshake { says: essence(request), request: request.detached() }
     }
 
     /// The proxy's own, in the version that the client asks for: with the client's capabilities where the server may ask

@@ -381,10 +381,10 @@ fn get(proxy: &Arc<Proxy>, server: &Server, headers: &HeaderMap) -> Result<Respo
     let stream = session
         .stream(after.map_or(0, |id| id.stream))
         .ok_or(ProxyError::Resume(crate::session::backlog::ResumeError::Gap))?;
+    let reader = stream.attach(after, proxy.settings.limits.get_streams).map_err(ProxyError::Resume)?;
     if after.is_none_or(|id| id.stream == 0) {
         proxy.listens(&session);
     }
-    let reader = stream.attach(after, proxy.settings.limits.get_streams).map_err(ProxyError::Resume)?;
     let prime = session.revision() >= Revision::V2025_11_25;
     Ok(resumed(proxy, session, reader, prime))
 }

@@ -28,6 +28,18 @@ pub const PARAM_PREFIX: &str = "mcp-param-";
 /// The keyword in a tool's input schema that asks for a header.
 pub const X_MCP_HEADER: &str = "x-mcp-header";
 
+/// A copy of headers to be kept for long: their values alone, and not the buffers that they were read in.
+pub(crate) fn detached(headers: &HeaderMap) -> HeaderMap {
+    headers.iter().map(|(name, value)| (name.clone(), detached_value(value))).collect()
+}
+
+/// See [`detached`].
+pub(crate) fn detached_value(value: &HeaderValue) -> HeaderValue {
+    let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+    copy.set_sensitive(value.is_sensitive());
+    copy
+}
+
 /// How headers and body disagree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {

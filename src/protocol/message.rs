@@ -28,6 +28,13 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     text: Bytes,
+    /// Apart, since a message is handed on from one to the next many times.
+    shape: Box<Shape>,
+}
+
+/// What was found in a message.
+#[derive(Debug, Clone, PartialEq)]
+struct Shape {
     kind: Kind,
     id: Option<Span>,
     method: Option<Span>,
@@ -77,7 +84,6 @@ pub const BATCH_MAX: usize = 1024;
 
 /// What a body or a line holds: one message, or a batch of them (2025-03-26).
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "nearly every one is a message, and lives on the stack")]
 pub enum Incoming {
     /// One message.
     One(Message),
@@ -197,7 +203,7 @@ impl Message {
             return Err(shape("`params` must be an object"));
         }
         let single_line = is_single_line(&text);
-        Ok(Message {
+        let found = Shape {
             kind,
             id: found.id.filter(|(_, kind)| *kind != ValueKind::Null).map(|(span, _)| span),
             method,
@@ -211,8 +217,8 @@ impl Message {
             members: found.members,
             meta: found.meta,
             single_line,
-            text,
-        })
+        };
+        Ok(Message { text, shape: Box::new(found) })
     }
 
     fn scan(text: &[u8], depth_max: usize, found: &mut Found) -> Result<(), Invalid> {
@@ -273,7 +279,7 @@ impl Message {
 
     /// What it is.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.shape.kind
     }
 
     /// The whole text.
@@ -281,39 +287,44 @@ impl Message {
         &self.text
     }
 
+    /// A copy to be kept for long: its text alone, and not the buffer that it was read in along with others.
+    pub(crate) fn detached(&self) -> Message {
+        Message { text: Bytes::copy_from_slice(&self.text), shape: self.shape.clone() }
+    }
+
     /// The text without line breaks between its tokens, as line-framed transports need it. Free when there are none.
     pub fn line(&self) -> Bytes {
-        if self.single_line { self.text.clone() } else { super::lines::single_line(&self.text) }
+        if self.shape.single_line { self.text.clone() } else { super::lines::single_line(&self.text) }
     }
 
     /// The id of a request or response.
     pub fn id(&self) -> Option<RequestId> {
-        RequestId::from_json(as_str(self.id?.of(&self.text)))
+        RequestId::from_json(as_str(self.shape.id?.of(&self.text)))
     }
 
     /// The id, where it is spelled like those that the proxy makes: digits, without zeros in front.
     pub(crate) fn own_id(&self) -> Option<i64> {
-        let digits = self.id?.of(&self.text);
+        let digits = self.shape.id?.of(&self.text);
         let is_own = digits.iter().all(u8::is_ascii_digit) && (digits[0] != b'0' || digits.len() == 1);
         is_own.then(|| as_str(digits).parse().ok()).flatten()
     }
 
     /// The method of a request or notification.
     pub fn method(&self) -> Option<&str> {
-        match &self.method_name {
+        match &self.shape.method_name {
             Some(name) => Some(name),
-            None => Some(as_str(self.method?.of(&self.text))),
+            None => Some(as_str(self.shape.method?.of(&self.text))),
         }
     }
 
     /// The method, if it is one that the specification defines.
     pub fn known(&self) -> Option<Known> {
-        self.known
+        self.shape.known
     }
 
     /// The JSON text of `params`, `result` or `error`.
     pub fn body(&self) -> Option<&str> {
-        Some(as_str(self.body?.of(&self.text)))
+        Some(as_str(self.shape.body?.of(&self.text)))
     }
 
     /// The JSON text of one member of `params`.
@@ -327,11 +338,11 @@ impl Message {
     }
 
     fn param_member(&self, name: &str) -> Option<&Member> {
-        self.members.as_ref()?.find(&self.text, name)
+        self.shape.members.as_ref()?.find(&self.text, name)
     }
 
     fn meta_member(&self, name: &str) -> Option<&Member> {
-        self.meta.as_ref()?.find(&self.text, name)
+        self.shape.meta.as_ref()?.find(&self.text, name)
     }
 
     /// A string member of `params`, unescaped.
@@ -346,10 +357,10 @@ impl Message {
 
     /// The members of `result`, and of `_meta` in it. Scans the result: for results that have to be looked into only.
     pub fn result_members(&self) -> Option<(Members, Option<Members>)> {
-        if self.kind != Kind::Result {
+        if self.shape.kind != Kind::Result {
             return None;
         }
-        let span = self.body?;
+        let span = self.shape.body?;
         if self.text[span.start as usize] != b'{' {
             return None;
         }
@@ -397,7 +408,7 @@ impl Edit<'_> {
     /// Replaces the id. `json` is a JSON string or number.
     #[must_use]
     pub fn id(mut self, json: &str) -> Self {
-        if let Some(span) = self.message.id {
+        if let Some(span) = self.message.shape.id {
             self.splices.push((span, json.into()));
         }
         self
@@ -435,9 +446,9 @@ impl Edit<'_> {
         let message = self.message;
         let text = &message.text[..];
         let insert = |at: u32| Span { start: at, end: at };
-        let Some(members) = &message.members else {
+        let Some(members) = &message.shape.members else {
             // Without `params` there is a place for them at the end; what is no object has none.
-            if message.body.is_none()
+            if message.shape.body.is_none()
                 && let Some(end) = memchr::memrchr(b'}', text)
             {
                 let comma = if params.is_empty() { "" } else { "," };
@@ -449,7 +460,7 @@ impl Edit<'_> {
         };
         let mut added = String::with_capacity(params.len() + meta.len() + 16);
         added.push_str(params);
-        let (cuts, left) = match &message.meta {
+        let (cuts, left) = match &message.shape.meta {
             Some(found) => {
                 let (meta_cuts, meta_left) = found.without(text, meta_out);
                 let comma = if meta_left > 0 && !meta.is_empty() { "," } else { "" };
@@ -478,7 +489,7 @@ impl Edit<'_> {
     /// Takes members of `params._meta` out, with their commas.
     #[must_use]
     pub(crate) fn without_meta(mut self, names: &[&str]) -> Self {
-        if let Some(meta) = &self.message.meta {
+        if let Some(meta) = &self.message.shape.meta {
             let (cuts, _) = meta.without(&self.message.text, names);
             self.splices.extend(cuts.into_iter().map(|cut| (cut, Box::default())));
         }
@@ -489,7 +500,7 @@ impl Edit<'_> {
     #[must_use]
     pub(crate) fn without_lone_meta(mut self, name: &str) -> Self {
         let message = self.message;
-        if let (Some(members), Some(meta)) = (&message.members, &message.meta) {
+        if let (Some(members), Some(meta)) = (&message.shape.members, &message.shape.meta) {
             let (cuts, left) = meta.without(&message.text, &[name]);
             let cuts = if left == 0 { members.without(&message.text, &[super::meta::META]).0 } else { cuts };
             self.splices.extend(cuts.into_iter().map(|cut| (cut, Box::default())));
@@ -521,13 +532,13 @@ impl Edit<'_> {
         };
         let moved = |span: Span| Span { start: moved(span.start), end: moved(span.end) };
         let mut new = old.clone();
-        new.id = old.id.map(moved);
-        new.method = old.method.map(moved);
-        new.body = old.body.map(moved);
-        if let Some(members) = &mut new.members {
+        new.shape.id = old.shape.id.map(moved);
+        new.shape.method = old.shape.method.map(moved);
+        new.shape.body = old.shape.body.map(moved);
+        if let Some(members) = &mut new.shape.members {
             members.map_spans(moved);
         }
-        if let Some(members) = &mut new.meta {
+        if let Some(members) = &mut new.shape.meta {
             // Without those that were taken out.
             let gaps = || self.splices.iter().filter(|(_, json)| json.is_empty());
             if gaps().next().is_some() {
@@ -538,7 +549,7 @@ impl Edit<'_> {
             members.map_spans(moved);
         }
         new.text = text.freeze();
-        new.single_line = old.single_line || is_single_line(&new.text);
+        new.shape.single_line = old.shape.single_line || is_single_line(&new.text);
         new
     }
 }

@@ -479,7 +479,6 @@ async fn set_level(
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "nearly every one is a message, and lives on the stack")]
 enum Heard {
     Said(Message),
     Failed(UpstreamError),

@@ -88,7 +88,6 @@ pub(super) async fn wait_for_signal(cancelled: Option<CancellationToken>, cut: C
 }
 
 /// What came next.
-#[expect(clippy::large_enum_variant, reason = "nearly every one is a message, and lives on the stack")]
 pub(crate) enum Next {
     Output(Output),
     /// Nothing, for as long as the caller cares to wait. More may come.

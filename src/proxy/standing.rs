@@ -25,7 +25,7 @@ impl Proxy {
     /// The client of a session hears what its server says by itself. In front of a server that knows of no sessions, the proxy
     /// has to ask for it.
     pub(crate) fn listens(self: &Arc<Self>, session: &Arc<Session>) {
-        let Some(stateless) = session.route().as_stateless() else { return };
+        let Some(stateless) = session.route().as_stateless() else { return session.listens() };
         let Some(server) = self.server(Some(session.metrics().name())) else { return };
         if stateless.subscriptions.begin() {
             let listener =

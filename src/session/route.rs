@@ -20,6 +20,7 @@ use crate::bridge::legacy_to_modern::client::Client;
 use crate::bridge::legacy_to_modern::welcome;
 use crate::bridge::loss;
 use crate::bridge::sharing;
+use crate::protocol::headers;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::rt::chance;
@@ -156,7 +157,7 @@ impl Route {
         owner: Option<Principal>,
         headers: HeaderMap,
     ) -> Result<Opened, OpenError> {
-        let (handshake, headers) = (Arc::new(backend.handshake(request)), Arc::new(headers));
+        let (handshake, headers) = (Arc::new(backend.handshake(request)), Arc::new(headers::detached(&headers)));
         let (mut lease, mut hub) = (None, None);
         let answer = match backend.isolation() {
             Isolation::Session | Isolation::Request => {
@@ -209,7 +210,7 @@ impl Route {
             backend: Arc::clone(backend),
             handshake: Arc::new(Handshake::of_client(request)),
             owner,
-            headers: Mutex::new(Arc::new(headers)),
+            headers: Mutex::new(Arc::new(headers::detached(&headers))),
             answer,
             state: Mutex::new(State::None),
             restoring: Mutex::default(),
@@ -253,7 +254,7 @@ impl Route {
     pub(crate) fn remember(&self, headers: &HeaderMap) {
         let mut latest = lock(&self.headers);
         if **latest != *headers {
-            *latest = Arc::new(headers.clone());
+            *latest = Arc::new(headers::detached(headers));
         }
     }
 
@@ -300,14 +301,25 @@ impl Session {
 
     fn own(self: &Arc<Self>, lease: Leased) {
         *lock(&self.route.state) = State::Own(lease.connection.clone(), lease.completion());
+        self.listens();
         let session = Arc::clone(self);
-        self.route.backend.adopter().adopt(session.listen(lease));
+        self.route.backend.adopter().adopt(session.hear(Box::new(lease)));
+    }
+
+    /// If the client listens, what the server says by itself is wanted.
+    pub(crate) fn listens(&self) {
+        if self.standing.is_read()
+            && let State::Own(connection, _) = &*lock(&self.route.state)
+        {
+            connection.listen();
+        }
     }
 
     /// Passes on what the server says, for as long as the session and its connection live.
-    async fn listen(self: Arc<Self>, mut lease: Leased) {
+    async fn hear(self: Arc<Self>, mut lease: Box<Leased>) {
+        // Most sessions hear nothing for most of the time: what it takes to pass a message on is boxed.
         for message in std::mem::take(&mut lease.early) {
-            self.say(&lease.connection, message).await;
+            Box::pin(self.say(&lease.connection, message)).await;
         }
         loop {
             tokio::select! {
@@ -315,7 +327,7 @@ impl Session {
                     Some(message) => {
                         // A client that reads slowly slows its own server.
                         self.standing.room(message.line().len()).await;
-                        self.say(&lease.connection, message).await;
+                        Box::pin(self.say(&lease.connection, message)).await;
                     }
                     None => break self.lost(),
                 },
@@ -564,14 +576,14 @@ impl Session {
     fn note(&self, request: &Message) {
         let mut memory = lock(&self.route.memory);
         match request.known() {
-            Some(Known::SetLevel) => memory.level = Some(request.clone()),
+            Some(Known::SetLevel) => memory.level = Some(request.detached()),
             Some(Known::ResourcesSubscribe) => {
                 let Some(uri) = sharing::uri(request) else { return };
                 if let State::Shared(membership) = &*lock(&self.route.state) {
                     membership.subscribed(uri.clone());
                 }
                 if memory.subscriptions.len() < SUBSCRIPTIONS_MAX {
-                    memory.subscriptions.insert(uri, request.clone());
+                    memory.subscriptions.insert(uri, request.detached());
                 }
             }
             Some(Known::ResourcesUnsubscribe) => {

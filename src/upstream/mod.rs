@@ -110,6 +110,15 @@ impl Connection {
         }
     }
 
+    /// From now on somebody hears what the server says by itself. A legacy server behind Streamable HTTP is not asked for
+    /// that stream before: one for nobody would cost both sides a connection for each session.
+    pub(crate) fn listen(&self) {
+        match self {
+            Connection::Driven(_) => {}
+            Connection::Http(http) => http.listen(),
+        }
+    }
+
     /// Whether both are the same connection.
     pub(crate) fn is(&self, other: &Connection) -> bool {
         match (self, other) {

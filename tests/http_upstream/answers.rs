@@ -228,7 +228,7 @@ async fn a_silent_server_is_given_up() {
 async fn a_server_that_is_gone_is_unavailable() {
     let stage = Stage::new(legacy()).await;
     let client = stage.session().await;
-    let Stage { url, proxy: _proxy, mock } = stage;
+    let Stage { url, proxy: _proxy, mock, .. } = stage;
     drop(mock);
     let answer = client.call("count", json!({})).ok().await.answer().ok().await;
     assert_ours(&answer, -31002);

@@ -251,7 +251,7 @@ async fn a_lost_stream_waits_until_the_server_is_there() {
         .fault(On::tool("progress"), Do::Cut { after: Some(At { events: 2, bytes: 0 }), end: End::Abrupt })
         .fault(On::http("GET").nth(2), unavailable());
     let stage = Stage::with(script, opens(1, Duration::from_millis(500))).await;
-    let client = stage.session().await;
+    let client = stage.listening().await;
     stage.arrival(is_get).await;
     let messages = all(streams::steps(&client, 4).await).await;
     assert_eq!(progress(&messages), [1, 2, 3, 4]);
@@ -275,7 +275,7 @@ async fn a_lost_stream_is_given_up_when_its_time_is_over() {
         settings.timeouts.reconnect_outage = Duration::from_secs(1);
     })
     .await;
-    let client = stage.session().await;
+    let client = stage.listening().await;
     stage.arrival(is_get).await;
     let messages = all(streams::steps(&client, 4).await).await;
     assert_ours(messages.last().unwrap(), -31003);

@@ -84,7 +84,7 @@ async fn ids_are_sent_back_as_they_came() {
         let names_it = Do::Print { text: format!("id: {id}\ndata:\n\n"), times: 1, newline: false };
         let script = legacy().fault(On::tool("count"), names_it).fault(On::tool("count"), cut(0));
         let stage = Stage::new(answering(AnswerForm::Sse, script)).await;
-        let client = stage.session().await;
+        let client = stage.listening().await;
         stage.arrival(is_get).await;
         let answer = client.call("count", json!({})).ok().await.answer().ok().await;
         // No server would know the event again.

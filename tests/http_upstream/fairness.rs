@@ -57,10 +57,10 @@ async fn cut_together(script: Script, change: impl FnOnce(&mut Settings)) -> Vec
     let mock = MockSse::start(answering(AnswerForm::Sse, script)).ok().await;
     let cable = Cable::to(&mock).await;
     let (proxy, url) = front(&cable.url, change).await;
-    let stage = Stage { url, proxy, mock };
+    let stage = Stage { url, proxy, mock, heard: std::sync::Mutex::default() };
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
-        clients.push(stage.session().await);
+        clients.push(stage.listening().await);
     }
     // Nobody is answered before all of this is over.
     let call = async |client: &LegacySession| {

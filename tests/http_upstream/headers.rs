@@ -50,10 +50,10 @@ async fn credentials_stay_on_their_side() {
     let initialized = common::notification("notifications/initialized", json!({}));
     is_clean(&post(&stage.url, &initialized, &headers).ok().await);
     is_clean(&post(&stage.url, &common::message("1", "tools/list", "{}"), &headers).ok().await);
-    stage.arrival(is_get).await;
     is_clean(
         &common::send("GET", &stage.url, &[headers.clone(), vec![("Accept", "text/event-stream")]].concat(), "").await,
     );
+    stage.arrival(is_get).await;
     is_clean(&common::send("DELETE", &stage.url, &headers, "").await);
     stage.arrival(|request| request.method == "DELETE").await;
 
@@ -99,7 +99,7 @@ async fn configured_headers_are_sent() {
             let list = Modern::new("tools/list").header("Authorization", Some("Bearer client-secret"));
             assert_eq!(stage.post(&list).await.status, 200);
         }
-        let client = stage.session().await;
+        let client = stage.listening().await;
         client.call("ask", json!({ "message": "?" })).ok().await.message().ok().await;
         stage.arrival(is_get).await;
         client.delete().ok().await;
@@ -158,6 +158,8 @@ async fn allowed_headers_are_forwarded_for_a_session() {
     let session = |token| [with(token), vec![("Mcp-Session-Id", id.as_str())]].concat();
     let initialized = common::notification("notifications/initialized", json!({}));
     post(&stage.url, &initialized, &session("first")).ok().await;
+    let listen = [session("first"), vec![("Accept", "text/event-stream")]].concat();
+    let _stream = common::send("GET", &stage.url, &listen, "").await;
     stage.arrival(is_get).await;
     post(&stage.url, &common::message("1", "tools/list", "{}"), &session("second")).ok().await;
     common::send("DELETE", &stage.url, &session("second"), "").await;

@@ -337,7 +337,7 @@ async fn redirections_are_followed_from_nowhere() {
 
         let script = legacy().fault(On::tool("count").nth(1), cut(0, 0, End::Abrupt));
         let stage = Stage::new(answering(SSE, script.fault(On::http("GET").nth(2), away(status)))).await;
-        let client = Client::Legacy(stage.session().await);
+        let client = Client::Legacy(stage.listening().await);
         stage.arrival(is_get).await;
         assert_ours(&client.call("count", json!({})).await, -31003);
         was_executed_once(&client, &status.to_string()).await;

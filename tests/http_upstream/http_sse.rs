@@ -8,7 +8,7 @@ pub(super) async fn old(script: Script, change: impl FnOnce(&mut Settings)) -> S
     let mock =
         MockSse::start(Script { http: HttpScript { streamable: false, ..HttpScript::default() }, ..script }).ok().await;
     let (proxy, url) = front(&mock.sse_url(), change).await;
-    Stage { url, proxy, mock }
+    Stage { url, proxy, mock, heard: std::sync::Mutex::default() }
 }
 
 /// What an old server says to a POST; from then on it is known.

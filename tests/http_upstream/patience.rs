@@ -32,7 +32,7 @@ async fn a_server_that_is_busy_is_left_alone_for_as_long_as_it_asks() {
             settings.timeouts.reconnect_base = Duration::from_millis(10);
         })
         .await;
-        let client = stage.session().await;
+        let client = stage.listening().await;
         stage.arrival(is_get).await;
         assert_eq!(text(&client.call("count", json!({})).ok().await.answer().ok().await), "1");
         let resumed = stage.arrived(is_resumption);
@@ -49,7 +49,7 @@ async fn statuses_that_may_pass_are_tried_again() {
     let run = async |code: u16| {
         let script = legacy().fault(On::tool("count"), breaks()).fault(On::http("GET").nth(2), status(code, &[]));
         let stage = Stage::new(answering(AnswerForm::Sse, script)).await;
-        let client = stage.session().await;
+        let client = stage.listening().await;
         stage.arrival(is_get).await;
         assert_eq!(text(&client.call("count", json!({})).ok().await.answer().ok().await), "1", "{code}");
         assert_eq!(stage.arrived(is_resumption).len(), 2, "{code}");
@@ -76,7 +76,7 @@ async fn what_is_refused_is_not_asked_for_again() {
             .fault(On::tool("count"), breaks())
             .fault(On::http("GET").nth(2), fault.clone());
         let stage = Stage::new(answering(AnswerForm::Sse, script)).await;
-        let client = stage.session().await;
+        let client = stage.listening().await;
         let ended = format!("reason=\"{reason}\"");
         stage.until_metric("shadowcat_upstream_streams_ended_total", &[&ended], 1.0).await;
         let answer = client.call("count", json!({})).ok().await.answer().ok().await;
@@ -95,7 +95,7 @@ async fn what_is_refused_is_not_asked_for_again() {
 async fn a_stream_of_a_session_that_is_gone_is_not_asked_for_again() {
     let script = legacy().fault(On::tool("count"), breaks()).fault(On::http("GET").nth(2), status(404, &[]));
     let stage = Stage::new(answering(AnswerForm::Sse, script)).await;
-    let client = stage.session().await;
+    let client = stage.listening().await;
     stage.arrival(is_get).await;
     assert_ours(&client.call("count", json!({})).ok().await.answer().ok().await, -31003);
     assert_eq!(text(&client.call("echo", json!({ "text": "hi" })).ok().await.answer().ok().await), "hi");
@@ -149,7 +149,7 @@ async fn waiting(change: impl FnOnce(&mut Settings)) -> (Stage, LegacySession, R
     let minutes = || Do::Poll { retry_ms: Some(600_000) };
     let script = legacy().fault(On::tool("count"), minutes()).fault(On::http("GET"), minutes());
     let stage = Stage::with(script, change).await;
-    let client = stage.session().await;
+    let client = stage.listening().await;
     let call = client.call("count", json!({})).ok().await;
     until("both wait", async || stage.status().await["streams"].clone(), |streams| streams["backoff"] == 2).await;
     (stage, client, call)
@@ -180,7 +180,7 @@ async fn shutdown_ends_the_wait_for_streams() {
 
     let script = legacy().fault(On::http("GET"), Do::Poll { retry_ms: Some(600_000) });
     let stage = Stage::new(script).await;
-    let _client = stage.session().await;
+    let _client = stage.listening().await;
     until("it waits", async || stage.status().await["streams"]["backoff"].clone(), |count| *count == 1).await;
     let report = within("shutdown", stage.proxy.shutdown()).await;
     assert!(report.is_clean(), "{report:?}");

@@ -17,6 +17,7 @@ async fn session_and_version_are_on_everything_after_the_handshake() {
         let question = call.message().ok().await.unwrap();
         client.respond(&question["id"], &json!({ "roots": [] })).ok().await;
         assert_eq!(text(&call.answer().ok().await), "roots: ");
+        let _stream = client.stream(None).ok().await;
         stage.arrival(is_get).await;
         assert_eq!(client.delete().ok().await.status, 204);
         stage.arrival(|request| request.method == "DELETE").await;
@@ -65,7 +66,7 @@ async fn a_server_without_session_ids_is_sent_none() {
 
 /// Lifecycle › Initialization: the server says nothing by itself before it is told that the client is ready.
 #[tokio::test]
-async fn the_standing_stream_is_opened_after_initialized() {
+async fn the_standing_stream_is_opened_when_the_client_listens_and_after_initialized() {
     let stage = Stage::new(legacy()).await;
     let shaken = common::send("POST", &stage.url, &common::json_headers(), &common::initialize(LEGACY)).await;
     let id = shaken.headers.get("mcp-session-id").unwrap().to_owned();
@@ -76,6 +77,10 @@ async fn the_standing_stream_is_opened_after_initialized() {
     assert_eq!(stage.arrived(is_get).len(), 0);
     let initialized = common::notification("notifications/initialized", json!({}));
     assert_eq!(common::send("POST", &stage.url, &headers, &initialized).await.status, 202);
+    assert_eq!(common::send("POST", &stage.url, &headers, &list).await.status, 200);
+    assert_eq!(stage.arrived(is_get).len(), 0, "nobody listens");
+    let listen: Vec<_> = session.into_iter().chain([("Accept", "text/event-stream")]).collect();
+    let _stream = common::send("GET", &stage.url, &listen, "").await;
     let get = stage.arrival(is_get).await;
     assert_eq!(get.headers.get("accept"), Some("text/event-stream"));
     assert_eq!(get.headers.get("last-event-id"), None);
@@ -87,13 +92,14 @@ async fn a_server_without_a_standing_stream_is_left_alone() {
     let stage =
         Stage::new(Script { http: HttpScript { get_stream: false, ..HttpScript::default() }, ..legacy() }).await;
     let client = stage.session().await;
+    let stream = client.stream(None).ok().await;
+    assert_eq!(stream.status, 200, "the client's stream is the proxy's");
     stage.arrival(is_get).await;
     for _ in 0..3 {
         let answer = client.call("echo", json!({ "text": "hi" })).ok().await.answer().ok().await;
         assert_eq!(text(&answer), "hi");
     }
     assert_eq!(stage.arrived(is_get).len(), 1);
-    assert_eq!(client.stream(None).ok().await.status, 200, "the client's stream is the proxy's");
 }
 
 /// Many servers have nothing at all under GET, and say so with 404: that is no news of the session.

@@ -141,7 +141,7 @@ async fn a_refused_resumption_is_an_error() {
             .fault(On::tool("count"), cut(0, 0, End::Abrupt))
             .fault(On::http("GET").nth(2), respond(status, "text/plain", ""));
         let stage = Stage::new(script).await;
-        let client = stage.session().await;
+        let client = stage.listening().await;
         stage.arrival(is_get).await;
         let answer = client.call("count", json!({})).ok().await.answer().ok().await;
         assert_ours(&answer, -31003);

@@ -28,7 +28,7 @@ async fn lost_streams_are_connected_again_a_few_at_a_time() {
     .await;
     let mut calls = Vec::new();
     for _ in 0..STREAMS {
-        let client = stage.session().await;
+        let client = stage.listening().await;
         let call = streams::steps(&client, 4).await;
         calls.push((client, call));
     }
@@ -120,7 +120,7 @@ async fn the_end_of_an_old_stream_is_told_by_a_word() {
         let script = script.fault(On::http("GET").nth(1), ends);
         let mock = MockSse::start(script).ok().await;
         let (proxy, url) = front(&mock.sse_url(), |settings| target(settings).transport = HttpTransport::Sse).await;
-        let stage = Stage { url, proxy, mock };
+        let stage = Stage { url, proxy, mock, heard: std::sync::Mutex::default() };
         let client = stage.session().await;
         assert_eq!(stage.mock.change("tools"), 1);
         let streams = "shadowcat_upstream_streams_ended_total";
@@ -160,7 +160,7 @@ async fn a_standing_stream_comes_back_with_its_server() {
 #[tokio::test]
 async fn the_status_of_a_server() {
     let stage = Stage::new(legacy()).await;
-    let client = stage.session().await;
+    let client = stage.listening().await;
     let open = async || stage.status().await;
     let status = until("its standing stream", open, |status| status["streams"]["open"] == 1).await;
     let expected = json!({

@@ -201,7 +201,7 @@ async fn a_session_that_listens_does_not_expire() {
 /// C-LIFE: a request under way is use, however long the client has been silent.
 #[tokio::test]
 async fn a_session_with_a_request_under_way_does_not_expire() {
-    let idle = |settings: &mut Settings| settings.timeouts.session_idle = Duration::from_millis(100);
+    let idle = |settings: &mut Settings| settings.timeouts.session_idle = Duration::from_millis(400);
     let proxy = Proxy::with(legacy(), idle).await;
     let session = proxy.session().await;
     let other = proxy.session().await;

@@ -95,7 +95,6 @@ pub(crate) fn makes_tasks(greeting: &Message) -> bool {
 }
 
 /// What an error becomes.
-#[expect(clippy::large_enum_variant, reason = "nearly every one is an error, and lives on the stack")]
 pub(crate) enum Refusal {
     /// An error for the client, and its code.
     Error(Message, Option<Loss>),

@@ -216,6 +216,8 @@ struct Core {
     open: CancellationToken,
     /// Cancelled when the client has completed the handshake: the standing stream may be opened.
     initialized: CancellationToken,
+    /// Cancelled when there is somebody to hear what the server says by itself: only then is the stream opened.
+    wanted: CancellationToken,
     /// The session is over; or, without one, the server may not be what it was.
     gone: CancellationToken,
 }
@@ -244,6 +246,11 @@ impl HttpConnection {
         }
     }
 
+    /// From now on somebody hears what the server says by itself.
+    pub(crate) fn listen(&self) {
+        self.core.wanted.cancel();
+    }
+
     /// Whether both are the same connection.
     pub(crate) fn is(&self, other: &HttpConnection) -> bool {
         Arc::ptr_eq(&self.core, &other.core)
@@ -262,7 +269,10 @@ impl HttpConnection {
         let core = &self.core;
         let is_initialize = call.message.known() == Some(Known::Initialize);
         if core.era == Era::Legacy {
-            core.forwarded().clone_from(&call.headers);
+            let mut forwarded = core.forwarded();
+            if *forwarded != call.headers {
+                *forwarded = headers::detached(&call.headers);
+            }
         }
         let pass = core.admit().await?;
         if let Some(handle) = core.driven.get() {
@@ -333,6 +343,7 @@ impl Core {
             unanswered: AtomicUsize::new(0),
             open: CancellationToken::new(),
             initialized: CancellationToken::new(),
+            wanted: CancellationToken::new(),
             gone: CancellationToken::new(),
         };
         if era == Era::Modern {

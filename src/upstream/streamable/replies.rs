@@ -257,7 +257,7 @@ impl HttpReplies {
             && response.status.is_success()
             && let Some(session) = response.headers.get(headers::SESSION_ID)
         {
-            let _ = self.core.session.set(session.clone());
+            let _ = self.core.session.set(headers::detached_value(session));
         }
         match response {
             Response { status: StatusCode::OK, body: Body::Json(text), .. } => {

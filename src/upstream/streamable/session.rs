@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
@@ -76,7 +77,7 @@ impl Core {
             loop {
                 while under_way.len() < LEFTOVERS_AT_ONCE {
                     let Some(message) = self.leftovers().pop_front() else { break };
-                    under_way.push(self.deliver(message));
+                    under_way.push(self.deliver(message).boxed());
                 }
                 tokio::select! {
                     // Whether it arrived is seen by what the server does next.
@@ -109,16 +110,21 @@ impl Core {
             let deadline = Instant::now() + DELETE_WAIT;
             let url = &self.upstream.target.url;
             // 405 means that it has no use for this; silence means nothing.
-            drop(self.upstream.client.send(Method::DELETE, url, headers, Bytes::new(), deadline).await);
+            drop(Box::pin(self.upstream.client.send(Method::DELETE, url, headers, Bytes::new(), deadline)).await);
         }
     }
 
-    /// Holds the stream of what the server says by itself, once the handshake is done. Ends where there is none.
+    /// Holds the stream of what the server says by itself, once the handshake is done and somebody hears it.
     async fn listen(self: &Arc<Self>) {
         self.initialized.cancelled().await;
-        if self.driven.get().is_some() {
-            return;
+        if self.driven.get().is_none() {
+            self.wanted.cancelled().await;
+            Box::pin(self.stand()).await;
         }
+    }
+
+    /// Holds the standing stream. Ends where there is none.
+    async fn stand(self: &Arc<Self>) {
         let mut lifeline = Lifeline::of_get(self.upstream.policy, &self.upstream.streams);
         let mut step = Step::Connect { last_id: None };
         let mut body: Option<Box<SseBody>> = None;
