@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::Response;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -32,6 +33,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Most connections to the admin listener at once: it has limits of its own, so that it answers when the other one is full.
 const ADMIN_CONNECTIONS: usize = 64;
+/// Most header fields of a request where hyper is not told another number.
+const HEADERS_OF_HYPER: usize = 100;
 
 /// Where a proxy is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,20 +275,25 @@ fn accept<S>(
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new())
                 .header_read_timeout(timeouts.header_read)
-                .max_headers(limits.header_count)
                 .max_buf_size(limits.header_bytes.max(8192))
                 // A client that closes its side has gone: for a modern one that is how it cancels, and nothing else would tell.
                 .half_close(false);
+            // Where it is said, the room for all of them is made anew for each request.
+            if limits.header_count != HEADERS_OF_HYPER {
+                http.max_headers(limits.header_count);
+            }
             let mut connection = Box::pin(http.serve_connection(io, service.clone()));
             let counted = proxy.metrics.connection();
             let (until, stop) = (until.clone(), tasks.stop().clone());
             tasks.spawn("connection", async move {
                 let _held = (permit, counted);
+                // A set of one, which looks at it only when there is something to see.
+                let mut until = FuturesUnordered::from_iter([until.cancelled()]);
                 // The connection first: most often there is something for it. A stop cancels `until` too.
                 let mut ended = tokio::select! {
                     biased;
                     ended = connection.as_mut() => Some(ended),
-                    () = until.cancelled() => None,
+                    Some(()) = until.next() => None,
                 };
                 if ended.is_none() {
                     connection.as_mut().graceful_shutdown();

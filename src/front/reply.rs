@@ -33,6 +33,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 /// What an event takes besides its data, about.
 const EVENT_OVERHEAD: usize = 64;
+/// What a few short events take: they often come together.
+const FEW_EVENTS: usize = 1024;
 
 /// Events that are there at the same time are put together up to this many bytes.
 const FRAME_BYTES: usize = 16 << 10;
@@ -219,7 +221,7 @@ impl Sending {
                 }
             }
         };
-        let mut out = BytesMut::with_capacity(output.message.text().len() + EVENT_OVERHEAD);
+        let mut out = BytesMut::with_capacity((output.message.text().len() + EVENT_OVERHEAD).max(FEW_EVENTS));
         self.encode(&output, &mut out);
         // What has arrived by now goes with it, so that many small events are not as many writes.
         while !self.ended

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::error::ProxyError;
-use super::exchange::{Next, Output, Signal, own, wait_for_signal};
+use super::exchange::{Next, Output, Signal, Stop, own};
 use crate::backend::{Leased, Way};
 use crate::bridge::legacy_to_modern::answer::is_header_mismatch;
 use crate::bridge::legacy_to_modern::call::{Call, Effect, Input, Leg, withdrawn};
@@ -41,9 +41,7 @@ pub(crate) struct Bridged {
     /// Until the end: then its id may be used again.
     guard: Option<CallGuard>,
     /// What may stop it.
-    signal: BoxFuture<'static, Signal>,
-    /// Cancelled when nobody wants the answer any more.
-    cancelled: CancellationToken,
+    stop: Stop,
     /// Ends when there may be something to see on the clock.
     alarm: Pin<Box<Sleep>>,
     way: Sender,
@@ -66,8 +64,6 @@ pub(crate) struct Bridged {
     idle: Duration,
     idle_until: Instant,
     hard_until: Instant,
-    /// Cancelled when the proxy has no more time for it.
-    cut: CancellationToken,
     started: Instant,
     outcome: &'static str,
     _in_flight: GaugeGuard,
@@ -165,8 +161,7 @@ impl Bridged {
         let mut bridged = Box::new(Bridged {
             call,
             session: Arc::clone(session),
-            signal: wait_for_signal(Some(cancelled.clone()), cut.clone()).boxed(),
-            cancelled: cancelled.clone(),
+            stop: Stop::of(Some(cancelled.clone()), cut),
             alarm: Box::pin(sleep_until(now + timeouts.request)),
             guard: Some(guard),
             way,
@@ -184,7 +179,6 @@ impl Bridged {
             idle: timeouts.request,
             idle_until: now + timeouts.request,
             hard_until: now + timeouts.request_max,
-            cut,
             started: now,
             outcome: "abandoned",
             _in_flight: server.metrics.exchange_started(),
@@ -245,17 +239,17 @@ impl Bridged {
                 self.alarm.as_mut().reset(until);
             }
             // A look before each wait: to begin to listen takes longer.
-            let is_stopped = self.cancelled.is_cancelled() || self.cut.is_cancelled();
+            let is_stopped = self.stop.is_due();
             tokio::select! {
                 biased;
                 reply = reply(&mut self.replies), if !is_stopped => match reply {
                     Some(Ok(message)) => self.replied(message),
                     // What was cancelled gets no answer from its connection either: that is no loss.
-                    _ if self.cancelled.is_cancelled() => self.stopped(),
+                    _ if self.stop.is_cancelled() => self.stopped(),
                     Some(Err(error)) => self.lost(error),
                     None => self.lost(UpstreamError::Lost { sent: true }),
                 },
-                signal = &mut self.signal => match signal {
+                signal = &mut self.stop => match signal {
                     Signal::Cancelled => self.stopped(),
                     Signal::Cut => self.fail(UpstreamError::Closed { sent: true }),
                 },
@@ -331,7 +325,7 @@ impl Bridged {
     /// The server is lost. It is asked again, once, if it cannot have taken the request up.
     fn lost(&mut self, error: UpstreamError) {
         let unsent = matches!(error, UpstreamError::Exited { sent: false, .. } | UpstreamError::Lost { sent: false });
-        if unsent && !self.heard && !self.again[1] && !self.cut.is_cancelled() {
+        if unsent && !self.heard && !self.again[1] && !self.stop.cut.is_cancelled() {
             self.again[1] = true;
             self.way.server.metrics.repeated(error.kind());
             return self.send(false);

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use super::error::ProxyError;
 use super::listening::{Listening, Reopened};
@@ -43,11 +44,7 @@ pub(crate) struct Exchange {
     /// The connection of a modern request, where it is this request's alone.
     lease: Option<Leased>,
     /// What may stop it. Kept from one message to the next: to begin to listen takes longer than to look.
-    signal: BoxFuture<'static, Signal>,
-    /// Cancelled when nobody wants the answer any more, unless that is no matter now.
-    cancelled: Option<CancellationToken>,
-    /// Cancelled when the proxy has no more time for it.
-    cut: CancellationToken,
+    stop: Stop,
     /// Ends when there may be something to see on the clock: not later, but it may be earlier.
     alarm: Pin<Box<Sleep>>,
     known: Option<Known>,
@@ -75,7 +72,46 @@ pub(super) enum Signal {
 /// Nothing was heard for as long as the caller cared to wait.
 struct Quiet;
 
-pub(super) async fn wait_for_signal(cancelled: Option<CancellationToken>, cut: CancellationToken) -> Signal {
+/// Waits for what ends a request from outside. It is looked at each time that something else has come, which is made cheap:
+/// as long as the same task looks and nothing has happened, that it waits is known already.
+pub(super) struct Stop {
+    /// Cancelled when nobody wants the answer any more, unless that is no matter now.
+    cancelled: Option<CancellationToken>,
+    /// Cancelled when the proxy has no more time for it.
+    pub(super) cut: CancellationToken,
+    signal: BoxFuture<'static, Signal>,
+    waits: Option<Waker>,
+}
+
+impl Stop {
+    pub(super) fn of(cancelled: Option<CancellationToken>, cut: CancellationToken) -> Stop {
+        Stop { signal: wait_for_signal(cancelled.clone(), cut.clone()).boxed(), cancelled, cut, waits: None }
+    }
+
+    /// Whether the client has taken the request back, or nobody can any more.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// Whether it is over.
+    pub(super) fn is_due(&self) -> bool {
+        self.is_cancelled() || self.cut.is_cancelled()
+    }
+}
+
+impl Future for Stop {
+    type Output = Signal;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Signal> {
+        if self.waits.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) && !self.is_due() {
+            return Poll::Pending;
+        }
+        self.waits = Some(context.waker().clone());
+        self.signal.poll_unpin(context)
+    }
+}
+
+async fn wait_for_signal(cancelled: Option<CancellationToken>, cut: CancellationToken) -> Signal {
     let Some(cancelled) = cancelled else {
         cut.cancelled().await;
         return Signal::Cut;
@@ -188,9 +224,7 @@ impl Exchange {
             replies: Some(replies),
             legacy,
             lease: None,
-            signal: wait_for_signal(cancelled.clone(), cut.clone()).boxed(),
-            cancelled,
-            cut,
+            stop: Stop::of(cancelled, cut),
             alarm: Box::pin(sleep_until(clock.deadline())),
             known: request.known(),
             era,
@@ -270,24 +304,24 @@ impl Exchange {
                 self.alarm.as_mut().reset(until);
             }
             // A look before each wait, so that a server that never pauses does not keep us from it.
-            let is_stopped = self.cancelled.as_ref().unwrap_or(&self.cut).is_cancelled() || self.cut.is_cancelled();
+            let is_stopped = self.stop.is_due();
             let reply = tokio::select! {
                 biased;
                 reply = replies.next(), if !is_stopped => {
                     // What was cancelled gets no answer from its connection either: that is no loss.
                     let answered = matches!(reply, Some(Ok(_)));
-                    if !answered && self.cancelled.as_ref().is_some_and(CancellationToken::is_cancelled) {
+                    if !answered && self.stop.is_cancelled() {
                         continue;
                     }
                     reply
                 }
-                signal = &mut self.signal => match signal {
+                signal = &mut self.stop => match signal {
                     Signal::Cut => Some(Err(UpstreamError::Closed { sent: true })),
                     Signal::Cancelled => match self.session().and_then(|session| session.end_reason()) {
                         // When the server is gone, the connection says what that means for this request: what was said
                         // before, and whether it may have been executed.
                         Some(EndReason::UpstreamGone) => {
-                            (self.cancelled, self.signal) = (None, wait_for_signal(None, self.cut.clone()).boxed());
+                            self.stop = Stop::of(None, self.stop.cut.clone());
                             continue;
                         }
                         reason => return Ok(self.stopped(reason)),
@@ -344,7 +378,7 @@ impl Exchange {
         let reopened = tokio::select! {
             biased;
             () = drain.cancelled() => return Some(self.end_listening("drained")),
-            () = self.cut.cancelled() => Reopened::Lost(UpstreamError::Closed { sent: true }),
+            () = self.stop.cut.cancelled() => Reopened::Lost(UpstreamError::Closed { sent: true }),
             reopened = listening.reopen() => reopened,
         };
         match reopened {
@@ -370,7 +404,7 @@ impl Exchange {
                 | UpstreamError::Lost { sent: false }
         );
         let live = self.session().is_some_and(|session| session.end_reason().is_none());
-        connection_is_gone && live && matches!(self.repeat, Repeat::Possible) && !self.cut.is_cancelled()
+        connection_is_gone && live && matches!(self.repeat, Repeat::Possible) && !self.stop.cut.is_cancelled()
     }
 
     /// Sends the request on the connection that the session has now. It is kept under way, since whoever polls the exchange

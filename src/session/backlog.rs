@@ -188,7 +188,9 @@ impl EventId {
 
     /// The text, for an SSE event.
     pub(crate) fn to_bytes(self) -> Bytes {
-        Bytes::from(self.to_string())
+        let (mut stream, mut number) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (stream, number) = (stream.format(self.stream), number.format(self.number));
+        Bytes::from([stream.as_bytes(), b"-", number.as_bytes()].concat())
     }
 }
 
