@@ -405,6 +405,8 @@ numbers! {
         parked: 32, in 1..=10_000;
         /// Most of them of one principal, where there is one.
         parked_per_principal: 16, in 1..=10_000;
+        /// Most bytes that are kept for the client of such a call: questions, log messages, progress, the answer.
+        parked_bytes: 4 * MIB, in KIB..=BYTES_MAX;
         /// How often a client (2026-07-28) is asked something in one call to a server with a handshake.
         rounds: 16, in 1..=1_000;
     }
@@ -485,7 +487,7 @@ numbers! {
         connect: secs(5), in ms(10)..=hours(1);
         /// Between two pieces of an upstream's JSON body.
         upstream_body_idle: secs(30), in ms(10)..=hours(1);
-        /// Silence on an upstream's SSE stream after which it counts as lost.
+        /// Silence on an upstream's SSE stream after which it counts as lost; `question` and `parked` where it waits for people.
         upstream_sse_idle: secs(5 * 60), in ms(100)..=hours(24);
         /// Longest wait before the first attempt to reach a lost stream of an upstream; it doubles with each attempt.
         reconnect_base: ms(200), in ms(10)..=hours(1);

@@ -5,6 +5,8 @@
 #[path = "common/mod.rs"]
 mod common;
 
+#[path = "bridge_modern_to_legacy/bounds.rs"]
+mod bounds;
 #[path = "bridge_modern_to_legacy/calls.rs"]
 mod calls;
 #[path = "bridge_modern_to_legacy/listening.rs"]

@@ -31,7 +31,7 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// Who it is to the server: what that says to one may be for that one alone.
-    fn whole(&self) -> Option<Principal> {
+    pub(crate) fn whole(&self) -> Option<Principal> {
         if self.headers.is_empty() { self.principal } else { Some(Principal::with(self.principal, &self.headers)) }
     }
 }

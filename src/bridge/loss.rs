@@ -35,6 +35,8 @@ losses! {
     ParkedExpired = "parked_expired",
     /// There are as many parked calls as there may be.
     ParkedTooMany = "parked_too_many",
+    /// An answer while nobody listens, larger than what is kept.
+    ParkedAnswer = "parked_answer",
     /// Progress while nobody listens.
     ParkedProgress = "parked_progress",
     /// Log messages while nobody listens, beyond those that are kept.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Server;
 use super::error::ProxyError;
 use super::exchange::{Next, Output, Signal, own, wait_for_signal};
+use super::tools::Source;
 use crate::backend::{Leased, Way};
 use crate::bridge::legacy_to_modern::answer::is_header_mismatch;
 use crate::bridge::legacy_to_modern::call::{Call, Effect, Input, Leg, withdrawn};
@@ -112,7 +113,7 @@ impl Sender {
             };
             let mut headers = HeaderMap::new();
             if !server.is_child {
-                headers = server.tools.mirror(&connection, leg.request(), fresh, self.patience).await?;
+                headers = server.tools.mirror(Source::modern(&connection), leg.request(), fresh, self.patience).await?;
                 headers.extend(self.headers.clone());
             }
             let id = connection.next_id();

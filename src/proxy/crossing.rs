@@ -14,6 +14,7 @@ use super::error::ProxyError;
 use super::exchange::{Next, Output, error_code, modern_status, own};
 use super::hearing::{Hearing, Told};
 use super::parking::Spot;
+use super::tools::Source;
 use crate::backend::bridged::{Bridged, Guest};
 use crate::backend::key::Principal;
 use crate::backend::start::ask;
@@ -46,6 +47,8 @@ pub(super) struct Visitor {
     /// Who it shows to be, whether or not the isolation wants to know.
     pub(super) principal: Option<Principal>,
     pub(super) headers: http::HeaderMap,
+    /// What repeats the body, in headers that a server with a handshake does not know; `None` if it did not come over HTTP.
+    pub(super) mirrored: Option<http::HeaderMap>,
     /// Cancelled when nothing new begins.
     pub(super) drain: CancellationToken,
     /// Cancelled when there is no more time.
@@ -61,7 +64,10 @@ pub(super) struct Patience {
     coalesce: Duration,
     errand: Duration,
     discover_ttl: Duration,
+    /// How long the server may take to tell its tools.
+    tools: Duration,
     rounds: usize,
+    bytes: usize,
 }
 
 impl Patience {
@@ -73,7 +79,9 @@ impl Patience {
             coalesce: timeouts.coalesce,
             errand: timeouts.errand,
             discover_ttl: timeouts.discover_ttl,
+            tools: timeouts.probe,
             rounds: limits.rounds,
+            bytes: limits.parked_bytes,
         }
     }
 }
@@ -106,8 +114,8 @@ enum Stage {
 pub(crate) struct Half {
     call: call::Call,
     server: Arc<Server>,
-    /// The client's words, which may have to be sent once more.
-    request: Message,
+    /// The client's words, which may have to be sent once more. While it is away, nobody's.
+    request: Option<Message>,
     headers: http::HeaderMap,
     connection: Connection,
     lease: Option<Leased>,
@@ -166,7 +174,9 @@ pub(super) async fn begin(
         crossing.resume().await?;
     } else {
         let until = Instant::now() + crossing.visitor.patience.request_max;
-        let half = open(Arc::clone(server), crossing.guest.clone(), request.clone(), crossing.rules(until), until);
+        let mirrored = crossing.visitor.mirrored.take().map(|given| (given, crossing.visitor.patience.tools));
+        let (server, guest, rules) = (Arc::clone(server), crossing.guest.clone(), crossing.rules(until));
+        let half = open(server, guest, request.clone(), mirrored, rules, until);
         crossing.stage = Stage::Open(half.await?);
     }
     Ok(crossing)
@@ -184,6 +194,7 @@ impl Crossing {
             parked: patience.parked,
             errand: patience.errand,
             rounds: patience.rounds,
+            bytes: patience.bytes,
             until: until.into_std(),
             // What a server with a handshake lists may be another list for the next client.
             ttl_ms: 0,
@@ -214,6 +225,8 @@ impl Crossing {
             return Err(ProxyError::Upstream { error, repeatable });
         }
         let leg = Leg::of(&self.request).ok_or(refused)?;
+        // The same but for its metadata: it is what the token is bound to.
+        half.request = Some(self.request.clone());
         let effects = half.feed(Input::Back(leg, question::answers(&self.request)));
         self.stage = Stage::Open(half);
         self.fresh = false;
@@ -317,7 +330,7 @@ impl Crossing {
                 let until = half.until;
                 half.feed(Input::Lost);
                 let (server, guest, request) = (Arc::clone(&self.server), self.guest.clone(), self.request.clone());
-                self.stage = Stage::Opening(open(server, guest, request, self.rules(until), until).boxed());
+                self.stage = Stage::Opening(open(server, guest, request, None, self.rules(until), until).boxed());
             }
             Heard::Failed(error) => self.fail(error),
         }
@@ -343,6 +356,9 @@ impl Crossing {
                     let binding = self.binding();
                     match self.server.parking.park(self.visitor.principal, &binding, due) {
                         Some((token, place)) => {
+                            if let Stage::Open(half) = &mut self.stage {
+                                half.parked();
+                            }
                             self.say_last(question::asked(&id, &requests, &token), "asked");
                             spot = Some((place, due));
                         }
@@ -399,17 +415,30 @@ impl Drop for Crossing {
     }
 }
 
-/// Gets a connection, and sends the request on it.
+/// Gets a connection, and sends the request on it. `mirrored` are headers that have to repeat the body, and how long the
+/// server may take to say which those are.
 async fn open(
     server: Arc<Server>,
     guest: Guest,
     request: Message,
+    mut mirrored: Option<(http::HeaderMap, Duration)>,
     rules: Rules,
     until: Instant,
 ) -> Result<Box<Half>, ProxyError> {
     let mut tries = 0;
     loop {
         let Bridged { way: Way { connection, mut lease }, greeting } = server.backend.bridged(&guest).await?;
+        if let Some((given, patience)) = &mirrored {
+            let source = Source::with_handshake(&connection, &guest);
+            match server.tools.check(source, &request, given, *patience).await {
+                Err(_) if connection.gone().is_cancelled() && tries == 0 => {
+                    tries += 1;
+                    continue;
+                }
+                checked => checked?,
+            }
+            mirrored = None;
+        }
         if let Some(level) = request.meta(meta::LOG_LEVEL) {
             set_level(&server, &connection, lease.as_mut(), &greeting, level, &guest).await;
         }
@@ -422,7 +451,7 @@ async fn open(
                     call,
                     headers: (*guest.headers).clone(),
                     server,
-                    request,
+                    request: Some(request),
                     connection,
                     deaf: lease.is_none(),
                     lease,
@@ -510,11 +539,20 @@ impl Half {
         }
     }
 
+    /// The client goes to fetch answers, and brings its words when it comes back.
+    fn parked(&mut self) {
+        self.request = None;
+        if let Some(replies) = &mut self.replies {
+            replies.be_patient();
+        }
+    }
+
     fn send_again(&mut self, upward: impl FnOnce(&Message, i64) -> Option<Message>) {
         let id = self.connection.next_id();
-        let Some(upward) = upward(&self.request, id) else { return };
+        let Some(request) = &self.request else { return };
+        let Some(upward) = upward(request, id) else { return };
         let (connection, headers) = (self.connection.clone(), self.headers.clone());
-        self.again = Some(send(connection, id, upward, self.request.known(), headers).boxed());
+        self.again = Some(send(connection, id, upward, request.known(), headers).boxed());
     }
 
     /// What happens next at the server. Meanwhile it is told what it has to be told.

@@ -45,7 +45,7 @@ use exchange::{Exchange, Legacy, Next, Output};
 use listening::Listening;
 use parking::Parking;
 use sending::Sent;
-use tools::ToolHeaders;
+use tools::{Source, ToolHeaders};
 use welcoming::{Described, Welcome, welcome};
 
 /// Everything that a running proxy is. Made once, by [`Proxy::build`].
@@ -264,20 +264,19 @@ impl Proxy {
         }
         let modern = server.backend.modern(caller).await?;
         let Some(Way { connection, lease }) = server.backend.way(&modern, caller).await? else {
-            let headers = mirrored.unwrap_or_default();
-            return Box::pin(self.cross(server, request, headers, shown())).await.map(Work::Crossing);
+            return Box::pin(self.cross(server, request, mirrored, shown())).await.map(Work::Crossing);
         };
         // A server that does not tell its tools must not hold up their calls for longer than it may take to say who it is.
         let patience = self.settings.timeouts.probe;
         let headers = match mirrored {
             Some(mirrored) if server.is_child => {
-                server.tools.check(&connection, request, &mirrored, patience).await?;
+                server.tools.check(Source::modern(&connection), request, &mirrored, patience).await?;
                 HeaderMap::new()
             }
             // The body keeps what they repeat, so they are still right; the server checks them itself.
             Some(mirrored) => mirrored,
             None if server.is_child => HeaderMap::new(),
-            None => server.tools.mirror(&connection, request, false, patience).await?,
+            None => server.tools.mirror(Source::modern(&connection), request, false, patience).await?,
         };
         let (relay, upstream) = translate(Era::Modern, request, &connection)?;
         let is_listen = request.known() == Some(Known::Listen);
@@ -310,13 +309,14 @@ impl Proxy {
         &self,
         server: &Arc<Server>,
         request: &Message,
-        mirrored: HeaderMap,
+        mirrored: Option<HeaderMap>,
         principal: Option<Principal>,
     ) -> Result<Box<Crossing>, ProxyError> {
+        let forwarded = mirrored.as_ref().filter(|_| !server.is_child).map(|headers| server.forwarded(headers));
         let visitor = Visitor {
             principal,
-            // A server with a handshake has no use for what repeats the body.
-            headers: if server.is_child { HeaderMap::new() } else { server.forwarded(&mirrored) },
+            headers: forwarded.unwrap_or_default(),
+            mirrored,
             drain: self.tasks.drain().clone(),
             cut: self.tasks.cut().clone(),
             patience: Patience::new(&self.settings.timeouts, &self.settings.limits),

@@ -1,8 +1,8 @@
 //! Which of a tool's arguments are repeated in headers, as the tool's schema says
 //! (2026-07-28, Streamable HTTP › Custom Headers from Tool Parameters).
 //!
-//! Who ends HTTP has to know: in front of a child the headers are checked here, since the child never sees them; for a
-//! client without HTTP they are made here, since an HTTP server wants to see them.
+//! Who ends HTTP has to know: in front of a child, or of a server with a handshake, the headers are checked here, since
+//! such a server never sees them; for a client without HTTP they are made here, since an HTTP server wants to see them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,8 @@ use tokio::sync::OnceCell;
 use tokio::time::{Duration, Instant, timeout};
 
 use super::error::ProxyError;
+use crate::backend::bridged::Guest;
+use crate::backend::key::Principal;
 use crate::protocol::headers::{self, ParamHeader};
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
@@ -30,18 +32,47 @@ const LIST_FOR: Duration = Duration::from_secs(60);
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 /// Most pages of a list.
 const PAGES_MAX: usize = 100;
+/// Most tools of a list that are remembered.
+const TOOLS_MAX: usize = 10_000;
+/// Most lists that are kept: clients choose who they are.
+const LISTS_MAX: usize = 256;
 
 /// The headers that the tools of one server want.
 #[derive(Default)]
 pub(crate) struct ToolHeaders {
-    /// Read by one call while the others wait; replaced when too old. Locked for a clone or a replacement.
-    list: Mutex<Arc<OnceCell<List>>>,
+    /// By whose they are, the oldest first. Each is read by one call while the others wait, and replaced when it is too
+    /// old. Locked for a clone or a replacement.
+    lists: Mutex<Vec<(Option<Principal>, Arc<OnceCell<List>>)>>,
 }
 
 struct List {
     /// Only tools that want any.
     tools: HashMap<String, Vec<ParamHeader>>,
     at: Instant,
+}
+
+/// Who is asked for the tools, and on whose behalf.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    connection: &'a Connection,
+    /// A client of 2026-07-28 at a server with a handshake, which may tell each another list.
+    guest: Option<&'a Guest>,
+}
+
+impl<'a> Source<'a> {
+    /// A server of 2026-07-28: all have one list.
+    pub(crate) fn modern(connection: &'a Connection) -> Source<'a> {
+        Source { connection, guest: None }
+    }
+
+    /// A server with a handshake.
+    pub(crate) fn with_handshake(connection: &'a Connection, guest: &'a Guest) -> Source<'a> {
+        Source { connection, guest: Some(guest) }
+    }
+
+    fn owner(self) -> Option<Principal> {
+        self.guest.and_then(Guest::whole)
+    }
 }
 
 impl ToolHeaders {
@@ -51,19 +82,18 @@ impl ToolHeaders {
     /// They are missing, malformed or different; or the server does not tell its tools.
     pub(crate) async fn check(
         &self,
-        connection: &Connection,
+        source: Source<'_>,
         request: &Message,
         given: &HeaderMap,
         patience: Duration,
     ) -> Result<(), ProxyError> {
         let Some(name) = called(request) else { return Ok(()) };
-        let arguments = arguments(request);
         let mut max_age = LIST_FOR;
         loop {
-            let list = self.list(connection, max_age, patience).await?;
+            let list = self.list(source, max_age, patience).await?;
             let list = list.get();
-            let wanted = list.and_then(|list| list.tools.get(&name)).map_or(&[][..], Vec::as_slice);
-            let outcome = headers::check_params(given, wanted, &arguments);
+            let Some(wanted) = list.and_then(|list| list.tools.get(&name)) else { return Ok(()) };
+            let outcome = headers::check_params(given, wanted, &arguments(request));
             match outcome {
                 Err(_) if list.is_some_and(|list| list.at.elapsed() > DOUBT_AFTER) => max_age = DOUBT_AFTER,
                 outcome => return Ok(outcome?),
@@ -78,7 +108,7 @@ impl ToolHeaders {
     /// The server does not tell its tools.
     pub(crate) async fn mirror(
         &self,
-        connection: &Connection,
+        source: Source<'_>,
         request: &Message,
         fresh: bool,
         patience: Duration,
@@ -94,7 +124,7 @@ impl ToolHeaders {
         }
         if let Some(name) = called(request) {
             let max_age = if fresh { Duration::ZERO } else { LIST_FOR };
-            let list = self.list(connection, max_age, patience).await?;
+            let list = self.list(source, max_age, patience).await?;
             if let Some(all) = list.get().and_then(|list| list.tools.get(&name)) {
                 let arguments = arguments(request);
                 for wanted in all {
@@ -109,21 +139,30 @@ impl ToolHeaders {
 
     async fn list(
         &self,
-        connection: &Connection,
+        source: Source<'_>,
         max_age: Duration,
         patience: Duration,
     ) -> Result<Arc<OnceCell<List>>, ProxyError> {
+        let owner = source.owner();
         let cell = {
-            let mut current = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-            if current.get().is_some_and(|list| list.at.elapsed() > max_age) {
-                *current = Arc::default();
+            let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_old = |cell: &OnceCell<List>| cell.get().is_some_and(|list| list.at.elapsed() > max_age);
+            match lists.iter().position(|(whose, _)| *whose == owner) {
+                Some(at) if !is_old(&lists[at].1) => Arc::clone(&lists[at].1),
+                found => {
+                    if let Some(at) = found.or((lists.len() >= LISTS_MAX).then_some(0)) {
+                        lists.remove(at);
+                    }
+                    let cell = Arc::default();
+                    lists.push((owner, Arc::clone(&cell)));
+                    cell
+                }
             }
-            Arc::clone(&current)
         };
         // The patience is the caller's, and not that of the one whose turn it is to ask: they wait at the same time.
         let known = match cell.initialized() {
             true => return Ok(cell),
-            false => Box::pin(timeout(patience, cell.get_or_try_init(|| read(connection)))).await,
+            false => Box::pin(timeout(patience, cell.get_or_try_init(|| read(source)))).await,
         };
         let known = known.unwrap_or(Err(UpstreamError::Timeout { sent: true }));
         known.map_err(|error| ProxyError::Upstream { error, repeatable: true })?;
@@ -158,17 +197,18 @@ struct Tool {
 }
 
 /// Reads the whole list. A server that has no tools, or refuses to tell, has none that want headers.
-async fn read(connection: &Connection) -> Result<List, UpstreamError> {
+async fn read(source: Source<'_>) -> Result<List, UpstreamError> {
     let mut tools = HashMap::new();
     let mut cursor: Option<String> = None;
     for _ in 0..PAGES_MAX {
-        let Some(answer) = page(connection, cursor.as_deref()).await? else { break };
+        let Some(answer) = page(source, cursor.as_deref()).await? else { break };
         let Ok(page) = serde_json::from_str::<Page<'_>>(answer.body().unwrap_or_default()) else { break };
         for raw in page.tools {
             // An illegal annotation asks for nothing: such a tool is not listed to clients either.
             if raw.get().contains(headers::X_MCP_HEADER)
                 && let Ok(tool) = serde_json::from_str::<Tool>(raw.get())
                 && let Ok(wanted) = headers::param_headers(&tool.input_schema)
+                && tools.len() < TOOLS_MAX
             {
                 tools.insert(tool.name, wanted);
             }
@@ -181,21 +221,27 @@ async fn read(connection: &Connection) -> Result<List, UpstreamError> {
     Ok(List { tools, at: Instant::now() })
 }
 
-async fn page(connection: &Connection, cursor: Option<&str>) -> Result<Option<Message>, UpstreamError> {
+async fn page(source: Source<'_>, cursor: Option<&str>) -> Result<Option<Message>, UpstreamError> {
+    let Source { connection, guest } = source;
     let id = connection.next_id();
-    let mut params = serde_json::json!({ meta::META: {
-        meta::PROTOCOL_VERSION: Revision::V2026_07_28.as_str(),
-        meta::CLIENT_CAPABILITIES: {},
-        meta::CLIENT_INFO: { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") },
-    } });
+    let mut params = serde_json::json!({});
+    if guest.is_none() {
+        params[meta::META] = serde_json::json!({
+            meta::PROTOCOL_VERSION: Revision::V2026_07_28.as_str(),
+            meta::CLIENT_CAPABILITIES: {},
+            meta::CLIENT_INFO: { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") },
+        });
+    }
     if let Some(cursor) = cursor {
         params["cursor"] = cursor.into();
     }
     let method = Known::ToolsList.as_str();
     let text = serde_json::json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string();
     let message = super::exchange::own(text);
-    let mut request_headers = HeaderMap::new();
-    request_headers.insert(headers::METHOD, HeaderValue::from_static(method));
+    let request_headers = match guest {
+        Some(guest) => (*guest.headers).clone(),
+        None => HeaderMap::from_iter([(headers::METHOD, HeaderValue::from_static(method))]),
+    };
     let facts = CallFacts { may_ask: false, wants_log: false, cancellable: true };
     let mut replies = connection.call(Call { id, message: &message, facts, headers: request_headers }).await?;
     while let Some(reply) = replies.next().await {

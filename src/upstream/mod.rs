@@ -162,6 +162,13 @@ impl Replies {
         }
     }
 
+    /// The server waits for people: silence is no sign that its stream is lost, until they have had their time.
+    pub(crate) fn be_patient(&mut self) {
+        if let Replies::Http(replies) = self {
+            replies.be_patient();
+        }
+    }
+
     /// The server has been told already that this call is over.
     pub(crate) fn cancelled(&mut self) {
         match self {

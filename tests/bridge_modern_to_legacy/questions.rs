@@ -219,9 +219,9 @@ async fn shutdown_gives_up_what_is_parked() {
 }
 
 /// What a server behind HTTP answers to the nth call of a tool, in place of its own answer. The proxy's ids count from 1 on each
-/// connection, and the handshake is the first.
+/// connection: the handshake is the first, and the question for its tools, which the first call needs, the second.
 fn instead(nth: u64, error: Value) -> Script {
-    let body = json!({ "jsonrpc": "2.0", "id": nth + 1, "error": error }).to_string();
+    let body = json!({ "jsonrpc": "2.0", "id": nth + 2, "error": error }).to_string();
     let headers = [("Content-Type".to_owned(), "application/json".to_owned())].into();
     legacy().fault(On::tool("echo").nth(nth), Do::Status { code: 200, headers, body })
 }

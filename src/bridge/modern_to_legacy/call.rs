@@ -39,6 +39,8 @@ pub(crate) struct Rules {
     pub(crate) errand: Duration,
     /// How often the client is asked.
     pub(crate) rounds: usize,
+    /// How much of what the server says is kept while nobody takes it, in bytes.
+    pub(crate) bytes: usize,
     /// When the call is over, whatever happens.
     pub(crate) until: Instant,
     /// How long results may be kept, where they say so.
@@ -80,8 +82,8 @@ pub(crate) fn upward(request: &Message, upstream_id: i64) -> Message {
     let name = upstream_id.to_string();
     let stripped;
     let mut request = request;
-    if request.param(meta::INPUT_RESPONSES).is_some() {
-        stripped = request.edit().recast(&[meta::INPUT_RESPONSES], "", &[], "").finish();
+    if request.param(meta::INPUT_RESPONSES).is_some() || request.param(meta::REQUEST_STATE).is_some() {
+        stripped = request.edit().recast(&[meta::INPUT_RESPONSES, meta::REQUEST_STATE], "", &[], "").finish();
         request = &stripped;
     }
     request
@@ -167,7 +169,7 @@ pub(crate) struct Call {
     /// When there is something to be done.
     due: Option<Instant>,
     keys: u32,
-    /// Answers that came with the call, before there was a question: for those that the server calls so.
+    /// Answers that came with the call, before there was a question: for those that the server calls so, until it asks others.
     given: Raw,
     /// Names of the server's that are keys, or were.
     words: BTreeSet<String>,
@@ -268,7 +270,7 @@ impl Call {
                 self.due = self.due.filter(|_| self.leg.is_none());
                 match self.leg.clone() {
                     Some(leg) => self.answer(&leg, message, now, out),
-                    None => self.finished = Some(message),
+                    None => self.keep_answer(message, out),
                 }
             }
             Kind::Request => self.question(message, now, out),
@@ -280,8 +282,10 @@ impl Call {
     /// the task's result, which comes like an answer.
     fn becomes_task(&mut self, message: &Message, out: &mut Vec<Effect>) -> bool {
         match (&self.task, message.kind()) {
+            // Who has asked something has begun.
             (None, Kind::Error)
-                if self.known == Some(Known::ToolsCall)
+                if self.rounds == 0
+                    && self.known == Some(Known::ToolsCall)
                     && answer::is_unknown_method(message)
                     && answer::makes_tasks(&self.greeting) =>
             {
@@ -345,7 +349,7 @@ impl Call {
             Some((question::not_asked(&id), Loss::QuestionOutside))
         } else if self.leg.as_ref().is_some_and(|leg| !leg.declared.allows(&words)) {
             Some((question::not_asked(&id), Loss::QuestionUndeclared))
-        } else if self.rounds >= self.rules.rounds || self.open.len() >= OPEN_MAX {
+        } else if self.rounds >= self.rules.rounds || self.open.len() >= OPEN_MAX || !self.has_room(&words) {
             Some((question::too_many(&id), Loss::QuestionTooMany))
         } else {
             None
@@ -366,6 +370,7 @@ impl Call {
             return out.push(Effect::Server(answer));
         }
         self.open.push(question);
+        self.make_room(out);
         if self.leg.is_some() && self.due.is_none() {
             self.due = Some(now + self.rules.window);
         }
@@ -394,17 +399,18 @@ impl Call {
             }
             (Some(Known::Progress), Some(_)) => out.push(Effect::Drop("unasked_progress")),
             (Some(Known::Progress), None) => {
-                if self.progress.replace(message).is_some() {
+                let last = self.progress.take();
+                let is_kept = self.has_room(&message);
+                if last.is_some() || !is_kept {
                     out.push(Effect::Lost(Loss::ParkedProgress));
                 }
+                self.progress = if is_kept { Some(message) } else { last };
+                self.make_room(out);
             }
             (Some(Known::LogMessage), Some(leg)) => out.push(wanted(leg, message)),
             (Some(Known::LogMessage), None) => {
                 self.kept.push_back(message);
-                if self.kept.len() > KEPT_MAX {
-                    self.kept.pop_front();
-                    out.push(Effect::Lost(Loss::ParkedLog));
-                }
+                self.make_room(out);
             }
             (Some(Known::Cancelled), _) => {
                 let withdrawn = message.param(meta::REQUEST_ID).and_then(RequestId::from_json);
@@ -424,6 +430,34 @@ impl Call {
             // It belongs to no request (2026-07-28, Subscriptions).
             _ => out.push(Effect::Drop("of_no_request")),
         }
+    }
+
+    /// What has to be kept for a client that is away, or has yet to be asked, in bytes: log messages need not be.
+    fn held(&self) -> usize {
+        let open = self.open.iter().map(|question| &question.words);
+        open.chain(&self.progress).chain(&self.finished).map(size).sum()
+    }
+
+    fn has_room(&self, message: &Message) -> bool {
+        self.held() + size(message) <= self.rules.bytes
+    }
+
+    /// The oldest log messages make room.
+    fn make_room(&mut self, out: &mut Vec<Effect>) {
+        let mut bytes = self.held() + self.kept.iter().map(size).sum::<usize>();
+        while self.kept.len() > KEPT_MAX || bytes > self.rules.bytes {
+            let Some(oldest) = self.kept.pop_front() else { return };
+            bytes -= size(&oldest);
+            out.push(Effect::Lost(Loss::ParkedLog));
+        }
+    }
+
+    /// The answer of a server that did not wait for its client's. One that is too large is told of.
+    fn keep_answer(&mut self, message: Message, out: &mut Vec<Effect>) {
+        let fits = self.has_room(&message);
+        out.extend((!fits).then_some(Effect::Lost(Loss::ParkedAnswer)));
+        self.finished = Some(if fits { message } else { answer::too_large() });
+        self.make_room(out);
     }
 
     /// Asks what has not been answered.
@@ -459,6 +493,7 @@ impl Call {
     fn park(&mut self, leg: &Leg, requests: &[String], now: Instant, out: &mut Vec<Effect>) {
         out.push(Effect::Ask(leg.id.clone(), format!("{{{}}}", requests.join(","))));
         self.leg = None;
+        self.given.clear();
         self.rounds += 1;
         self.due = Some((now + self.rules.parked).min(self.rules.until));
     }
@@ -554,6 +589,10 @@ impl Call {
         self.leg = None;
         self.over = true;
     }
+}
+
+fn size(message: &Message) -> usize {
+    message.text().len()
 }
 
 /// A log message goes to a client that asked for such, and to no other (2026-07-28, Logging).

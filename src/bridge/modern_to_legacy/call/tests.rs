@@ -27,7 +27,7 @@ fn now() -> Instant {
 
 fn rules(now: Instant) -> Rules {
     let (errand, until) = (Duration::from_secs(20), now + Duration::from_secs(3600));
-    Rules { window: WINDOW, parked: PARKED, errand, rounds: 3, until, ttl_ms: 0 }
+    Rules { window: WINDOW, parked: PARKED, errand, rounds: 3, bytes: 1 << 20, until, ttl_ms: 0 }
 }
 
 /// A request of a client that can be asked everything, unless `meta` says otherwise.
