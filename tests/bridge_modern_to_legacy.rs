@@ -13,6 +13,8 @@ mod calls;
 mod listening;
 #[path = "bridge_modern_to_legacy/questions.rs"]
 mod questions;
+#[path = "bridge_modern_to_legacy/tasks.rs"]
+mod tasks;
 #[path = "bridge_modern_to_legacy/tokens.rs"]
 mod tokens;
 

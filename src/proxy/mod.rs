@@ -9,6 +9,7 @@ mod listening;
 mod parking;
 mod sending;
 mod standing;
+mod tasking;
 mod tools;
 mod welcoming;
 
@@ -45,6 +46,7 @@ use exchange::{Exchange, Legacy, Next, Output};
 use listening::Listening;
 use parking::Parking;
 use sending::Sent;
+use tasking::Tasking;
 use tools::{Source, ToolHeaders};
 use welcoming::{Described, Welcome, welcome};
 
@@ -64,6 +66,7 @@ pub(crate) struct Server {
     pub(crate) metrics: ServerMetrics,
     tools: ToolHeaders,
     parking: Arc<Parking<Box<Half>>>,
+    tasking: Arc<Tasking>,
     described: Described,
     /// It is a child: it never sees a header.
     is_child: bool,
@@ -103,11 +106,13 @@ impl Proxy {
             let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
             let forward_headers = upstream.forward_headers.clone();
             let parking = Arc::new(Parking::new(&settings.limits, &settings.timeouts, metrics.clone()));
+            let tasking = Arc::new(Tasking::new(&settings.limits, &settings.timeouts, metrics.clone()));
             let server = Server {
                 backend,
                 metrics,
                 tools: ToolHeaders::default(),
                 parking,
+                tasking,
                 described: Described::default(),
                 is_child,
                 forward_headers,

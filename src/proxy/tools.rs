@@ -30,6 +30,8 @@ use crate::upstream::{Call, Connection};
 const LIST_FOR: Duration = Duration::from_secs(60);
 /// How old a list must be to be read again for a call that disagrees with it.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
+/// In a tool's `execution`: whether it can be called as a task.
+const TASK_SUPPORT: &str = "taskSupport";
 /// Most pages of a list.
 const PAGES_MAX: usize = 100;
 /// Most tools of a list that are remembered.
@@ -45,9 +47,16 @@ pub(crate) struct ToolHeaders {
     lists: Mutex<Vec<(Option<Principal>, Arc<OnceCell<List>>)>>,
 }
 
+/// What there is to know of a tool.
+struct Facts {
+    wanted: Vec<ParamHeader>,
+    /// It can be called as a task (2025-11-25, Tasks › Tool-Level Negotiation).
+    as_task: bool,
+}
+
 struct List {
-    /// Only tools that want any.
-    tools: HashMap<String, Vec<ParamHeader>>,
+    /// Only those of which there is something to know.
+    tools: HashMap<String, Facts>,
     at: Instant,
 }
 
@@ -92,13 +101,22 @@ impl ToolHeaders {
         loop {
             let list = self.list(source, max_age, patience).await?;
             let list = list.get();
-            let Some(wanted) = list.and_then(|list| list.tools.get(&name)) else { return Ok(()) };
-            let outcome = headers::check_params(given, wanted, &arguments(request));
+            let facts = list.and_then(|list| list.tools.get(&name)).filter(|facts| !facts.wanted.is_empty());
+            let Some(facts) = facts else { return Ok(()) };
+            let outcome = headers::check_params(given, &facts.wanted, &arguments(request));
             match outcome {
                 Err(_) if list.is_some_and(|list| list.at.elapsed() > DOUBT_AFTER) => max_age = DOUBT_AFTER,
                 outcome => return Ok(outcome?),
             }
         }
+    }
+
+    /// Whether a call can become a task. If the server does not tell its tools, it cannot.
+    pub(crate) async fn makes_task(&self, source: Source<'_>, request: &Message, patience: Duration) -> bool {
+        let Some(name) = called(request) else { return false };
+        let list = self.list(source, LIST_FOR, patience).await;
+        let facts = list.as_ref().ok().and_then(|list| list.get()).and_then(|list| list.tools.get(&name));
+        facts.is_some_and(|facts| facts.as_task)
     }
 
     /// The headers that a request has over HTTP, for a client that sent none. With `fresh`, what is known of the tools is not
@@ -125,9 +143,9 @@ impl ToolHeaders {
         if let Some(name) = called(request) {
             let max_age = if fresh { Duration::ZERO } else { LIST_FOR };
             let list = self.list(source, max_age, patience).await?;
-            if let Some(all) = list.get().and_then(|list| list.tools.get(&name)) {
+            if let Some(facts) = list.get().and_then(|list| list.tools.get(&name)) {
                 let arguments = arguments(request);
-                for wanted in all {
+                for wanted in &facts.wanted {
                     if let Some(value) = wanted.value(&arguments) {
                         map.insert(wanted.header.clone(), value);
                     }
@@ -194,6 +212,8 @@ struct Tool {
     name: String,
     #[serde(rename = "inputSchema", default)]
     input_schema: Value,
+    #[serde(default)]
+    execution: Value,
 }
 
 /// Reads the whole list. A server that has no tools, or refuses to tell, has none that want headers.
@@ -204,13 +224,15 @@ async fn read(source: Source<'_>) -> Result<List, UpstreamError> {
         let Some(answer) = page(source, cursor.as_deref()).await? else { break };
         let Ok(page) = serde_json::from_str::<Page<'_>>(answer.body().unwrap_or_default()) else { break };
         for raw in page.tools {
-            // An illegal annotation asks for nothing: such a tool is not listed to clients either.
-            if raw.get().contains(headers::X_MCP_HEADER)
+            let says = |what: &str| raw.get().contains(what);
+            if (says(headers::X_MCP_HEADER) || says(TASK_SUPPORT))
                 && let Ok(tool) = serde_json::from_str::<Tool>(raw.get())
-                && let Ok(wanted) = headers::param_headers(&tool.input_schema)
                 && tools.len() < TOOLS_MAX
             {
-                tools.insert(tool.name, wanted);
+                // An illegal annotation asks for nothing: such a tool is not listed to clients either.
+                let wanted = headers::param_headers(&tool.input_schema).unwrap_or_default();
+                let as_task = matches!(tool.execution[TASK_SUPPORT].as_str(), Some("optional" | "required"));
+                tools.insert(tool.name, Facts { wanted, as_task });
             }
         }
         cursor = page.next_cursor;

@@ -268,7 +268,7 @@ async fn a_tool_that_requires_a_task_is_called_as_one() {
     assert_eq!(world.arrived("tasks/result").len(), 1);
     let discovered = world.answer(&Modern::new("server/discover")).await;
     assert!(discovered["result"]["capabilities"].get("tasks").is_none(), "{discovered}");
-    let response = world.post(&Modern::new("tasks/get").param("taskId", "task-1".into())).await;
+    let response = world.post(&Modern::new("tasks/result").param("taskId", "task-1".into())).await;
     assert_eq!(response.status, 404, "tasks of 2025-11-25 are not those of 2026-07-28");
     world.close().await;
 }

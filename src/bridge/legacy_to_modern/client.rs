@@ -72,7 +72,7 @@ fn carried(mut said: Map<String, Value>, revision: Revision) -> Map<String, Valu
     // Tasks of the client's are nothing that a modern server could ask for; nor is it ever told that roots have changed.
     said.remove("tasks");
     if let Some(Value::Object(extensions)) = said.get_mut("extensions") {
-        extensions.remove(super::welcome::TASKS);
+        extensions.remove(meta::TASKS_EXTENSION);
     }
     if let Some(Value::Object(roots)) = said.get_mut("roots") {
         roots.remove(meta::LIST_CHANGED);

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::answer::{self, Refusal};
 use super::declared::Declared;
 use super::question::{self, Question, Raw};
+use super::task::{self, Described};
 use crate::bridge::loss::Loss;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message, json_str};
@@ -56,6 +57,8 @@ pub(crate) struct Leg {
     /// The least level of log messages that it wants.
     level: Option<u8>,
     declared: Declared,
+    /// Its client takes a task for an answer.
+    takes_tasks: bool,
 }
 
 impl Leg {
@@ -66,6 +69,7 @@ impl Leg {
             token: request.meta(meta::PROGRESS_TOKEN).map(Box::from),
             level: request.meta_str(meta::LOG_LEVEL).and_then(|level| rank(&level)),
             declared: Declared::of(request),
+            takes_tasks: task::takes(request),
         })
     }
 }
@@ -142,6 +146,9 @@ pub(crate) enum Effect {
     AsTask,
     /// The result of this task (JSON) is to be asked for.
     Fetch(String),
+    /// The client's request, under this id, is answered with a task, which the server calls so (JSON) and describes so. What
+    /// concerns it from now on is not the call's business: [`Call::left`].
+    Made(RequestId, String, Described),
     /// Nobody wants the result of this task (JSON).
     CancelTask(String),
     /// The server is to be told that nobody waits for its answer.
@@ -187,13 +194,19 @@ pub(crate) struct Call {
     greeting: Message,
 }
 
-/// A call that the server takes as a task only (2025-11-25, Tasks). The client need not know.
+/// A call that is to be a task of the server's (2025-11-25, Tasks).
 #[derive(Debug)]
 enum Task {
-    /// It is asked to become one.
+    /// The client takes it for an answer.
+    Offered,
+    /// It was offered, and the server does not want it.
+    Refused,
+    /// The server takes the call as a task only, and is asked to make one. The client need not know.
     Due,
-    /// It is one, by this name (JSON).
+    /// It is one, by this name (JSON), of which the client knows nothing.
     Named(String),
+    /// It is one, and its client is not there to hear of it.
+    Waiting(String),
 }
 
 impl Call {
@@ -224,14 +237,31 @@ impl Call {
         })
     }
 
+    /// The same, sent to become a task, of which its client is told.
+    pub(crate) fn offered(mut self) -> Call {
+        self.task = Some(Task::Offered);
+        self
+    }
+
+    /// What the server has asked, and was not answered, when the call has become a task.
+    pub(crate) fn left(&mut self) -> Vec<Question> {
+        std::mem::take(&mut self.open)
+    }
+
     /// When [`Input::Timer`] is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.due.filter(|_| !self.over)
     }
 
+    /// Whether the server has given its answer: one that says that a task was made is none.
+    fn is_answered(&self) -> bool {
+        self.finished.is_some() && !matches!(self.task, Some(Task::Waiting(_)))
+    }
+
     /// Whether nothing more is sent to the server on this call: what needs an errand first is sent again.
     pub(crate) fn is_done_with(&self) -> bool {
-        self.over || self.finished.as_ref().is_some_and(|answer| !answer::needs_errand(answer))
+        let needs_errand = || self.finished.as_ref().is_some_and(answer::needs_errand);
+        self.over || (self.is_answered() && !needs_errand())
     }
 
     /// Whether the server was told roots: what it does next may depend on them.
@@ -262,7 +292,7 @@ impl Call {
 
     fn server(&mut self, message: Message, now: Instant, out: &mut Vec<Effect>) {
         match message.kind() {
-            Kind::Result | Kind::Error if self.becomes_task(&message, out) => {}
+            Kind::Result | Kind::Error if self.becomes_task(&message, now, out) => {}
             Kind::Result | Kind::Error => {
                 // Who has answered does not wait for answers.
                 self.dismiss(out);
@@ -280,7 +310,7 @@ impl Call {
 
     /// A tool that has to be called as a task is: it was refused otherwise, and has not run. What then has to be waited for is
     /// the task's result, which comes like an answer.
-    fn becomes_task(&mut self, message: &Message, out: &mut Vec<Effect>) -> bool {
+    fn becomes_task(&mut self, message: &Message, now: Instant, out: &mut Vec<Effect>) -> bool {
         match (&self.task, message.kind()) {
             // Who has asked something has begun.
             (None, Kind::Error)
@@ -292,6 +322,27 @@ impl Call {
                 self.task = Some(Task::Due);
                 out.push(Effect::AsTask);
             }
+            // The list that says which tools may be tasks was out of date.
+            (Some(Task::Offered), Kind::Error) if self.rounds == 0 && answer::is_unknown_method(message) => {
+                self.task = Some(Task::Refused);
+                out.push(Effect::Again);
+            }
+            (Some(Task::Offered), Kind::Result) => {
+                let Some(name) = answer::task_of(message) else { return false };
+                self.running = false;
+                match self.leg.clone() {
+                    Some(leg) => self.made(&leg, name, message, now, out),
+                    None if self.has_room(message) => {
+                        self.task = Some(Task::Waiting(name));
+                        self.finished = Some(message.clone());
+                        self.make_room(out);
+                    }
+                    None => {
+                        out.push(Effect::CancelTask(name));
+                        return false;
+                    }
+                }
+            }
             (Some(Task::Due), Kind::Result) => {
                 let Some(name) = answer::task_of(message) else { return false };
                 out.push(Effect::Fetch(name.clone()));
@@ -300,6 +351,22 @@ impl Call {
             _ => return false,
         }
         true
+    }
+
+    /// The call has become a task.
+    fn made(&mut self, leg: &Leg, name: String, message: &Message, now: Instant, out: &mut Vec<Effect>) {
+        match Described::made(message).filter(|_| leg.takes_tasks) {
+            Some(described) => {
+                out.push(Effect::Made(leg.id.clone(), name, described));
+                (self.leg, self.task, self.over) = (None, None, true);
+            }
+            // On this request its client takes none.
+            None => {
+                (self.running, self.due) = (true, (!self.open.is_empty()).then_some(now));
+                out.push(Effect::Fetch(name.clone()));
+                self.task = Some(Task::Named(name));
+            }
+        }
     }
 
     /// The server's answer, for the client that waits.
@@ -345,7 +412,7 @@ impl Call {
 
     fn question(&mut self, words: Message, now: Instant, out: &mut Vec<Effect>) {
         let Some(id) = words.id() else { return out.push(Effect::Drop("no_id")) };
-        let refusal = if !self.known.is_some_and(Known::may_ask) || self.finished.is_some() {
+        let refusal = if !self.known.is_some_and(Known::may_ask) || self.is_answered() {
             Some((question::not_asked(&id), Loss::QuestionOutside))
         } else if self.leg.as_ref().is_some_and(|leg| !leg.declared.allows(&words)) {
             Some((question::not_asked(&id), Loss::QuestionUndeclared))
@@ -509,12 +576,25 @@ impl Call {
         let kept = std::mem::take(&mut self.kept);
         out.extend(kept.into_iter().map(|message| wanted(&leg, message)));
         self.leg = Some(leg.clone());
+        if let Some(Task::Waiting(name)) = self.task.take_if(|task| matches!(task, Task::Waiting(_))) {
+            let made = self.finished.take();
+            self.take_answers(&leg, answers, out);
+            return made.into_iter().for_each(|made| self.made(&leg, name.clone(), &made, now, out));
+        }
         if let Some(answer) = self.finished.take() {
             return self.answer(&leg, answer, now, out);
         }
         if !self.errands.is_empty() {
             return self.been_on_errands(&leg, answers, now, out);
         }
+        self.take_answers(&leg, answers, out);
+        if !self.open.is_empty() {
+            self.ask(&leg, now, out);
+        }
+    }
+
+    /// Gives the server what the client has answered, and refuses what it will not be asked again.
+    fn take_answers(&mut self, leg: &Leg, answers: &Raw, out: &mut Vec<Effect>) {
         let mut open = Vec::new();
         for question in std::mem::take(&mut self.open) {
             match question.answered(answers).filter(|_| question.asked) {
@@ -537,9 +617,6 @@ impl Call {
             }
         }
         self.open = open;
-        if !self.open.is_empty() {
-            self.ask(&leg, now, out);
-        }
     }
 
     fn been_on_errands(&mut self, leg: &Leg, answers: &Raw, now: Instant, out: &mut Vec<Effect>) {
@@ -559,7 +636,11 @@ impl Call {
     }
 
     fn again(&mut self, out: &mut Vec<Effect>) {
-        (self.running, self.due, self.task) = (true, None, None);
+        (self.running, self.due) = (true, None);
+        if matches!(self.task, Some(Task::Offered)) {
+            return out.push(Effect::AsTask);
+        }
+        self.task = None;
         out.push(Effect::Again);
     }
 
@@ -579,6 +660,9 @@ impl Call {
     fn abandon(&mut self, loss: Option<Loss>, out: &mut Vec<Effect>) {
         out.extend(loss.map(Effect::Lost));
         self.dismiss(out);
+        if let Some(Task::Waiting(name)) = self.task.take_if(|task| matches!(task, Task::Waiting(_))) {
+            out.push(Effect::CancelTask(name));
+        }
         if self.finished.is_none() {
             // One whose result was asked for and given is at its end.
             if let Some(Task::Named(name)) = self.task.take().filter(|_| self.running) {

@@ -13,6 +13,9 @@ fn greeting() -> Message {
     message(r#"{"jsonrpc":"2.0","id":1,"result":{"capabilities":{"tasks":{"requests":{"tools":{"call":{}}}}}}}"#)
 }
 
+/// Metadata of a client that takes a task for an answer.
+const TAKES_TASKS: &str = r#""io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+
 fn message(text: &str) -> Message {
     Message::parse(text.to_owned().into(), 64).unwrap_or_else(|error| panic!("{error:?}: {text}"))
 }

@@ -20,6 +20,15 @@ impl Dialogue {
         dialogue
     }
 
+    /// One that is sent to become a task, whose client takes it for an answer.
+    fn offered() -> Dialogue {
+        let mut dialogue = Dialogue::begin("tools/call", r#""name":"x""#, TAKES_TASKS);
+        let request = request("7", "tools/call", r#""name":"x""#, TAKES_TASKS);
+        dialogue.call = dialogue.call.offered();
+        dialogue.lines[1] = format!("<   to server: {}", text(&upward_as_task(&request, 42).unwrap()));
+        dialogue
+    }
+
     fn feed(mut self, line: String, input: Input) -> Dialogue {
         self.lines.push(line);
         let mut effects = Vec::new();
@@ -36,6 +45,12 @@ impl Dialogue {
                     format!("<   to server: {}", text(&upward_as_task(&request, 43).unwrap()))
                 }
                 Effect::Fetch(task) => format!("<   to server: {}", text(&about_task(Known::TasksResult, 44, &task))),
+                Effect::Made(id, theirs, made) => {
+                    format!(
+                        ">   answer: {} (the server calls it {theirs})",
+                        text(&task::created(&id, made, "ours", 60_000))
+                    )
+                }
                 Effect::CancelTask(task) => {
                     format!("<   to server: {}", text(&about_task(Known::TasksCancel, 45, &task)))
                 }
@@ -508,5 +523,69 @@ fn what_belongs_to_no_request() {
     !   dropped: of_no_request
     < server: {"jsonrpc":"2.0","method":"vendor/note","params":{"n":1.50}}
     >   to client: {"jsonrpc":"2.0","method":"vendor/note","params":{"n":1.50}}
+    "#);
+}
+
+/// Tasks: a client that takes one for an answer gets it, with what the server asks.
+#[test]
+fn a_task_for_a_client_that_takes_tasks() {
+    let made = r#"{{rpc},"id":42,"result":{"task":{"taskId":"t1","status":"working","ttl":null,"pollInterval":5}}}"#;
+    insta::assert_snapshot!(Dialogue::offered().server(made).told(), @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t1","status":"working","ttl":null,"pollInterval":5}}}
+    >   answer: {"jsonrpc":"2.0","id":7,"result":{"pollIntervalMs":5,"resultType":"task","status":"working","taskId":"ours","ttlMs":60000}} (the server calls it "t1")
+    "#);
+    // It asks something before it makes the task.
+    insta::assert_snapshot!(
+        Dialogue::offered().server(ASKS).wait(WINDOW).back("8", r#"{"q1":{"action":"accept"}}"#, TAKES_TASKS).server(made).told(),
+        @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
+    > client comes back as 8: {"q1":{"action":"accept"}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"accept"}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t1","status":"working","ttl":null,"pollInterval":5}}}
+    >   answer: {"jsonrpc":"2.0","id":8,"result":{"pollIntervalMs":5,"resultType":"task","status":"working","taskId":"ours","ttlMs":60000}} (the server calls it "t1")
+    "#
+    );
+    // Its client is not there when the task is made, and comes back on a request on which it takes none.
+    insta::assert_snapshot!(
+        Dialogue::offered().server(ASKS).wait(WINDOW).server(made).back("8", r#"{"q1":{"action":"accept"}}"#, "").told(),
+        @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t1","status":"working","ttl":null,"pollInterval":5}}}
+    > client comes back as 8: {"q1":{"action":"accept"}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"accept"}}
+    <   to server: {"jsonrpc":"2.0","id":44,"method":"tasks/result","params":{"taskId":"t1"}}
+    "#
+    );
+    // The tool is none that can be a task any more.
+    insta::assert_snapshot!(
+        Dialogue::offered().server(r#"{{rpc},"id":42,"error":{"code":-32601,"message":"No tasks"}}"#).told(),
+        @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32601,"message":"No tasks"}}
+    <   the request is sent again
+    "#
+    );
+    // Nobody comes back for it.
+    insta::assert_snapshot!(Dialogue::offered().server(ASKS).wait(WINDOW).server(made).gone().told(), @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t1","status":"working","ttl":null,"pollInterval":5}}}
+    > client goes away
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"cancel"}}
+    <   to server: {"jsonrpc":"2.0","id":45,"method":"tasks/cancel","params":{"taskId":"t1"}}
     "#);
 }

@@ -1,0 +1,255 @@
+//! Tasks of 2025-11-25 in the words of the extension that took their place (2026-07-28, `io.modelcontextprotocol/tasks`).
+//!
+//! There the server decides which call becomes a task, and a client that polls gets questions and the result with the
+//! state; here the client decides, and results and questions come on a request of their own.
+
+use serde_json::{Map, Value, json};
+
+use super::answer::{self, own};
+use crate::bridge::loss::Loss;
+use crate::protocol::id::RequestId;
+use crate::protocol::message::{Kind, Message};
+use crate::protocol::meta;
+use crate::protocol::method::Known;
+
+/// Whether the client of this request takes a task for an answer.
+pub(crate) fn takes(request: &Message) -> bool {
+    let json = request.meta(meta::CLIENT_CAPABILITIES).unwrap_or_default();
+    // Most clients do not.
+    if memchr::memmem::find(json.as_bytes(), meta::TASKS_EXTENSION.as_bytes()).is_none() {
+        return false;
+    }
+    let all: Value = serde_json::from_str(json).unwrap_or_default();
+    all["extensions"][meta::TASKS_EXTENSION].is_object()
+}
+
+/// The error to a client that does not, and asks for what only those get.
+pub(crate) fn undeclared(id: &RequestId) -> Message {
+    answer::needs(id, json!({ "extensions": { meta::TASKS_EXTENSION: {} } }))
+}
+
+/// How a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Working,
+    InputRequired,
+    /// There is a result, or an error.
+    Done,
+    Cancelled,
+}
+
+/// A task, as its server describes it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Described {
+    members: Map<String, Value>,
+    pub(crate) status: Status,
+}
+
+impl Described {
+    /// Reads what came back for `tasks/get`, or the member of a result that says that a task was made. `None` if it is none.
+    pub(crate) fn of(task: Value) -> Option<Described> {
+        let Value::Object(members) = task else { return None };
+        let status = match members.get("status")?.as_str()? {
+            "working" => Status::Working,
+            "input_required" => Status::InputRequired,
+            "completed" | "failed" => Status::Done,
+            "cancelled" => Status::Cancelled,
+            _ => return None,
+        };
+        Some(Described { members, status })
+    }
+
+    /// The task that a result says was made.
+    pub(crate) fn made(result: &Message) -> Option<Described> {
+        let mut said: Value = serde_json::from_str(result.body()?).ok()?;
+        Described::of(said.get_mut(meta::TASK)?.take())
+    }
+
+    /// How long its server keeps it, in milliseconds from its making; `None` if it does not say.
+    pub(crate) fn ttl_ms(&self) -> Option<u64> {
+        self.members.get("ttl").and_then(Value::as_u64)
+    }
+
+    /// The members of the same in the client's words: under this name, and for no longer than that.
+    fn told(mut self, name: &str, life_ms: u64, status: &str) -> Map<String, Value> {
+        let ttl = self.ttl_ms().map_or(life_ms, |ttl| ttl.min(life_ms));
+        self.members.remove("ttl");
+        // What is about the answer is not about the task.
+        self.members.remove(meta::META);
+        if let Some(interval) = self.members.remove("pollInterval") {
+            self.members.insert("pollIntervalMs".into(), interval);
+        }
+        self.members.insert(meta::TASK_ID.into(), name.into());
+        self.members.insert("status".into(), status.into());
+        self.members.insert(meta::TTL_MS.into(), ttl.into());
+        self.members
+    }
+}
+
+/// The answer to a call that became a task.
+pub(crate) fn created(id: &RequestId, made: Described, name: &str, life_ms: u64) -> Message {
+    let mut result = made.told(name, life_ms, "working");
+    result.insert(meta::RESULT_TYPE.into(), "task".into());
+    own(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{}}}"#, id.as_json(), Value::Object(result)))
+}
+
+/// What a task has come to.
+#[derive(Debug)]
+pub(crate) enum State<'a> {
+    Working,
+    /// What its client is asked: `inputRequests` (JSON).
+    Asks(&'a str),
+    /// The answer to `tasks/result`.
+    Done(&'a Message),
+    Cancelled,
+}
+
+/// All that there is to say of a task: the members of an object (JSON), without the braces.
+pub(crate) fn detailed(
+    described: Described,
+    name: &str,
+    life_ms: u64,
+    state: &State<'_>,
+    losses: &mut Vec<Loss>,
+) -> String {
+    let (status, more) = match state {
+        State::Working => ("working", String::new()),
+        State::Asks(requests) => ("input_required", format!(r#","{}":{requests}"#, meta::INPUT_REQUESTS)),
+        // A tool's result that is a failure is one all the same: only errors of the protocol are none.
+        State::Done(answer) if answer.kind() == Kind::Result => {
+            ("completed", format!(r#","result":{}"#, answer.body().unwrap_or("{}")))
+        }
+        State::Done(error) => ("failed", format!(r#","error":{}"#, failure(error, losses))),
+        State::Cancelled => ("cancelled", String::new()),
+    };
+    let members = Value::Object(described.told(name, life_ms, status)).to_string();
+    format!("{}{more}", members.trim_start_matches('{').trim_end_matches('}'))
+}
+
+/// The error of a task, with a code that means the same to its client.
+fn failure(error: &Message, losses: &mut Vec<Loss>) -> String {
+    let nobody = RequestId::from_integer(0);
+    // There is no call any more that could send its user somewhere.
+    match answer::refusal(error, &nobody, None, None) {
+        answer::Refusal::Error(error, loss) => {
+            losses.extend(loss);
+            error.body().unwrap_or("{}").to_owned()
+        }
+        answer::Refusal::Errands(_) => error.body().unwrap_or("{}").to_owned(),
+    }
+}
+
+/// The answer to `tasks/get`.
+pub(crate) fn got(id: &RequestId, detailed: &str) -> Message {
+    let (id, kind) = (id.as_json(), meta::RESULT_TYPE);
+    own(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"{kind}":"complete",{detailed}}}}}"#))
+}
+
+/// The answer to `tasks/update` and `tasks/cancel`.
+pub(crate) fn taken(id: &RequestId) -> Message {
+    own(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"{}":"complete"}}}}"#, id.as_json(), meta::RESULT_TYPE))
+}
+
+/// The news of a task, on the stream with this id.
+pub(crate) fn news(id: &RequestId, detailed: &str) -> Message {
+    let (method, meta, subscription) = (Known::TaskChanged.as_str(), meta::META, meta::SUBSCRIPTION_ID);
+    let about = format!(r#""{meta}":{{"{subscription}":{}}}"#, id.as_json());
+    own(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{about},{detailed}}}}}"#))
+}
+
+/// The tasks that a stream of notifications is asked to tell of.
+pub(crate) fn wanted(listen: &Message) -> Vec<String> {
+    let asked: Map<String, Value> =
+        listen.param(meta::NOTIFICATIONS).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    let names = asked.get(meta::TASK_IDS).and_then(Value::as_array).into_iter().flatten();
+    names.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> Message {
+        Message::parse(text.to_owned().into(), 64).unwrap()
+    }
+
+    const TASK: &str = r#"{"taskId":"t1","status":"working","ttl":60000,"pollInterval":10,"createdAt":"a","lastUpdatedAt":"b","vendor":1}"#;
+
+    fn described(status: &str) -> Described {
+        Described::of(serde_json::from_str(&TASK.replace("working", status)).unwrap()).unwrap()
+    }
+
+    /// Extension for tasks, Task Creation: flat, under a name of ours, and no longer than it is looked after.
+    #[test]
+    fn what_was_made_is_told_in_other_words() {
+        let id = RequestId::from_json("7").unwrap();
+        let made = message(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"task":{TASK},"_meta":{{"x":1}}}}}}"#));
+        let told = |life| {
+            let created = created(&id, Described::made(&made).unwrap(), "ours", life);
+            String::from_utf8(created.text().to_vec()).unwrap()
+        };
+        assert_eq!(
+            told(90_000),
+            r#"{"jsonrpc":"2.0","id":7,"result":{"createdAt":"a","lastUpdatedAt":"b","pollIntervalMs":10,"resultType":"task","status":"working","taskId":"ours","ttlMs":60000,"vendor":1}}"#
+        );
+        assert!(told(50).contains(r#""ttlMs":50"#));
+        let forever = made.text().to_vec();
+        let forever = String::from_utf8(forever).unwrap().replace("60000", "null");
+        assert_eq!(Described::made(&message(&forever)).unwrap().ttl_ms(), None);
+        assert!(Described::made(&message(r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#)).is_none());
+    }
+
+    /// Extension for tasks, Task Polling: with what belongs to its state; results keep their digits.
+    #[test]
+    fn a_task_is_told_with_its_result() {
+        let id = RequestId::from_json("7").unwrap();
+        let common = r#""createdAt":"a","lastUpdatedAt":"b","pollIntervalMs":10,"#;
+        let mut losses = Vec::new();
+        let result = message(r#"{"jsonrpc":"2.0","id":1,"result":{"isError":true,"n":1.50}}"#);
+        let error = message(r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32021,"message":"m"}}"#);
+        for (status, state, expected) in [
+            ("input_required", State::Working, r#""status":"working","taskId":"ours","ttlMs":5,"vendor":1"#),
+            (
+                "working",
+                State::Asks(r#"{"q1":{}}"#),
+                r#""status":"input_required","taskId":"ours","ttlMs":5,"vendor":1,"inputRequests":{"q1":{}}"#,
+            ),
+            (
+                "failed",
+                State::Done(&result),
+                r#""status":"completed","taskId":"ours","ttlMs":5,"vendor":1,"result":{"isError":true,"n":1.50}"#,
+            ),
+            (
+                "completed",
+                State::Done(&error),
+                r#""status":"failed","taskId":"ours","ttlMs":5,"vendor":1,"error":{"code":-32603,"data":{"error":{"code":-32021,"message":"m"},"origin":"upstream"},"message":"m"}"#,
+            ),
+            ("cancelled", State::Cancelled, r#""status":"cancelled","taskId":"ours","ttlMs":5,"vendor":1"#),
+        ] {
+            let detailed = detailed(described(status), "ours", 5, &state, &mut losses);
+            assert_eq!(detailed, format!("{common}{expected}"));
+            assert_eq!(got(&id, &detailed).body(), Some(&*format!(r#"{{"resultType":"complete",{detailed}}}"#)));
+            let news = news(&id, &detailed);
+            assert_eq!((news.method(), news.meta(meta::SUBSCRIPTION_ID)), (Some("notifications/tasks"), Some("7")));
+        }
+        assert_eq!(losses, [Loss::ErrorCode]);
+        assert!(Described::of(json!({ "status": "odd" })).is_none());
+    }
+
+    #[test]
+    fn who_takes_tasks_says_so() {
+        let request = |capabilities: &str| {
+            let meta = format!(r#"{{"{}":{capabilities}}}"#, meta::CLIENT_CAPABILITIES);
+            message(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"_meta":{meta}}}}}"#))
+        };
+        assert!(takes(&request(r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#)));
+        for not in [
+            "{}",
+            r#"{"tasks":{}}"#,
+            r#"{"extensions":{"io.modelcontextprotocol/tasks":true}}"#,
+            r#"{"io.modelcontextprotocol/tasks":{}}"#,
+        ] {
+            assert!(!takes(&request(not)), "{not}");
+        }
+    }
+}
