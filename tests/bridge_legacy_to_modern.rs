@@ -17,6 +17,8 @@ mod handshake;
 mod questions;
 #[path = "bridge_legacy_to_modern/standing.rs"]
 mod standing;
+#[path = "bridge_legacy_to_modern/tasks.rs"]
+mod tasks;
 
 use std::process::Stdio;
 

@@ -44,8 +44,10 @@ const LISTS_MAX: usize = 256;
 pub(crate) struct ToolHeaders {
     /// By whose they are, the oldest first. Each is read by one call while the others wait, and replaced when it is too
     /// old. Locked for a clone or a replacement.
-    lists: Mutex<Vec<(Option<Principal>, Arc<OnceCell<List>>)>>,
+    lists: Mutex<Vec<Owned>>,
 }
+
+type Owned = (Option<Principal>, Arc<OnceCell<List>>);
 
 /// What there is to know of a tool.
 struct Facts {

@@ -57,6 +57,16 @@ impl Client {
         }
     }
 
+    /// The same for a request whose answer may be a task, of which the client need not know.
+    pub(super) fn envelope_with_tasks(&self, can_be_asked: bool, level: Option<&str>) -> String {
+        let envelope = format!("{{{}}}", self.envelope(can_be_asked, level));
+        let mut members: Map<String, Value> = serde_json::from_str(&envelope).unwrap_or_default();
+        let capabilities = members.entry(meta::CLIENT_CAPABILITIES).or_insert_with(|| Map::new().into());
+        capabilities["extensions"][meta::TASKS_EXTENSION] = Map::new().into();
+        let envelope = Value::Object(members).to_string();
+        envelope[1..envelope.len() - 1].to_owned()
+    }
+
     /// The members of `_meta` that a request has on its behalf: with what a server may ask it for, where it can be asked.
     pub(crate) fn envelope(&self, can_be_asked: bool, level: Option<&str>) -> String {
         let envelope = if can_be_asked { &self.envelope } else { &self.mute };

@@ -401,3 +401,59 @@ fn violations() {
     ! it asks for input where it cannot
     "#);
 }
+
+/// Tasks: a server that carries a call out as a task only gets a client that takes one, and is asked until it is done.
+#[test]
+fn a_call_that_has_to_be_a_task() {
+    let client = client("2025-11-25", EVERYTHING);
+    let begin = || {
+        let mut dialogue = Dialogue::begin(&client, &call("{}"));
+        dialogue.upstream(
+            r#"{"jsonrpc":"2.0","id":ID,"error":{"code":-32021,"message":"Tasks only","data":{"requiredCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}"#,
+        );
+        dialogue.result(r#"{"resultType":"task","taskId":"t1","status":"working","pollIntervalMs":100}"#);
+        dialogue.wait(Duration::from_millis(100));
+        dialogue
+    };
+    let mut done = begin();
+    let asks = r#"{"resultType":"complete","taskId":"t1","status":"input_required","inputRequests":{"n":{"method":"roots/list"}}}"#;
+    done.result(asks);
+    done.answer(101, r#""result":{"roots":[]}"#);
+    done.result(r#"{"resultType":"complete"}"#);
+    done.wait(Duration::from_millis(100));
+    // It has not noticed yet.
+    done.result(asks);
+    done.wait(Duration::from_millis(100));
+    done.result(r#"{"resultType":"complete","taskId":"t1","status":"completed","result":{"content":[],"n":1.50}}"#);
+    insta::assert_snapshot!(done.read(), @r#"
+    > client  {"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"t","arguments":{}}}
+    > upstream{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{…},"name":"t","arguments":{}}}
+    < upstream{"jsonrpc":"2.0","id":1,"error":{"code":-32021,"message":"Tasks only","data":{"requiredCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    > upstream{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}},"roots":{},"sampling":{}},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"name":"t","arguments":{}}}
+    < upstream{"jsonrpc":"2.0","id":2,"result":{"resultType":"task","taskId":"t1","status":"working","pollIntervalMs":100}}
+    … 100ms
+    > upstream{"jsonrpc":"2.0","id":3,"method":"tasks/get","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}},"roots":{},"sampling":{}},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"taskId":"t1"}}
+    < upstream{"jsonrpc":"2.0","id":3,"result":{"resultType":"complete","taskId":"t1","status":"input_required","inputRequests":{"n":{"method":"roots/list"}}}}
+    < client  {"jsonrpc":"2.0","id":101,"method":"roots/list","params":{}}
+    > client  {"jsonrpc":"2.0","id":101,"result":{"roots":[]}}
+    > upstream{"jsonrpc":"2.0","id":4,"method":"tasks/update","params":{"inputResponses":{"n":{"roots":[]}},"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}},"roots":{},"sampling":{}},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"taskId":"t1"}}
+    < upstream{"jsonrpc":"2.0","id":4,"result":{"resultType":"complete"}}
+    … 100ms
+    > upstream{"jsonrpc":"2.0","id":5,"method":"tasks/get","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}},"roots":{},"sampling":{}},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"taskId":"t1"}}
+    < upstream{"jsonrpc":"2.0","id":5,"result":{"resultType":"complete","taskId":"t1","status":"input_required","inputRequests":{"n":{"method":"roots/list"}}}}
+    … 100ms
+    > upstream{"jsonrpc":"2.0","id":6,"method":"tasks/get","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}},"roots":{},"sampling":{}},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"taskId":"t1"}}
+    < upstream{"jsonrpc":"2.0","id":6,"result":{"resultType":"complete","taskId":"t1","status":"completed","result":{"content":[],"n":1.50}}}
+    < client  {"jsonrpc":"2.0","id":"a","result":{"content":[],"n":1.50}}
+    "#);
+    for (ends, said) in
+        [("failed", r#""status":"failed","error":{"code":7,"message":"no"}"#), ("cancelled", r#""status":"cancelled""#)]
+    {
+        let mut dialogue = begin();
+        dialogue.result(&format!(r#"{{"taskId":"t1",{said}}}"#));
+        assert!(dialogue.call.leave_task().is_none(), "{ends}: there is nothing to be cancelled");
+    }
+    // Nobody waits for it any more.
+    let left = begin().call.leave_task().unwrap().message(9);
+    assert_eq!((left.method(), left.param("taskId")), (Some("tasks/cancel"), Some("\"t1\"")));
+}
