@@ -9,6 +9,8 @@ mod common;
 mod bounds;
 #[path = "bridge_modern_to_legacy/calls.rs"]
 mod calls;
+#[path = "bridge_modern_to_legacy/ends.rs"]
+mod ends;
 #[path = "bridge_modern_to_legacy/listening.rs"]
 mod listening;
 #[path = "bridge_modern_to_legacy/questions.rs"]
@@ -17,6 +19,8 @@ mod questions;
 mod tasks;
 #[path = "bridge_modern_to_legacy/tokens.rs"]
 mod tokens;
+#[path = "bridge_modern_to_legacy/words.rs"]
+mod words;
 
 use std::time::Duration;
 

@@ -666,6 +666,8 @@ impl Half {
     /// The client goes to fetch answers, and brings its words when it comes back.
     fn parked(&mut self) {
         self.request = None;
+        self.call.shrink();
+        self.telling.shrink_to_fit();
         if let Some(replies) = &mut self.replies {
             replies.be_patient();
         }

@@ -31,8 +31,9 @@ use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection, Replies};
 
-/// Most questions of one task that are open at once.
+/// Most questions of one task that are open at once, and most messages that its server has yet to be told.
 const OPEN_MAX: usize = 64;
+const TELLING_MAX: usize = 256;
 /// How long a server may take to hear what it is told.
 const TELLING: Duration = Duration::from_secs(5);
 /// How long a task that wants input is given to say which.
@@ -268,6 +269,10 @@ impl Task {
     fn asked(&self, words: Message) {
         let Some(id) = words.id() else { return self.metrics.dropped("no_id") };
         let mut state = self.state();
+        if state.telling.len() >= TELLING_MAX {
+            // A server that asks and does not read hears nothing.
+            return self.metrics.dropped("not_told");
+        }
         let held: usize = state.open.iter().map(|question| question.words.text().len()).sum();
         if !self.declared.allows(&words) {
             self.metrics.lost(Loss::QuestionUndeclared);
@@ -278,7 +283,7 @@ impl Task {
         } else {
             state.keys += 1;
             let key = format!("q{}", state.keys);
-            state.open.push(Question { key, id, words, asked: false });
+            state.open.push(Question { key, id, words: words.alone(), asked: false });
         }
         drop(state);
         self.wake.notify_one();

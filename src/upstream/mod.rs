@@ -164,8 +164,10 @@ impl Replies {
 
     /// The server waits for people: silence is no sign that its stream is lost, until they have had their time.
     pub(crate) fn be_patient(&mut self) {
-        if let Replies::Http(replies) = self {
-            replies.be_patient();
+        match self {
+            Replies::Driven(replies) => replies.be_patient(),
+            Replies::Http(replies) => replies.be_patient(),
+            Replies::Ready(_) => {}
         }
     }
 

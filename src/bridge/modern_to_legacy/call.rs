@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::answer::{self, Refusal};
@@ -18,6 +19,7 @@ use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message, json_str};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
+use crate::protocol::scan::DEPTH_MAX;
 
 /// Most questions that are open at once.
 const OPEN_MAX: usize = 64;
@@ -184,14 +186,14 @@ pub(crate) struct Call {
     undeclared: Declared,
     rounds: usize,
     kept: VecDeque<Message>,
-    progress: Option<Message>,
+    progress: Option<Box<Message>>,
     /// The answer that came while nobody was there.
-    finished: Option<Message>,
+    finished: Option<Box<Message>>,
     over: bool,
     told_roots: bool,
     task: Option<Task>,
-    /// The answer to the handshake.
-    greeting: Message,
+    /// The answer to the handshake, as text: it is rarely looked at.
+    greeting: Bytes,
 }
 
 /// A call that is to be a task of the server's (2025-11-25, Tasks).
@@ -233,7 +235,7 @@ impl Call {
             over: false,
             told_roots: false,
             task: None,
-            greeting,
+            greeting: greeting.text().clone(),
         })
     }
 
@@ -248,6 +250,13 @@ impl Call {
         std::mem::take(&mut self.open)
     }
 
+    /// Holds no more than it has to: it may wait for long.
+    pub(crate) fn shrink(&mut self) {
+        self.open.shrink_to_fit();
+        self.kept.shrink_to_fit();
+        self.errands.shrink_to_fit();
+    }
+
     /// When [`Input::Timer`] is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.due.filter(|_| !self.over)
@@ -260,7 +269,7 @@ impl Call {
 
     /// Whether nothing more is sent to the server on this call: what needs an errand first is sent again.
     pub(crate) fn is_done_with(&self) -> bool {
-        let needs_errand = || self.finished.as_ref().is_some_and(answer::needs_errand);
+        let needs_errand = || self.finished.as_deref().is_some_and(answer::needs_errand);
         self.over || (self.is_answered() && !needs_errand())
     }
 
@@ -317,7 +326,7 @@ impl Call {
                 if self.rounds == 0
                     && self.known == Some(Known::ToolsCall)
                     && answer::is_unknown_method(message)
-                    && answer::makes_tasks(&self.greeting) =>
+                    && self.makes_tasks() =>
             {
                 self.task = Some(Task::Due);
                 out.push(Effect::AsTask);
@@ -334,7 +343,7 @@ impl Call {
                     Some(leg) => self.made(&leg, name, message, now, out),
                     None if self.has_room(message) => {
                         self.task = Some(Task::Waiting(name));
-                        self.finished = Some(message.clone());
+                        self.finished = Some(Box::new(message.clone().alone()));
                         self.make_room(out);
                     }
                     None => {
@@ -351,6 +360,10 @@ impl Call {
             _ => return false,
         }
         true
+    }
+
+    fn makes_tasks(&self) -> bool {
+        Message::parse(self.greeting.clone(), DEPTH_MAX).is_ok_and(|greeting| answer::makes_tasks(&greeting))
     }
 
     /// The call has become a task.
@@ -429,7 +442,7 @@ impl Call {
             return;
         }
         let key = self.key_of(&id);
-        let question = Question { key, id, words, asked: false };
+        let question = Question { key, id, words: words.alone(), asked: false };
         let given = self.given.contains_key(&question.key) && self.words.contains(&question.key);
         if given && let Some(answer) = question.answered(&self.given) {
             self.given.remove(&question.key);
@@ -471,12 +484,12 @@ impl Call {
                 if last.is_some() || !is_kept {
                     out.push(Effect::Lost(Loss::ParkedProgress));
                 }
-                self.progress = if is_kept { Some(message) } else { last };
+                self.progress = if is_kept { Some(Box::new(message.alone())) } else { last };
                 self.make_room(out);
             }
             (Some(Known::LogMessage), Some(leg)) => out.push(wanted(leg, message)),
             (Some(Known::LogMessage), None) => {
-                self.kept.push_back(message);
+                self.kept.push_back(message.alone());
                 self.make_room(out);
             }
             (Some(Known::Cancelled), _) => {
@@ -502,7 +515,7 @@ impl Call {
     /// What has to be kept for a client that is away, or has yet to be asked, in bytes: log messages need not be.
     fn held(&self) -> usize {
         let open = self.open.iter().map(|question| &question.words);
-        open.chain(&self.progress).chain(&self.finished).map(size).sum()
+        open.chain(self.progress.as_deref()).chain(self.finished.as_deref()).map(size).sum()
     }
 
     fn has_room(&self, message: &Message) -> bool {
@@ -523,7 +536,7 @@ impl Call {
     fn keep_answer(&mut self, message: Message, out: &mut Vec<Effect>) {
         let fits = self.has_room(&message);
         out.extend((!fits).then_some(Effect::Lost(Loss::ParkedAnswer)));
-        self.finished = Some(if fits { message } else { answer::too_large() });
+        self.finished = Some(Box::new(if fits { message.alone() } else { answer::too_large() }));
         self.make_room(out);
     }
 
@@ -582,7 +595,7 @@ impl Call {
             return made.into_iter().for_each(|made| self.made(&leg, name.clone(), &made, now, out));
         }
         if let Some(answer) = self.finished.take() {
-            return self.answer(&leg, answer, now, out);
+            return self.answer(&leg, *answer, now, out);
         }
         if !self.errands.is_empty() {
             return self.been_on_errands(&leg, answers, now, out);

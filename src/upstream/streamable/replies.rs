@@ -119,6 +119,9 @@ impl HttpReplies {
     /// The server waits for people: until the answer it may be silent for as long as they may take.
     pub(crate) fn be_patient(&mut self) {
         self.patient = true;
+        if let State::Driven(replies) = &mut self.state {
+            replies.be_patient();
+        }
         if let State::Reading { body, .. } = &mut self.state {
             body.be_patient(self.core.upstream.people());
         }
