@@ -292,6 +292,9 @@ impl Crossing {
         let token =
             self.request.param_str(meta::REQUEST_STATE).filter(|_| self.request.known().is_some_and(Known::may_ask));
         let token = token.ok_or(refused.clone())?;
+        if let Some(mirrored) = &self.visitor.mirrored {
+            self.server.tools.check_again(&self.guest, &self.request, mirrored)?;
+        }
         let given = self.server.parking.take(&token, &self.binding()).ok_or(refused.clone())?;
         let mut half = given.await.map_err(|_| refused.clone())?;
         if let Some(error) = half.failed.take() {

@@ -474,7 +474,9 @@ async fn look_after(task: Arc<Task>, mut lease: Leased, room: Room, drain: Cance
     if let Some(loss) = loss.filter(|_| !may_go) {
         task.metrics.lost(loss);
     }
-    lease.reuse(ended && !told_roots);
+    if !ended || told_roots {
+        lease.reuse(false);
+    }
     if !task.connection.gone().is_cancelled() {
         let open = std::mem::take(&mut task.state().open);
         let farewell = async {

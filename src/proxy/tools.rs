@@ -34,10 +34,10 @@ const DOUBT_AFTER: Duration = Duration::from_secs(1);
 const TASK_SUPPORT: &str = "taskSupport";
 /// Most pages of a list.
 const PAGES_MAX: usize = 100;
-/// Most tools of a list that are remembered.
-const TOOLS_MAX: usize = 10_000;
+/// How much of a list is remembered, in bytes of what the server said: only tools of which there is something to know count.
+const LIST_BYTES_MAX: usize = 1 << 20;
 /// Most lists that are kept: clients choose who they are.
-const LISTS_MAX: usize = 256;
+const LISTS_MAX: usize = 64;
 
 /// The headers that the tools of one server want.
 #[derive(Default)]
@@ -111,6 +111,21 @@ impl ToolHeaders {
                 outcome => return Ok(outcome?),
             }
         }
+    }
+
+    /// The same by what is known already: for a request that is said once more.
+    ///
+    /// # Errors
+    /// They are missing, malformed or different.
+    pub(crate) fn check_again(&self, guest: &Guest, request: &Message, given: &HeaderMap) -> Result<(), ProxyError> {
+        let Some(name) = called(request) else { return Ok(()) };
+        let owner = guest.whole();
+        let cell = {
+            let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+            lists.iter().find(|(whose, _)| *whose == owner).map(|(_, cell)| Arc::clone(cell))
+        };
+        let facts = cell.as_ref().and_then(|cell| cell.get()).and_then(|list| list.tools.get(&name));
+        Ok(facts.map_or(Ok(()), |facts| headers::check_params(given, &facts.wanted, &arguments(request)))?)
     }
 
     /// Whether a call can become a task. If the server does not tell its tools, it cannot.
@@ -221,6 +236,7 @@ struct Tool {
 /// Reads the whole list. A server that has no tools, or refuses to tell, has none that want headers.
 async fn read(source: Source<'_>) -> Result<List, UpstreamError> {
     let mut tools = HashMap::new();
+    let mut bytes = 0;
     let mut cursor: Option<String> = None;
     for _ in 0..PAGES_MAX {
         let Some(answer) = page(source, cursor.as_deref()).await? else { break };
@@ -228,9 +244,10 @@ async fn read(source: Source<'_>) -> Result<List, UpstreamError> {
         for raw in page.tools {
             let says = |what: &str| raw.get().contains(what);
             if (says(headers::X_MCP_HEADER) || says(TASK_SUPPORT))
+                && bytes + raw.get().len() <= LIST_BYTES_MAX
                 && let Ok(tool) = serde_json::from_str::<Tool>(raw.get())
-                && tools.len() < TOOLS_MAX
             {
+                bytes += raw.get().len();
                 // An illegal annotation asks for nothing: such a tool is not listed to clients either.
                 let wanted = headers::param_headers(&tool.input_schema).unwrap_or_default();
                 let as_task = matches!(tool.execution[TASK_SUPPORT].as_str(), Some("optional" | "required"));

@@ -147,6 +147,28 @@ async fn headers_that_repeat_arguments_agree_with_them() {
     }
 }
 
+/// The same holds when a call is made once more, with answers; and a request that is refused for it spoils nothing.
+#[tokio::test]
+async fn headers_agree_when_a_call_is_made_again() {
+    let schema =
+        json!({ "type": "object", "properties": { "message": { "type": "string", "x-mcp-header": "Message" } } });
+    let listed = json!({ "tools": [{ "name": "ask", "inputSchema": schema }] });
+    let body = json!({ "jsonrpc": "2.0", "id": 2, "result": listed }).to_string();
+    let headers = [("Content-Type".to_owned(), "application/json".to_owned())].into();
+    let script = legacy().fault(On::method("tools/list"), Do::Status { code: 200, headers, body });
+    let world = World::with(Via::Http, script, |_| {}).await;
+    let ask = |header| asking(json!({ "message": "?" })).header("Mcp-Param-Message", header);
+    let asked = world.answer(&ask(Some("?"))).await;
+    for wrong in [None, Some("!")] {
+        let refused = world.post(&again(ask(wrong), &asked, accepting(&asked))).await;
+        assert_eq!(refused.status, 400, "{wrong:?}");
+        assert_ours(&refused.answer().ok().await, -32020);
+    }
+    let done = world.answer(&again(ask(Some("?")), &asked, accepting(&asked))).await;
+    assert!(text(&done).starts_with("answer: accept"), "{done}");
+    world.close().await;
+}
+
 /// Each may be told of other tools: what one wants repeated is not taken from another's list.
 #[tokio::test]
 async fn each_principal_is_asked_for_its_own_list_of_tools() {

@@ -271,7 +271,7 @@ async fn who_listens_to_a_task_is_told_how_it_stands() {
         assert_eq!(undeclared.status, 400, "{via:?}");
         assert_eq!(code(&undeclared.answer().ok().await), -32021);
 
-        let request = listen(json!([task, "another"])).capabilities(takes_tasks()).id("\"L\"");
+        let request = listen(json!([task, "another", task])).capabilities(takes_tasks()).id("\"L\"");
         let mut stream = world.post(&request).await;
         let mut next = async || common::next(&mut stream).await.unwrap().json();
         let acknowledged = next().await;
@@ -298,6 +298,26 @@ async fn who_listens_to_a_task_is_told_how_it_stands() {
         assert_eq!(ended["params"]["status"], "completed", "{via:?} {ended}");
         assert_eq!(ended["params"]["result"]["content"][0]["text"], "answer: decline null", "{ended}");
         drop(stream);
+        world.close().await;
+    }
+}
+
+/// `bridge_reuse`: what a task leaves behind is as little for others as what any call does.
+#[tokio::test]
+async fn a_task_leaves_its_connection_to_whom_a_call_would() {
+    for (reuse, idle) in [(Reuse::Never, 0.0), (Reuse::SamePrincipal, 1.0)] {
+        let world = with(Via::Http, |settings| {
+            settings.upstreams[0].bridge_reuse = reuse;
+            settings.limits.tasks = 1;
+        })
+        .await;
+        let first = made(&world.answer(&call("echo", json!({ "text": "1" }))).await);
+        look(&world, &first).await;
+        // It makes room for the next, which has a connection of its own.
+        made(&world.answer(&call("sleep", json!({ "ms": 1 }))).await);
+        world.until_metric("shadowcat_pool", &["leased"], 1.0).await;
+        world.until_metric("shadowcat_pool", &["closing"], 0.0).await;
+        assert_eq!(world.metric("shadowcat_pool", &["idle"]).await, idle, "{reuse:?}");
         world.close().await;
     }
 }

@@ -555,7 +555,7 @@ impl Call {
     }
 
     fn send_on_errands(&mut self, leg: &Leg, places: Vec<Value>, now: Instant, out: &mut Vec<Effect>) {
-        if self.rounds >= self.rules.rounds {
+        if self.rounds >= self.rules.rounds || places.len() > OPEN_MAX {
             out.push(Effect::Lost(Loss::QuestionTooMany));
             return self.end(answer::declined(&leg.id, self.known), out);
         }

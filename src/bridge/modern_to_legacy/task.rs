@@ -3,6 +3,8 @@
 //! There the server decides which call becomes a task, and a client that polls gets questions and the result with the
 //! state; here the client decides, and results and questions come on a request of their own.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::answer::{self, own};
@@ -157,12 +159,13 @@ pub(crate) fn news(id: &RequestId, detailed: &str) -> Message {
     own(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{about},{detailed}}}}}"#))
 }
 
-/// The tasks that a stream of notifications is asked to tell of.
+/// The tasks that a stream of notifications is asked to tell of, each once.
 pub(crate) fn wanted(listen: &Message) -> Vec<String> {
     let asked: Map<String, Value> =
         listen.param(meta::NOTIFICATIONS).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     let names = asked.get(meta::TASK_IDS).and_then(Value::as_array).into_iter().flatten();
-    names.filter_map(Value::as_str).map(str::to_owned).collect()
+    let names: BTreeSet<&str> = names.filter_map(Value::as_str).collect();
+    names.into_iter().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
