@@ -15,6 +15,8 @@ mod calls;
 mod handshake;
 #[path = "bridge_legacy_to_modern/questions.rs"]
 mod questions;
+#[path = "bridge_legacy_to_modern/schemas.rs"]
+mod schemas;
 #[path = "bridge_legacy_to_modern/standing.rs"]
 mod standing;
 #[path = "bridge_legacy_to_modern/tasks.rs"]
