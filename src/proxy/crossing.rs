@@ -82,7 +82,8 @@ impl Patience {
             coalesce: timeouts.coalesce,
             errand: timeouts.errand,
             discover_ttl: timeouts.discover_ttl,
-            tools: timeouts.probe,
+            // Such a server may be slow to begin: the client waits for it as long for anything.
+            tools: timeouts.request,
             rounds: limits.rounds,
             bytes: limits.parked_bytes,
         }

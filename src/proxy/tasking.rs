@@ -20,7 +20,7 @@ use crate::bridge::loss::Loss;
 use crate::bridge::modern_to_legacy::call::about_task;
 use crate::bridge::modern_to_legacy::declared::Declared;
 use crate::bridge::modern_to_legacy::question::{self, Question, Raw};
-use crate::bridge::modern_to_legacy::task::{self, Described, State, Status};
+use crate::bridge::modern_to_legacy::task::{self, Described, Detailed, State, Status};
 use crate::metrics::{GaugeGuard, ServerMetrics};
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message};
@@ -321,12 +321,12 @@ impl Task {
         self.connection.call(Call { id, message: &message, facts, headers: self.headers.clone() }).await
     }
 
-    /// How it stands, in the client's words: members of an object, or the server's error. `declared` is what its client can be
+    /// How it stands, in the client's words, or the server's error. `declared` is what its client can be
     /// asked now.
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub(super) async fn look(&self, declared: Declared) -> Result<Result<String, Message>, UpstreamError> {
+    pub(super) async fn look(&self, declared: Declared) -> Result<Result<Detailed, Message>, UpstreamError> {
         let answer = self.ask(Known::TasksGet).await?;
         if answer.kind() == Kind::Error {
             return Ok(Err(answer));
@@ -508,7 +508,7 @@ pub(super) struct Watching {
     looking: Option<Looking>,
 }
 
-type Looking = BoxFuture<'static, (usize, Option<String>)>;
+type Looking = BoxFuture<'static, (usize, Option<Detailed>)>;
 
 struct Watched {
     task: Arc<Task>,
@@ -533,11 +533,11 @@ impl Watching {
         self.tasks.iter().map(|watched| watched.task.name.clone()).collect()
     }
 
-    /// What is new of one of them: members of an object.
+    /// What is new of one of them.
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub(super) async fn next(&mut self) -> String {
+    pub(super) async fn next(&mut self) -> Detailed {
         loop {
             if let Some(looking) = &mut self.looking {
                 let (at, news) = looking.await;

@@ -35,9 +35,9 @@ const TASK_SUPPORT: &str = "taskSupport";
 /// Most pages of a list.
 const PAGES_MAX: usize = 100;
 /// How much of a list is remembered, in bytes of what the server said: only tools of which there is something to know count.
-const LIST_BYTES_MAX: usize = 1 << 20;
+const LIST_BYTES_MAX: usize = 256 << 10;
 /// Most lists that are kept: clients choose who they are.
-const LISTS_MAX: usize = 64;
+const LISTS_MAX: usize = 256;
 
 /// The headers that the tools of one server want.
 #[derive(Default)]
@@ -82,8 +82,13 @@ impl<'a> Source<'a> {
     }
 
     fn owner(self) -> Option<Principal> {
-        self.guest.and_then(Guest::whole)
+        self.guest.and_then(owner)
     }
+}
+
+/// Whose list it is: to a server that gets no headers of its clients all are one.
+fn owner(guest: &Guest) -> Option<Principal> {
+    if guest.headers.is_empty() { None } else { guest.whole() }
 }
 
 impl ToolHeaders {
@@ -119,7 +124,7 @@ impl ToolHeaders {
     /// They are missing, malformed or different.
     pub(crate) fn check_again(&self, guest: &Guest, request: &Message, given: &HeaderMap) -> Result<(), ProxyError> {
         let Some(name) = called(request) else { return Ok(()) };
-        let owner = guest.whole();
+        let owner = owner(guest);
         let cell = {
             let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
             lists.iter().find(|(whose, _)| *whose == owner).map(|(_, cell)| Arc::clone(cell))

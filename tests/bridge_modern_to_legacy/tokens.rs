@@ -127,6 +127,7 @@ async fn a_tool_runs_as_often_as_it_is_called() {
             settings.limits.queue = CLIENTS;
             settings.timeouts.parked = Duration::from_millis(500);
             settings.timeouts.acquire = DEADLINE;
+            settings.timeouts.cancel_grace = Duration::from_millis(50);
         })
         .await;
         let one = async |number: usize| {

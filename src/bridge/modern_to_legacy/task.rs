@@ -44,13 +44,16 @@ pub(crate) enum Status {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Described {
     members: Map<String, Value>,
+    /// The metadata of what it was read from.
+    about: Option<Value>,
     pub(crate) status: Status,
 }
 
 impl Described {
     /// Reads what came back for `tasks/get`, or the member of a result that says that a task was made. `None` if it is none.
     pub(crate) fn of(task: Value) -> Option<Described> {
-        let Value::Object(members) = task else { return None };
+        let Value::Object(mut members) = task else { return None };
+        let about = members.remove(meta::META);
         let status = match members.get("status")?.as_str()? {
             "working" => Status::Working,
             "input_required" => Status::InputRequired,
@@ -58,13 +61,14 @@ impl Described {
             "cancelled" => Status::Cancelled,
             _ => return None,
         };
-        Some(Described { members, status })
+        Some(Described { members, about, status })
     }
 
     /// The task that a result says was made.
     pub(crate) fn made(result: &Message) -> Option<Described> {
-        let mut said: Value = serde_json::from_str(result.body()?).ok()?;
-        Described::of(said.get_mut(meta::TASK)?.take())
+        let mut said: Map<String, Value> = serde_json::from_str(result.body()?).ok()?;
+        let made = Described::of(said.remove(meta::TASK)?)?;
+        Some(Described { about: said.remove(meta::META), ..made })
     }
 
     /// How long its server keeps it, in milliseconds from its making; `None` if it does not say.
@@ -76,8 +80,6 @@ impl Described {
     fn told(mut self, name: &str, life_ms: u64, status: &str) -> Map<String, Value> {
         let ttl = self.ttl_ms().map_or(life_ms, |ttl| ttl.min(life_ms));
         self.members.remove("ttl");
-        // What is about the answer is not about the task.
-        self.members.remove(meta::META);
         if let Some(interval) = self.members.remove("pollInterval") {
             self.members.insert("pollIntervalMs".into(), interval);
         }
@@ -90,8 +92,10 @@ impl Described {
 
 /// The answer to a call that became a task.
 pub(crate) fn created(id: &RequestId, made: Described, name: &str, life_ms: u64) -> Message {
+    let about = made.about.clone();
     let mut result = made.told(name, life_ms, "working");
     result.insert(meta::RESULT_TYPE.into(), "task".into());
+    result.extend(about.map(|about| (meta::META.to_owned(), about)));
     own(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{}}}"#, id.as_json(), Value::Object(result)))
 }
 
@@ -106,14 +110,28 @@ pub(crate) enum State<'a> {
     Cancelled,
 }
 
-/// All that there is to say of a task: the members of an object (JSON), without the braces.
+/// All that there is to say of a task.
+#[derive(Debug, Hash)]
+pub(crate) struct Detailed {
+    /// The members of an object (JSON), without the braces.
+    members: String,
+    /// Its metadata (JSON), without the braces; it may be empty.
+    about: String,
+}
+
+fn without_braces(object: &Value) -> String {
+    let text = object.to_string();
+    text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or_default().to_owned()
+}
+
+/// What a task says in the state that it is in.
 pub(crate) fn detailed(
     described: Described,
     name: &str,
     life_ms: u64,
     state: &State<'_>,
     losses: &mut Vec<Loss>,
-) -> String {
+) -> Detailed {
     let (status, more) = match state {
         State::Working => ("working", String::new()),
         State::Asks(requests) => ("input_required", format!(r#","{}":{requests}"#, meta::INPUT_REQUESTS)),
@@ -124,8 +142,9 @@ pub(crate) fn detailed(
         State::Done(error) => ("failed", format!(r#","error":{}"#, failure(error, losses))),
         State::Cancelled => ("cancelled", String::new()),
     };
-    let members = Value::Object(described.told(name, life_ms, status)).to_string();
-    format!("{}{more}", members.trim_start_matches('{').trim_end_matches('}'))
+    let about = described.about.as_ref().map(without_braces).unwrap_or_default();
+    let members = without_braces(&Value::Object(described.told(name, life_ms, status)));
+    Detailed { members: format!("{members}{more}"), about }
 }
 
 /// The error of a task, with a code that means the same to its client.
@@ -142,9 +161,10 @@ fn failure(error: &Message, losses: &mut Vec<Loss>) -> String {
 }
 
 /// The answer to `tasks/get`.
-pub(crate) fn got(id: &RequestId, detailed: &str) -> Message {
+pub(crate) fn got(id: &RequestId, Detailed { members, about }: &Detailed) -> Message {
     let (id, kind) = (id.as_json(), meta::RESULT_TYPE);
-    own(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"{kind}":"complete",{detailed}}}}}"#))
+    let about = if about.is_empty() { String::new() } else { format!(r#","{}":{{{about}}}"#, meta::META) };
+    own(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"{kind}":"complete",{members}{about}}}}}"#))
 }
 
 /// The answer to `tasks/update` and `tasks/cancel`.
@@ -153,10 +173,11 @@ pub(crate) fn taken(id: &RequestId) -> Message {
 }
 
 /// The news of a task, on the stream with this id.
-pub(crate) fn news(id: &RequestId, detailed: &str) -> Message {
+pub(crate) fn news(id: &RequestId, Detailed { members, about }: &Detailed) -> Message {
     let (method, meta, subscription) = (Known::TaskChanged.as_str(), meta::META, meta::SUBSCRIPTION_ID);
-    let about = format!(r#""{meta}":{{"{subscription}":{}}}"#, id.as_json());
-    own(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{about},{detailed}}}}}"#))
+    let comma = if about.is_empty() { "" } else { "," };
+    let about = format!(r#""{meta}":{{"{subscription}":{}{comma}{about}}}"#, id.as_json());
+    own(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{about},{members}}}}}"#))
 }
 
 /// The tasks that a stream of notifications is asked to tell of, each once.
@@ -179,7 +200,8 @@ mod tests {
     const TASK: &str = r#"{"taskId":"t1","status":"working","ttl":60000,"pollInterval":10,"createdAt":"a","lastUpdatedAt":"b","vendor":1}"#;
 
     fn described(status: &str) -> Described {
-        Described::of(serde_json::from_str(&TASK.replace("working", status)).unwrap()).unwrap()
+        let text = TASK.replace("working", status).replace("{", r#"{"_meta":{"y":2},"#);
+        Described::of(serde_json::from_str(&text).unwrap()).unwrap()
     }
 
     /// Extension for tasks, Task Creation: flat, under a name of ours, and no longer than it is looked after.
@@ -193,7 +215,7 @@ mod tests {
         };
         assert_eq!(
             told(90_000),
-            r#"{"jsonrpc":"2.0","id":7,"result":{"createdAt":"a","lastUpdatedAt":"b","pollIntervalMs":10,"resultType":"task","status":"working","taskId":"ours","ttlMs":60000,"vendor":1}}"#
+            r#"{"jsonrpc":"2.0","id":7,"result":{"_meta":{"x":1},"createdAt":"a","lastUpdatedAt":"b","pollIntervalMs":10,"resultType":"task","status":"working","taskId":"ours","ttlMs":60000,"vendor":1}}"#
         );
         assert!(told(50).contains(r#""ttlMs":50"#));
         let forever = made.text().to_vec();
@@ -230,10 +252,13 @@ mod tests {
             ("cancelled", State::Cancelled, r#""status":"cancelled","taskId":"ours","ttlMs":5,"vendor":1"#),
         ] {
             let detailed = detailed(described(status), "ours", 5, &state, &mut losses);
-            assert_eq!(detailed, format!("{common}{expected}"));
-            assert_eq!(got(&id, &detailed).body(), Some(&*format!(r#"{{"resultType":"complete",{detailed}}}"#)));
+            let all = format!("{common}{expected}");
+            assert_eq!(detailed.members, all);
+            let got = got(&id, &detailed);
+            assert_eq!(got.body(), Some(&*format!(r#"{{"resultType":"complete",{all},"_meta":{{"y":2}}}}"#)));
             let news = news(&id, &detailed);
             assert_eq!((news.method(), news.meta(meta::SUBSCRIPTION_ID)), (Some("notifications/tasks"), Some("7")));
+            assert_eq!(news.meta("y"), Some("2"));
         }
         assert_eq!(losses, [Loss::ErrorCode]);
         assert!(Described::of(json!({ "status": "odd" })).is_none());
