@@ -91,3 +91,19 @@ async fn an_answer_for_a_client_that_is_away_is_bounded_in_bytes() {
     }
     world.close().await;
 }
+
+/// `message_bytes`: an answer that is larger than any may be ends its call with an error, whether or not its client is there; the next call
+/// is served.
+#[tokio::test]
+async fn an_answer_that_is_too_large_ends_its_call() {
+    for via in Via::ALL {
+        let world = World::with(via, legacy(), |settings| settings.limits.message_bytes = 64 << 10).await;
+        let payload = Modern::call("payload", json!({ "bytes": 100_000 })).capabilities(everything());
+        let refused = world.answer(&payload).await;
+        assert_ours(&refused, -31007);
+        assert_eq!(refused["error"]["data"]["retryable"], false, "{via:?} {refused}");
+        let echo = Modern::call("echo", json!({ "text": "x" })).capabilities(everything());
+        assert_eq!(text(&world.answer(&echo).await), "x", "{via:?}");
+        world.close().await;
+    }
+}

@@ -85,18 +85,27 @@ async fn an_answer_that_comes_without_its_client_is_kept_and_its_connection_is_n
     }
 }
 
-/// A server that was told one client's roots does not serve the next: what it does may depend on them.
+/// A server that was told one client's roots does not serve the next, whoever that is: what it does may depend on them. Nor does one that
+/// was told that its client has any serve a client that has none.
 #[tokio::test]
 async fn who_was_told_roots_serves_nobody_else() {
-    let world = World::new(Via::Http).await;
-    let roots = || Modern::call("roots", json!({})).capabilities(everything());
-    let asked = world.answer(&roots()).await;
-    let key = questions(&asked).keys().next().unwrap().clone();
-    world.answer(&again(roots(), &asked, json!({ key: { "roots": [] } }))).await;
-    assert_eq!(world.arrived("initialize").len(), 1);
-    world.answer(&Modern::call("echo", json!({ "text": "x" })).capabilities(everything())).await;
-    assert_eq!(world.arrived("initialize").len(), 2);
-    world.close().await;
+    for via in [Via::Http, Via::Sse] {
+        let world = World::with(via, legacy(), |settings| settings.upstreams[0].bridge_reuse = Reuse::Any).await;
+        let roots = || Modern::call("roots", json!({})).capabilities(everything());
+        let echo = |can: Value| Modern::call("echo", json!({ "text": "x" })).capabilities(can);
+        let asked = world.answer(&roots()).await;
+        let key = questions(&asked).keys().next().unwrap().clone();
+        world.answer(&again(roots(), &asked, json!({ key: { "roots": [] } }))).await;
+        let first = world.arrived("initialize").len();
+        let more = || world.arrived("initialize").len() - first;
+        world.answer(&echo(everything())).await;
+        assert_eq!(more(), 1, "{via:?}: after it was told roots");
+        world.answer(&echo(everything())).await;
+        assert_eq!(more(), 1, "{via:?}: it was told none");
+        world.answer(&echo(json!({ "elicitation": {}, "sampling": {} }))).await;
+        assert_eq!(more(), 2, "{via:?}: this client has none");
+        world.close().await;
+    }
 }
 
 /// 2026-07-28, Multi Round-Trip Requests: an answer that is missing, or is none, is asked for again.

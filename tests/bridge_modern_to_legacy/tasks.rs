@@ -302,22 +302,31 @@ async fn who_listens_to_a_task_is_told_how_it_stands() {
     }
 }
 
-/// `bridge_reuse`: what a task leaves behind is as little for others as what any call does.
+/// `bridge_reuse`: what a task leaves behind is as little for others as what any call does; least of all where a server was told
+/// roots.
 #[tokio::test]
 async fn a_task_leaves_its_connection_to_whom_a_call_would() {
-    for (reuse, idle) in [(Reuse::Never, 0.0), (Reuse::SamePrincipal, 1.0)] {
+    for (reuse, tool, idle) in
+        [(Reuse::Never, "echo", 0.0), (Reuse::SamePrincipal, "echo", 1.0), (Reuse::SamePrincipal, "roots", 0.0)]
+    {
         let world = with(Via::Http, |settings| {
             settings.upstreams[0].bridge_reuse = reuse;
             settings.limits.tasks = 1;
         })
         .await;
-        let first = made(&world.answer(&call("echo", json!({ "text": "1" }))).await);
-        look(&world, &first).await;
+        let first = made(&world.answer(&call(tool, json!({ "text": "1" }))).await);
+        if tool == "roots" {
+            let asked = until_status(&world, &first, "input_required").await;
+            let key = asked["inputRequests"].as_object().unwrap().keys().next().unwrap().clone();
+            let roots = json!({ key: { "roots": [{ "uri": "file:///a" }] } });
+            world.answer(&about("tasks/update", &first).param("inputResponses", roots)).await;
+        }
+        until_status(&world, &first, "completed").await;
         // It makes room for the next, which has a connection of its own.
         made(&world.answer(&call("sleep", json!({ "ms": 1 }))).await);
         world.until_metric("shadowcat_pool", &["leased"], 1.0).await;
         world.until_metric("shadowcat_pool", &["closing"], 0.0).await;
-        assert_eq!(world.metric("shadowcat_pool", &["idle"]).await, idle, "{reuse:?}");
+        assert_eq!(world.metric("shadowcat_pool", &["idle"]).await, idle, "{reuse:?} {tool}");
         world.close().await;
     }
 }
