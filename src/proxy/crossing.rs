@@ -29,6 +29,7 @@ use crate::bridge::modern_to_legacy::task::{self, Described};
 use crate::bridge::modern_to_legacy::{describe, question};
 use crate::bridge::seal::Binding;
 use crate::metrics::GaugeGuard;
+use crate::protocol::error::INVALID_PARAMS;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
@@ -267,10 +268,11 @@ impl Crossing {
                 Some(Known::TasksGet) => match task.look(declared).await {
                     Ok(Ok(detailed)) => Ok(task::got(&id, &detailed)),
                     // It has forgotten the task.
-                    Ok(Err(_)) => {
+                    Ok(Err(error)) if error_code(&error) == Some(INVALID_PARAMS) => {
                         task.give_up();
                         Err(ProxyError::Task)
                     }
+                    Ok(Err(error)) => Ok(task.refused(&error, &id)),
                     Err(error) => Err(ProxyError::Upstream { error, repeatable: true }),
                 },
                 Some(Known::TasksUpdate) => {

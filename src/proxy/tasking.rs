@@ -246,9 +246,20 @@ impl Task {
         u64::try_from(self.state().until.saturating_duration_since(self.made).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Nobody comes for it any more.
+    /// Its server knows nothing of it any more.
     pub(super) fn give_up(&self) {
+        if !self.state().may_go() {
+            self.metrics.lost(Loss::TaskLost);
+        }
         self.over.cancel();
+    }
+
+    /// An error of the server, as the answer to a request of its client.
+    pub(super) fn refused(&self, error: &Message, id: &RequestId) -> Message {
+        let mut losses = Vec::new();
+        let refused = task::refused(error, id, &mut losses);
+        losses.into_iter().for_each(|loss| self.metrics.lost(loss));
+        refused
     }
 
     /// Something that the server says about it, or by itself.

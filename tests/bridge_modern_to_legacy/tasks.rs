@@ -92,6 +92,27 @@ async fn a_task_that_failed_says_how() {
     }
 }
 
+/// A server that cannot say how a task stands may say so the next time; one that has forgotten it has lost it.
+#[tokio::test]
+async fn an_error_about_a_task_is_not_its_end() {
+    // The fourth request on its connection: after the handshake, the list of tools and the call.
+    let says = |code: i64| {
+        let body = json!({ "jsonrpc": "2.0", "id": 4, "error": { "code": code, "message": "m" } }).to_string();
+        let headers = [("Content-Type".to_owned(), "application/json".to_owned())].into();
+        Do::Status { code: 200, headers, body }
+    };
+    for (error, again) in [(-32603, true), (-32602, false)] {
+        let script = Script { tasks: true, ..legacy() }.fault(On::method("tasks/get").nth(1), says(error));
+        let world = World::with(Via::Http, script, |_| {}).await;
+        let task = made(&world.answer(&call("echo", json!({ "text": "x" }))).await);
+        assert_eq!(code(&world.answer(&about("tasks/get", &task)).await), error);
+        let next = world.answer(&about("tasks/get", &task)).await;
+        assert_eq!(next["result"]["status"] == "completed", again, "{next}");
+        assert_eq!(world.lost("task_lost").await, if again { 0.0 } else { 1.0 });
+        world.close().await;
+    }
+}
+
 /// Extension for tasks, Task Update Requests: what the server asks meanwhile comes with the state, and is answered beside it.
 #[tokio::test]
 async fn a_task_asks_its_client_and_is_answered() {

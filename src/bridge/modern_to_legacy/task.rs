@@ -149,14 +149,18 @@ pub(crate) fn detailed(
 
 /// The error of a task, with a code that means the same to its client.
 fn failure(error: &Message, losses: &mut Vec<Loss>) -> String {
-    let nobody = RequestId::from_integer(0);
-    // There is no call any more that could send its user somewhere.
-    match answer::refusal(error, &nobody, None, None) {
+    refused(error, &RequestId::from_integer(0), losses).body().unwrap_or("{}").to_owned()
+}
+
+/// An error of the server about a task, as the answer to a request of its client.
+pub(crate) fn refused(error: &Message, id: &RequestId, losses: &mut Vec<Loss>) -> Message {
+    match answer::refusal(error, id, None, None) {
         answer::Refusal::Error(error, loss) => {
             losses.extend(loss);
-            error.body().unwrap_or("{}").to_owned()
+            error
         }
-        answer::Refusal::Errands(_) => error.body().unwrap_or("{}").to_owned(),
+        // There is no call any more that could send its user somewhere.
+        answer::Refusal::Errands(_) => error.edit().id(id.as_json()).finish(),
     }
 }
 
