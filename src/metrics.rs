@@ -106,6 +106,7 @@ pub(crate) struct Metrics {
     refused: Family<RefusedLabels, Counter>,
     losses: Family<KindLabels, Counter>,
     parked: Family<ServerLabels, Gauge>,
+    tasks: Family<ServerLabels, Gauge>,
     connections: Gauge,
     streams: Gauge,
     panics: Gauge,
@@ -155,6 +156,7 @@ impl Metrics {
             refused: Family::default(),
             losses: Family::default(),
             parked: Family::default(),
+            tasks: Family::default(),
             connections: Gauge::default(),
             streams: Gauge::default(),
             panics: Gauge::default(),
@@ -237,6 +239,7 @@ impl Metrics {
             "What a translation between the eras could not carry, by kind",
             metrics.losses.clone(),
         );
+        r.register("tasks", "Calls that became tasks, and are looked after", metrics.tasks.clone());
         r.register("parked", "Calls that wait for their clients to come back with answers", metrics.parked.clone());
         r.register("connections", "Open client connections", metrics.connections.clone());
         r.register("streams", "Open SSE streams to clients", metrics.streams.clone());
@@ -422,6 +425,11 @@ impl ServerMetrics {
     /// Counts a call that waits for its client.
     pub(crate) fn parked(&self) -> GaugeGuard {
         GaugeGuard::new(&self.metrics.parked.get_or_create_owned(&ServerLabels { server: self.server.clone() }))
+    }
+
+    /// Counts a call that became a task.
+    pub(crate) fn task(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.metrics.tasks.get_or_create_owned(&ServerLabels { server: self.server.clone() }))
     }
 
     /// A translation between the eras could not carry something.

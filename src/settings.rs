@@ -405,6 +405,12 @@ numbers! {
         parked: 32, in 1..=10_000;
         /// Most of them of one principal, where there is one.
         parked_per_principal: 16, in 1..=10_000;
+        /// Most bytes that are kept for the client of such a call: questions, log messages, progress, the answer.
+        parked_bytes: 4 * MIB, in KIB..=BYTES_MAX;
+        /// Most calls to one upstream with a handshake that are tasks (2026-07-28, extension); each has a connection of its own.
+        tasks: 16, in 1..=10_000;
+        /// Most of them of one principal, where there is one.
+        tasks_per_principal: 8, in 1..=10_000;
         /// How often a client (2026-07-28) is asked something in one call to a server with a handshake.
         rounds: 16, in 1..=1_000;
     }
@@ -473,6 +479,8 @@ numbers! {
         question: secs(10 * 60), in ms(10)..=hours(24);
         /// How long a call waits for its client (2026-07-28) to come back with answers to what a server with a handshake asks.
         parked: secs(10 * 60), in ms(10)..=hours(24);
+        /// How long a call that became a task is looked after, if its server does not say less.
+        task: hours(1), in ms(10)..=hours(24);
         /// How long more questions of a server with a handshake are waited for, so that its client (2026-07-28) is asked all at once.
         coalesce: ms(20), in ms(1)..=hours(1);
         /// How long a client (2026-07-28) that has sent its user to a URL is not sent there again.
@@ -485,7 +493,7 @@ numbers! {
         connect: secs(5), in ms(10)..=hours(1);
         /// Between two pieces of an upstream's JSON body.
         upstream_body_idle: secs(30), in ms(10)..=hours(1);
-        /// Silence on an upstream's SSE stream after which it counts as lost.
+        /// Silence on an upstream's SSE stream after which it counts as lost; `question` and `parked` where it waits for people.
         upstream_sse_idle: secs(5 * 60), in ms(100)..=hours(24);
         /// Longest wait before the first attempt to reach a lost stream of an upstream; it doubles with each attempt.
         reconnect_base: ms(200), in ms(10)..=hours(1);

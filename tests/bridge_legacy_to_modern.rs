@@ -15,8 +15,12 @@ mod calls;
 mod handshake;
 #[path = "bridge_legacy_to_modern/questions.rs"]
 mod questions;
+#[path = "bridge_legacy_to_modern/schemas.rs"]
+mod schemas;
 #[path = "bridge_legacy_to_modern/standing.rs"]
 mod standing;
+#[path = "bridge_legacy_to_modern/tasks.rs"]
+mod tasks;
 
 use std::process::Stdio;
 

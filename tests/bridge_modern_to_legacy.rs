@@ -5,14 +5,22 @@
 #[path = "common/mod.rs"]
 mod common;
 
+#[path = "bridge_modern_to_legacy/bounds.rs"]
+mod bounds;
 #[path = "bridge_modern_to_legacy/calls.rs"]
 mod calls;
+#[path = "bridge_modern_to_legacy/ends.rs"]
+mod ends;
 #[path = "bridge_modern_to_legacy/listening.rs"]
 mod listening;
 #[path = "bridge_modern_to_legacy/questions.rs"]
 mod questions;
+#[path = "bridge_modern_to_legacy/tasks.rs"]
+mod tasks;
 #[path = "bridge_modern_to_legacy/tokens.rs"]
 mod tokens;
+#[path = "bridge_modern_to_legacy/words.rs"]
+mod words;
 
 use std::time::Duration;
 

@@ -16,8 +16,9 @@ use crate::bridge::sharing;
 use crate::protocol::message::Message;
 use crate::settings::Reuse;
 
-/// Most answers to handshakes that are kept: clients choose what they declare, and who they are.
+/// Most answers to handshakes that are kept: clients choose what they declare, and who they are. And the longest that is, in bytes.
 pub(super) const GREETINGS_MAX: usize = 256;
+const GREETING_BYTES_MAX: usize = 256 << 10;
 
 /// Who asks a server with a handshake, and what goes along.
 #[derive(Clone)]
@@ -31,7 +32,7 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// Who it is to the server: what that says to one may be for that one alone.
-    fn whole(&self) -> Option<Principal> {
+    pub(crate) fn whole(&self) -> Option<Principal> {
         if self.headers.is_empty() { self.principal } else { Some(Principal::with(self.principal, &self.headers)) }
     }
 }
@@ -109,12 +110,15 @@ impl Backend {
             }
             let Some(cell) = cell else { return Ok(self.bridged(guest).await?.greeting) };
             // Of those who ask at the same time, one does.
-            let fresh = || async { Ok::<_, OpenError>((Instant::now(), self.bridged(guest).await?.greeting)) };
+            let fresh = || async { Ok::<_, OpenError>((Instant::now(), self.bridged(guest).await?.greeting.alone())) };
             let (since, greeting) = cell.get_or_try_init(fresh).await?;
-            if since.elapsed() < ttl {
+            let (is_current, is_large) = (since.elapsed() < ttl, greeting.text().len() > GREETING_BYTES_MAX);
+            if !is_current || is_large {
+                self.greetings.forget(&cell);
+            }
+            if is_current {
                 return Ok(greeting.clone());
             }
-            self.greetings.forget(&cell);
         }
     }
 

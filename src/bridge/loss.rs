@@ -35,6 +35,8 @@ losses! {
     ParkedExpired = "parked_expired",
     /// There are as many parked calls as there may be.
     ParkedTooMany = "parked_too_many",
+    /// An answer while nobody listens, larger than what is kept.
+    ParkedAnswer = "parked_answer",
     /// Progress while nobody listens.
     ParkedProgress = "parked_progress",
     /// Log messages while nobody listens, beyond those that are kept.
@@ -45,6 +47,14 @@ losses! {
     ElicitationComplete = "elicitation_complete",
     /// A log level was asked for that the server has no way to set.
     LogLevel = "log_level",
+    /// A task is over before its result was fetched, since its server is gone, or the proxy stops.
+    TaskLost = "task_lost",
+    /// Nobody fetched the result of a task for as long as it is looked after.
+    TaskExpired = "task_expired",
+    /// The server has no way to cancel a task.
+    TaskCancel = "task_cancel",
+    /// Progress or a log message of a task.
+    TaskSaid = "task_said",
     /// An error has a code that means something else in the other era.
     ErrorCode = "error_code",
     // === Legacy client, modern server ===

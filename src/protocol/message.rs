@@ -144,6 +144,12 @@ struct Found {
 }
 
 impl Message {
+    /// The same in memory of its own: what is kept for long must not keep what came along with it.
+    #[must_use]
+    pub fn alone(self) -> Message {
+        Message { text: Bytes::copy_from_slice(&self.text), ..self }
+    }
+
     /// Reads one message in one pass: UTF-8, grammar, depth, duplicate keys, shape.
     ///
     /// # Errors

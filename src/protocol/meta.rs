@@ -50,6 +50,10 @@ pub const TASK: &str = "task";
 pub const ELICITATION_ID: &str = "elicitationId";
 /// The name of a task.
 pub const TASK_ID: &str = "taskId";
+/// The tasks in what a stream of notifications is asked for, and is promised to tell.
+pub const TASK_IDS: &str = "taskIds";
+/// The extension that took the place of the tasks of 2025-11-25, and is another thing.
+pub const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 /// A tool's arguments.
 pub const ARGUMENTS: &str = "arguments";
 

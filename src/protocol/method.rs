@@ -90,6 +90,10 @@ methods! {
     RootsChanged = "notifications/roots/list_changed",
     /// A listen stream has begun (modern).
     SubscriptionAcknowledged = "notifications/subscriptions/acknowledged",
+    /// A task has got somewhere (2025-11-25).
+    TaskStatus = "notifications/tasks/status",
+    /// The same in the extension for tasks.
+    TaskChanged = "notifications/tasks",
 }
 
 impl Known {

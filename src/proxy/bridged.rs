@@ -9,12 +9,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
-use tokio::time::{Duration, Instant, Sleep, sleep_until};
+use tokio::time::{Duration, Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::error::ProxyError;
 use super::exchange::{Next, Output, Signal, Stop, own};
+use super::tools::Source;
 use crate::backend::{Leased, Way};
 use crate::bridge::legacy_to_modern::answer::is_header_mismatch;
 use crate::bridge::legacy_to_modern::call::{Call, Effect, Input, Leg, withdrawn};
@@ -33,6 +34,9 @@ use crate::settings::Timeouts;
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{self, Replies};
+
+/// How long a server may take to hear that nobody waits for its task.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A request under way. Dropping it cancels the request upstream.
 pub(crate) struct Bridged {
@@ -108,7 +112,7 @@ impl Sender {
             };
             let mut headers = HeaderMap::new();
             if !server.is_child {
-                headers = server.tools.mirror(&connection, leg.request(), fresh, self.patience).await?;
+                headers = server.tools.mirror(Source::modern(&connection), leg.request(), fresh, self.patience).await?;
                 headers.extend(self.headers.clone());
             }
             let id = connection.next_id();
@@ -210,7 +214,7 @@ impl Bridged {
             () = cancelled.cancelled() => return Ok(None),
             sent = bridged.way.send(bridged.call.leg(), false) => sent?,
         };
-        (bridged.replies, bridged.lease) = (Some(sent.replies), sent.lease);
+        bridged.is_sent(sent);
         // What the client said of it may have overtaken it: dropping it tells the server.
         Ok((!cancelled.is_cancelled()).then_some(bridged))
     }
@@ -256,7 +260,7 @@ impl Bridged {
                 sent = sent(&mut self.sending) => {
                     self.sending = None;
                     match sent {
-                        Ok(sent) => (self.replies, self.lease) = (Some(sent.replies), sent.lease),
+                        Ok(sent) => self.is_sent(sent),
                         Err(error) => self.refuse(&error),
                     }
                 }
@@ -300,7 +304,7 @@ impl Bridged {
     }
 
     fn replied(&mut self, mut message: Message) {
-        let (is_child, known) = (self.way.server.is_child, self.call.leg().request().known());
+        let (is_child, known) = (self.way.server.is_child, self.call.known());
         if message.known() == Some(Known::Progress) {
             self.idle_until = Instant::now() + self.idle;
         }
@@ -331,6 +335,13 @@ impl Bridged {
             return self.send(false);
         }
         self.fail(error);
+    }
+
+    fn is_sent(&mut self, sent: Sent) {
+        if sent.lease.is_some() {
+            self.call.is_alone();
+        }
+        (self.replies, self.lease) = (Some(sent.replies), sent.lease);
     }
 
     /// Sends the leg that the call is at.
@@ -404,7 +415,7 @@ impl Bridged {
         tracing::debug!(upstream = metrics.name(), %error, "Request failed");
         metrics.error("upstream", error.kind());
         let outcome = error.kind();
-        let repeatable = self.call.leg().request().known().is_some_and(Known::safe_to_repeat);
+        let repeatable = self.call.known().is_some_and(Known::safe_to_repeat);
         self.finish_with(&ProxyError::Upstream { error, repeatable }, outcome);
     }
 
@@ -437,6 +448,10 @@ impl Bridged {
             self.session.take_back(name);
         }
         self.guard = None;
+        if let Some(leg) = self.call.leave_task() {
+            let way = self.way.clone();
+            self.way.server.backend.adopter().adopt(async move { drop(timeout(FAREWELL, tell(&way, &leg)).await) });
+        }
     }
 }
 
@@ -445,10 +460,20 @@ impl Drop for Bridged {
         if !self.is_over {
             self.end("abandoned");
         }
-        let method = self.call.leg().request().known().map_or("other", Known::as_str);
+        let method = self.call.known().map_or("other", Known::as_str);
         let (metrics, outcome, took) = (&self.way.server.metrics, self.outcome, self.started.elapsed());
         tracing::debug!(upstream = metrics.name(), method, outcome, took_ms = took.as_millis(), "Exchange ended");
         metrics.exchange_ended(Era::Legacy.as_str(), method, outcome, took);
+    }
+}
+
+/// Sends what nobody waits for the answer to.
+async fn tell(way: &Sender, leg: &Leg) {
+    let Ok(mut sent) = way.send(leg, false).await else { return };
+    while let Some(Ok(message)) = sent.replies.next().await {
+        if matches!(message.kind(), Kind::Result | Kind::Error) {
+            return;
+        }
     }
 }
 

@@ -14,17 +14,22 @@ use super::error::ProxyError;
 use super::exchange::{Next, Output, error_code, modern_status, own};
 use super::hearing::{Hearing, Told};
 use super::parking::Spot;
+use super::tasking::{self, Made, Room, Watching};
+use super::tools::Source;
 use crate::backend::bridged::{Bridged, Guest};
 use crate::backend::key::Principal;
 use crate::backend::start::ask;
 use crate::backend::{Leased, Way};
 use crate::bridge::handshake;
 use crate::bridge::loss::Loss;
+use crate::bridge::modern_to_legacy::answer::makes_tasks;
 use crate::bridge::modern_to_legacy::call::{self, Effect, Input, Leg, Rules};
 use crate::bridge::modern_to_legacy::declared::Declared;
+use crate::bridge::modern_to_legacy::task::{self, Described};
 use crate::bridge::modern_to_legacy::{describe, question};
 use crate::bridge::seal::Binding;
 use crate::metrics::GaugeGuard;
+use crate::protocol::error::INVALID_PARAMS;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
@@ -46,6 +51,8 @@ pub(super) struct Visitor {
     /// Who it shows to be, whether or not the isolation wants to know.
     pub(super) principal: Option<Principal>,
     pub(super) headers: http::HeaderMap,
+    /// What repeats the body, in headers that a server with a handshake does not know; `None` if it did not come over HTTP.
+    pub(super) mirrored: Option<http::HeaderMap>,
     /// Cancelled when nothing new begins.
     pub(super) drain: CancellationToken,
     /// Cancelled when there is no more time.
@@ -61,7 +68,10 @@ pub(super) struct Patience {
     coalesce: Duration,
     errand: Duration,
     discover_ttl: Duration,
+    /// How long the server may take to tell its tools.
+    tools: Duration,
     rounds: usize,
+    bytes: usize,
 }
 
 impl Patience {
@@ -73,7 +83,10 @@ impl Patience {
             coalesce: timeouts.coalesce,
             errand: timeouts.errand,
             discover_ttl: timeouts.discover_ttl,
+            // Such a server may be slow to begin: the client waits for it as long for anything.
+            tools: timeouts.request,
             rounds: limits.rounds,
+            bytes: limits.parked_bytes,
         }
     }
 }
@@ -99,6 +112,8 @@ enum Stage {
     Opening(BoxFuture<'static, Result<Box<Half>, ProxyError>>),
     Open(Box<Half>),
     Listening(Box<Hearing>),
+    /// A request about a task.
+    Asking(BoxFuture<'static, Result<Message, ProxyError>>),
     Over,
 }
 
@@ -106,12 +121,14 @@ enum Stage {
 pub(crate) struct Half {
     call: call::Call,
     server: Arc<Server>,
-    /// The client's words, which may have to be sent once more.
-    request: Message,
+    /// The client's words, which may have to be sent once more. While it is away, nobody's.
+    request: Option<Message>,
     headers: http::HeaderMap,
     connection: Connection,
     lease: Option<Leased>,
     replies: Option<Replies>,
+    /// Room for the task that it may become.
+    room: Option<Room>,
     /// What the server has to be told.
     telling: VecDeque<Message>,
     told: Option<BoxFuture<'static, Result<(), UpstreamError>>>,
@@ -149,27 +166,25 @@ pub(super) async fn begin(
         visitor,
     });
     if request.known().is_some_and(is_of_tasks) {
-        // What a server with a handshake has under these names is another design: none of it is offered.
-        return Err(ProxyError::RemovedMethod);
-    }
-    if request.known() == Some(Known::Discover) {
+        crossing.ask_about_task().await?;
+    } else if request.known() == Some(Known::Discover) {
         crossing.describe().await?;
     } else if request.known() == Some(Known::Listen) {
-        let drain = crossing.visitor.drain.clone();
-        let hearing = tokio::select! {
-            biased;
-            () = drain.cancelled() => return Err(ProxyError::ShuttingDown),
-            hearing = Hearing::begin(server, &crossing.guest, request, &crossing.id) => hearing?,
-        };
-        crossing.stage = Stage::Listening(Box::new(hearing));
+        crossing.listen().await?;
     } else if request.param(meta::REQUEST_STATE).is_some() {
         crossing.resume().await?;
     } else {
         let until = Instant::now() + crossing.visitor.patience.request_max;
-        let half = open(Arc::clone(server), crossing.guest.clone(), request.clone(), crossing.rules(until), until);
+        let mirrored = crossing.visitor.mirrored.take();
+        let half = crossing.open(request.clone(), mirrored, until);
         crossing.stage = Stage::Open(half.await?);
     }
     Ok(crossing)
+}
+
+/// Whether calls can become tasks: each needs a connection that is its alone.
+fn has_tasks(server: &Server, greeting: &Message) -> bool {
+    server.backend.asks_guests() && makes_tasks(greeting)
 }
 
 fn is_of_tasks(known: Known) -> bool {
@@ -184,10 +199,22 @@ impl Crossing {
             parked: patience.parked,
             errand: patience.errand,
             rounds: patience.rounds,
+            bytes: patience.bytes,
             until: until.into_std(),
             // What a server with a handshake lists may be another list for the next client.
             ttl_ms: 0,
         }
+    }
+
+    /// Gets a connection, and sends the request on it: see [`open`].
+    fn open(
+        &self,
+        request: Message,
+        mirrored: Option<http::HeaderMap>,
+        until: Instant,
+    ) -> impl Future<Output = Result<Box<Half>, ProxyError>> + Send + use<> {
+        let opening = Opening { mirrored, patience: self.visitor.patience.tools, rules: self.rules(until), until };
+        open(Arc::clone(&self.server), self.guest.clone(), request, opening)
     }
 
     /// The answer to `server/discover`, which the handshake has given already.
@@ -196,8 +223,69 @@ impl Crossing {
         let greeting = backend.greeting(&self.guest).await?;
         // Whose log messages they are cannot be told where others use the connection, too.
         let without: &[&str] = if backend.asks_guests() { &[] } else { &["logging"] };
-        let ttl = self.visitor.patience.discover_ttl.as_millis();
-        self.say_last(own(describe::discovered(&greeting, &self.id, ttl, without)), "ok");
+        let (ttl, tasks) = (self.visitor.patience.discover_ttl.as_millis(), has_tasks(&self.server, &greeting));
+        self.say_last(own(describe::discovered(&greeting, &self.id, ttl, without, tasks)), "ok");
+        Ok(())
+    }
+
+    async fn listen(&mut self) -> Result<(), ProxyError> {
+        let names = task::wanted(&self.request);
+        if !names.is_empty() && !task::takes(&self.request) {
+            self.say(task::undeclared(&self.id));
+            return Ok(());
+        }
+        let (tasking, principal) = (&self.server.tasking, self.visitor.principal);
+        let tasks = names.iter().filter_map(|name| tasking.find(name, principal)).collect();
+        let watching = Watching::new(tasks, self.guest.declared);
+        let drain = self.visitor.drain.clone();
+        let hearing = tokio::select! {
+            biased;
+            () = drain.cancelled() => return Err(ProxyError::ShuttingDown),
+            hearing = Hearing::begin(&self.server, &self.guest, &self.request, &self.id, watching) => hearing?,
+        };
+        self.stage = Stage::Listening(Box::new(hearing));
+        Ok(())
+    }
+
+    /// `tasks/get`, `tasks/update`, `tasks/cancel`.
+    async fn ask_about_task(&mut self) -> Result<(), ProxyError> {
+        let known = self.request.known();
+        // What else a server with a handshake has under such names is another design.
+        let is_there = matches!(known, Some(Known::TasksGet | Known::TasksUpdate | Known::TasksCancel));
+        let greeting = self.server.backend.greeting(&self.guest).await?;
+        if !is_there || !has_tasks(&self.server, &greeting) {
+            return Err(ProxyError::RemovedMethod);
+        }
+        if !task::takes(&self.request) {
+            self.say(task::undeclared(&self.id));
+            return Ok(());
+        }
+        let name = self.request.param_str(meta::TASK_ID).ok_or(ProxyError::Task)?;
+        let task = self.server.tasking.find(&name, self.visitor.principal).ok_or(ProxyError::Task)?;
+        let (id, declared, answers) = (self.id.clone(), self.guest.declared, question::answers(&self.request));
+        let asking = async move {
+            match known {
+                Some(Known::TasksGet) => match task.look(declared).await {
+                    Ok(Ok(detailed)) => Ok(task::got(&id, &detailed)),
+                    // It has forgotten the task.
+                    Ok(Err(error)) if error_code(&error) == Some(INVALID_PARAMS) => {
+                        task.give_up();
+                        Err(ProxyError::Task)
+                    }
+                    Ok(Err(error)) => Ok(task.refused(&error, &id)),
+                    Err(error) => Err(ProxyError::Upstream { error, repeatable: true }),
+                },
+                Some(Known::TasksUpdate) => {
+                    task.answered(&answers);
+                    Ok(task::taken(&id))
+                }
+                _ => {
+                    task.cancel().await;
+                    Ok(task::taken(&id))
+                }
+            }
+        };
+        self.stage = Stage::Asking(asking.boxed());
         Ok(())
     }
 
@@ -207,6 +295,9 @@ impl Crossing {
         let token =
             self.request.param_str(meta::REQUEST_STATE).filter(|_| self.request.known().is_some_and(Known::may_ask));
         let token = token.ok_or(refused.clone())?;
+        if let Some(mirrored) = &self.visitor.mirrored {
+            self.server.tools.check_again(&self.guest, &self.request, mirrored)?;
+        }
         let given = self.server.parking.take(&token, &self.binding()).ok_or(refused.clone())?;
         let mut half = given.await.map_err(|_| refused.clone())?;
         if let Some(error) = half.failed.take() {
@@ -214,6 +305,8 @@ impl Crossing {
             return Err(ProxyError::Upstream { error, repeatable });
         }
         let leg = Leg::of(&self.request).ok_or(refused)?;
+        // The same but for its metadata: it is what the token is bound to.
+        half.request = Some(self.request.clone());
         let effects = half.feed(Input::Back(leg, question::answers(&self.request)));
         self.stage = Stage::Open(half);
         self.fresh = false;
@@ -248,6 +341,24 @@ impl Crossing {
                         self.refuse(&error, kind);
                     }
                 },
+                Stage::Asking(asking) => {
+                    let answer = tokio::select! {
+                        biased;
+                        () = self.visitor.cut.cancelled() => {
+                            let error = UpstreamError::Closed { sent: true };
+                            Err(ProxyError::Upstream { error, repeatable: true })
+                        }
+                        answer = asking => answer,
+                    };
+                    match answer {
+                        Ok(answer) => self.say(answer),
+                        Err(error) => {
+                            let (side, kind) = error.blame();
+                            self.server.metrics.error(side, kind);
+                            self.refuse(&error, kind);
+                        }
+                    }
+                }
                 Stage::Listening(hearing) => {
                     let told = tokio::select! {
                         biased;
@@ -316,8 +427,8 @@ impl Crossing {
                 self.fresh = false;
                 let until = half.until;
                 half.feed(Input::Lost);
-                let (server, guest, request) = (Arc::clone(&self.server), self.guest.clone(), self.request.clone());
-                self.stage = Stage::Opening(open(server, guest, request, self.rules(until), until).boxed());
+                let half = self.open(self.request.clone(), None, until);
+                self.stage = Stage::Opening(half.boxed());
             }
             Heard::Failed(error) => self.fail(error),
         }
@@ -332,17 +443,26 @@ impl Crossing {
                 Effect::Client(message) => {
                     self.outbox.push_back(Output { message, last: false, status: StatusCode::OK });
                 }
-                Effect::Answer(message) => {
-                    let error = (message.kind() == Kind::Error).then(|| error_code(&message)).flatten();
-                    let status = error.map_or(StatusCode::OK, modern_status);
-                    self.outcome = if error.is_some() { "error" } else { "ok" };
-                    self.outbox.push_back(Output { message, last: true, status });
+                Effect::Answer(message) => self.say(message),
+                Effect::Made(id, theirs, described) => {
+                    let made = half.becomes(theirs, described, self.guest.declared);
+                    match made {
+                        Some(made) => {
+                            let (created, work) = tasking::begin(made, &id, self.visitor.drain.clone());
+                            self.server.backend.adopter().adopt(work);
+                            self.say(created);
+                        }
+                        None => self.refuse(&ProxyError::Task, "no_such_task"),
+                    }
                 }
                 Effect::Ask(id, requests) => {
                     let due = half.call.deadline().map_or(half.until, Instant::from_std);
                     let binding = self.binding();
                     match self.server.parking.park(self.visitor.principal, &binding, due) {
                         Some((token, place)) => {
+                            if let Stage::Open(half) = &mut self.stage {
+                                half.parked();
+                            }
                             self.say_last(question::asked(&id, &requests, &token), "asked");
                             spot = Some((place, due));
                         }
@@ -363,6 +483,14 @@ impl Crossing {
             let drain = self.visitor.drain.clone();
             self.server.backend.adopter().adopt(keep(half, spot, due, drain));
         }
+    }
+
+    /// The answer, with the status that its error has.
+    fn say(&mut self, message: Message) {
+        let error = (message.kind() == Kind::Error).then(|| error_code(&message)).flatten();
+        let status = error.map_or(StatusCode::OK, modern_status);
+        self.outcome = if error.is_some() { "error" } else { "ok" };
+        self.outbox.push_back(Output { message, last: true, status });
     }
 
     fn say_last(&mut self, message: Message, outcome: &'static str) {
@@ -399,34 +527,63 @@ impl Drop for Crossing {
     }
 }
 
-/// Gets a connection, and sends the request on it.
-async fn open(
-    server: Arc<Server>,
-    guest: Guest,
-    request: Message,
+/// How a request is begun.
+struct Opening {
+    /// Headers that have to repeat the body, where there are any.
+    mirrored: Option<http::HeaderMap>,
+    /// How long the server may take to tell its tools.
+    patience: Duration,
     rules: Rules,
     until: Instant,
-) -> Result<Box<Half>, ProxyError> {
+}
+
+/// Gets a connection, and sends the request on it.
+async fn open(server: Arc<Server>, guest: Guest, request: Message, opening: Opening) -> Result<Box<Half>, ProxyError> {
+    let Opening { mut mirrored, patience, rules, until } = opening;
     let mut tries = 0;
     loop {
         let Bridged { way: Way { connection, mut lease }, greeting } = server.backend.bridged(&guest).await?;
+        let source = Source::with_handshake(&connection, &guest);
+        if let Some(given) = &mirrored {
+            match server.tools.check(source, &request, given, patience).await {
+                Err(_) if connection.gone().is_cancelled() && tries == 0 => {
+                    tries += 1;
+                    continue;
+                }
+                checked => checked?,
+            }
+            mirrored = None;
+        }
         if let Some(level) = request.meta(meta::LOG_LEVEL) {
             set_level(&server, &connection, lease.as_mut(), &greeting, level, &guest).await;
         }
-        let call = call::Call::begin(&request, rules, greeting).ok_or(ProxyError::Initialize)?;
+        let offers = lease.is_some()
+            && request.known() == Some(Known::ToolsCall)
+            && task::takes(&request)
+            && makes_tasks(&greeting)
+            && server.tools.makes_task(source, &request, patience).await;
+        // Without room it is called like any other.
+        let room = if offers { server.tasking.room(guest.principal) } else { None };
+        let mut call = call::Call::begin(&request, rules, greeting).ok_or(ProxyError::Initialize)?;
         let id = connection.next_id();
-        let upward = call::upward(&request, id);
+        let mut upward = call::upward(&request, id);
+        if room.is_some()
+            && let Some(as_task) = call::upward_as_task(&request, id)
+        {
+            (call, upward) = (call.offered(), as_task);
+        }
         match send(connection.clone(), id, upward, request.known(), (*guest.headers).clone()).await {
             Ok(replies) => {
                 return Ok(Box::new(Half {
                     call,
                     headers: (*guest.headers).clone(),
                     server,
-                    request,
+                    request: Some(request),
                     connection,
                     deaf: lease.is_none(),
                     lease,
                     replies: Some(replies),
+                    room,
                     telling: VecDeque::new(),
                     told: None,
                     again: None,
@@ -505,15 +662,47 @@ impl Half {
             Effect::Cancel => {}
             Effect::Lost(loss) => self.server.metrics.lost(loss),
             Effect::Drop(reason) => self.server.metrics.dropped(reason),
-            Effect::Client(_) | Effect::Answer(_) | Effect::Ask(..) => self.server.metrics.dropped("client_gone"),
+            Effect::Client(_) | Effect::Answer(_) | Effect::Ask(..) | Effect::Made(..) => {
+                self.server.metrics.dropped("client_gone");
+            }
         }
+    }
+
+    /// The client goes to fetch answers, and brings its words when it comes back.
+    fn parked(&mut self) {
+        self.request = None;
+        self.call.shrink();
+        self.telling.shrink_to_fit();
+        if let Some(replies) = &mut self.replies {
+            replies.be_patient();
+        }
+    }
+
+    /// What there is of a task that the call has become.
+    fn becomes(&mut self, theirs: String, described: Described, declared: Declared) -> Option<Made> {
+        let (room, lease) = (self.room.take()?, self.lease.take()?);
+        let cancels = handshake::capabilities(lease.answer.as_ref()?).get("tasks").cloned().unwrap_or_default();
+        self.replies = None;
+        Some(Made {
+            room,
+            theirs,
+            described,
+            connection: self.connection.clone(),
+            lease,
+            headers: self.headers.clone(),
+            declared,
+            can_cancel: cancels.get("cancel").is_some(),
+            open: self.call.left(),
+            told_roots: self.call.has_told_roots(),
+        })
     }
 
     fn send_again(&mut self, upward: impl FnOnce(&Message, i64) -> Option<Message>) {
         let id = self.connection.next_id();
-        let Some(upward) = upward(&self.request, id) else { return };
+        let Some(request) = &self.request else { return };
+        let Some(upward) = upward(request, id) else { return };
         let (connection, headers) = (self.connection.clone(), self.headers.clone());
-        self.again = Some(send(connection, id, upward, self.request.known(), headers).boxed());
+        self.again = Some(send(connection, id, upward, request.known(), headers).boxed());
     }
 
     /// What happens next at the server. Meanwhile it is told what it has to be told.

@@ -79,6 +79,9 @@ pub(crate) enum ProxyError {
     /// What a client brings back is not what it was given, or not any more. Which of the two is nobody's business.
     #[error("this requestState is of no use here: call again without it")]
     RequestState,
+    /// A task that is not there (any more), or another's.
+    #[error("there is no such task (any more)")]
+    Task,
     /// Too many calls wait for answers.
     #[error("too many calls wait for their clients' answers: the call was cancelled")]
     TooManyParked,
@@ -243,6 +246,7 @@ impl ProxyError {
             }
             ProxyError::RemovedMethod => row(StatusCode::NOT_FOUND, code::METHOD_NOT_FOUND, "method_not_found"),
             ProxyError::RequestState => row(StatusCode::OK, code::INVALID_PARAMS, "request_state"),
+            ProxyError::Task => row(StatusCode::OK, code::INVALID_PARAMS, "no_such_task"),
             ProxyError::TooManyParked => row(StatusCode::OK, code::OVERLOADED, "too_many_parked"),
             ProxyError::Response => bad(code::INVALID_REQUEST, "response"),
             ProxyError::Uri => row(StatusCode::OK, code::INVALID_PARAMS, "uri"),

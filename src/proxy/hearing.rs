@@ -10,11 +10,13 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Server;
+use super::tasking::Watching;
 use crate::backend::OpenError;
 use crate::backend::bridged::Guest;
 use crate::backend::hub::{Hub, Membership, Said};
 use crate::backend::start::ask;
 use crate::bridge::modern_to_legacy::listen::{Wishes, ended};
+use crate::bridge::modern_to_legacy::task;
 use crate::bridge::promise::Promise;
 use crate::bridge::sharing;
 use crate::protocol::id::RequestId;
@@ -41,6 +43,7 @@ pub(super) struct Hearing {
     lost: Option<Step>,
     /// What has to be told before anything else.
     first: VecDeque<Message>,
+    watching: Watching,
 }
 
 /// A place where the server is heard.
@@ -65,7 +68,7 @@ pub(super) enum Told {
 }
 
 impl Hearing {
-    /// Begins to listen.
+    /// Begins to listen; to the news of these tasks, too.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -74,12 +77,25 @@ impl Hearing {
         guest: &Guest,
         request: &Message,
         id: &RequestId,
+        watching: Watching,
     ) -> Result<Hearing, OpenError> {
-        let Opened { attached, granted } = open(Arc::clone(server), guest.clone(), Wishes::of(request)).await?;
+        let wishes = Wishes::of(request).with_tasks(watching.names());
+        let Opened { attached, granted } = open(Arc::clone(server), guest.clone(), wishes).await?;
         let (server, guest, id) = (Arc::clone(server), guest.clone(), id.clone());
         let reconnect = server.backend.reconnect();
         let first = VecDeque::from([granted.acknowledged(&id)]);
-        Ok(Hearing { server, guest, id, wishes: granted, attached, reconnect, again: None, lost: None, first })
+        Ok(Hearing {
+            server,
+            guest,
+            id,
+            wishes: granted,
+            attached,
+            reconnect,
+            again: None,
+            lost: None,
+            first,
+            watching,
+        })
     }
 
     /// The result that ends it because the proxy has to.
@@ -102,7 +118,11 @@ impl Hearing {
                     None => continue,
                 }
             }
-            match self.attached.said.next().await {
+            let said = tokio::select! {
+                said = self.attached.said.next() => said,
+                news = self.watching.next() => return Told::Message(task::news(&self.id, &news)),
+            };
+            match said {
                 Some(said) => {
                     if self.attached.missed.swap(false, Ordering::Relaxed) {
                         self.tell_missed();

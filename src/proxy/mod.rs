@@ -9,6 +9,7 @@ mod listening;
 mod parking;
 mod sending;
 mod standing;
+mod tasking;
 mod tools;
 mod welcoming;
 
@@ -45,7 +46,8 @@ use exchange::{Exchange, Legacy, Next, Output};
 use listening::Listening;
 use parking::Parking;
 use sending::Sent;
-use tools::ToolHeaders;
+use tasking::Tasking;
+use tools::{Source, ToolHeaders};
 use welcoming::{Described, Welcome, welcome};
 
 /// Everything that a running proxy is. Made once, by [`Proxy::build`].
@@ -64,6 +66,7 @@ pub(crate) struct Server {
     pub(crate) metrics: ServerMetrics,
     tools: ToolHeaders,
     parking: Arc<Parking<Box<Half>>>,
+    tasking: Arc<Tasking>,
     described: Described,
     /// It is a child: it never sees a header.
     is_child: bool,
@@ -103,11 +106,13 @@ impl Proxy {
             let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
             let forward_headers = upstream.forward_headers.clone();
             let parking = Arc::new(Parking::new(&settings.limits, &settings.timeouts, metrics.clone()));
+            let tasking = Arc::new(Tasking::new(&settings.limits, &settings.timeouts, metrics.clone()));
             let server = Server {
                 backend,
                 metrics,
                 tools: ToolHeaders::default(),
                 parking,
+                tasking,
                 described: Described::default(),
                 is_child,
                 forward_headers,
@@ -264,20 +269,19 @@ impl Proxy {
         }
         let modern = server.backend.modern(caller).await?;
         let Some(Way { connection, lease }) = server.backend.way(&modern, caller).await? else {
-            let headers = mirrored.unwrap_or_default();
-            return Box::pin(self.cross(server, request, headers, shown())).await.map(Work::Crossing);
+            return Box::pin(self.cross(server, request, mirrored, shown())).await.map(Work::Crossing);
         };
         // A server that does not tell its tools must not hold up their calls for longer than it may take to say who it is.
         let patience = self.settings.timeouts.probe;
         let headers = match mirrored {
             Some(mirrored) if server.is_child => {
-                server.tools.check(&connection, request, &mirrored, patience).await?;
+                server.tools.check(Source::modern(&connection), request, &mirrored, patience).await?;
                 HeaderMap::new()
             }
             // The body keeps what they repeat, so they are still right; the server checks them itself.
             Some(mirrored) => mirrored,
             None if server.is_child => HeaderMap::new(),
-            None => server.tools.mirror(&connection, request, false, patience).await?,
+            None => server.tools.mirror(Source::modern(&connection), request, false, patience).await?,
         };
         let (relay, upstream) = translate(Era::Modern, request, &connection)?;
         let is_listen = request.known() == Some(Known::Listen);
@@ -310,13 +314,14 @@ impl Proxy {
         &self,
         server: &Arc<Server>,
         request: &Message,
-        mirrored: HeaderMap,
+        mirrored: Option<HeaderMap>,
         principal: Option<Principal>,
     ) -> Result<Box<Crossing>, ProxyError> {
+        let forwarded = mirrored.as_ref().filter(|_| !server.is_child).map(|headers| server.forwarded(headers));
         let visitor = Visitor {
             principal,
-            // A server with a handshake has no use for what repeats the body.
-            headers: if server.is_child { HeaderMap::new() } else { server.forwarded(&mirrored) },
+            headers: forwarded.unwrap_or_default(),
+            mirrored,
             drain: self.tasks.drain().clone(),
             cut: self.tasks.cut().clone(),
             patience: Patience::new(&self.settings.timeouts, &self.settings.limits),

@@ -1,8 +1,8 @@
 //! Which of a tool's arguments are repeated in headers, as the tool's schema says
 //! (2026-07-28, Streamable HTTP › Custom Headers from Tool Parameters).
 //!
-//! Who ends HTTP has to know: in front of a child the headers are checked here, since the child never sees them; for a
-//! client without HTTP they are made here, since an HTTP server wants to see them.
+//! Who ends HTTP has to know: in front of a child, or of a server with a handshake, the headers are checked here, since
+//! such a server never sees them; for a client without HTTP they are made here, since an HTTP server wants to see them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,8 @@ use tokio::sync::OnceCell;
 use tokio::time::{Duration, Instant, timeout};
 
 use super::error::ProxyError;
+use crate::backend::bridged::Guest;
+use crate::backend::key::Principal;
 use crate::protocol::headers::{self, ParamHeader};
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
@@ -28,20 +30,65 @@ use crate::upstream::{Call, Connection};
 const LIST_FOR: Duration = Duration::from_secs(60);
 /// How old a list must be to be read again for a call that disagrees with it.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
+/// In a tool's `execution`: whether it can be called as a task.
+const TASK_SUPPORT: &str = "taskSupport";
 /// Most pages of a list.
 const PAGES_MAX: usize = 100;
+/// How much of a list is remembered, in bytes of what the server said: only tools of which there is something to know count.
+const LIST_BYTES_MAX: usize = 256 << 10;
+/// Most lists that are kept: clients choose who they are.
+const LISTS_MAX: usize = 256;
 
 /// The headers that the tools of one server want.
 #[derive(Default)]
 pub(crate) struct ToolHeaders {
-    /// Read by one call while the others wait; replaced when too old. Locked for a clone or a replacement.
-    list: Mutex<Arc<OnceCell<List>>>,
+    /// By whose they are, the oldest first. Each is read by one call while the others wait, and replaced when it is too
+    /// old. Locked for a clone or a replacement.
+    lists: Mutex<Vec<Owned>>,
+}
+
+type Owned = (Option<Principal>, Arc<OnceCell<List>>);
+
+/// What there is to know of a tool.
+struct Facts {
+    wanted: Vec<ParamHeader>,
+    /// It can be called as a task (2025-11-25, Tasks › Tool-Level Negotiation).
+    as_task: bool,
 }
 
 struct List {
-    /// Only tools that want any.
-    tools: HashMap<String, Vec<ParamHeader>>,
+    /// Only those of which there is something to know.
+    tools: HashMap<String, Facts>,
     at: Instant,
+}
+
+/// Who is asked for the tools, and on whose behalf.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    connection: &'a Connection,
+    /// A client of 2026-07-28 at a server with a handshake, which may tell each another list.
+    guest: Option<&'a Guest>,
+}
+
+impl<'a> Source<'a> {
+    /// A server of 2026-07-28: all have one list.
+    pub(crate) fn modern(connection: &'a Connection) -> Source<'a> {
+        Source { connection, guest: None }
+    }
+
+    /// A server with a handshake.
+    pub(crate) fn with_handshake(connection: &'a Connection, guest: &'a Guest) -> Source<'a> {
+        Source { connection, guest: Some(guest) }
+    }
+
+    fn owner(self) -> Option<Principal> {
+        self.guest.and_then(owner)
+    }
+}
+
+/// Whose list it is: to a server that gets no headers of its clients all are one.
+fn owner(guest: &Guest) -> Option<Principal> {
+    if guest.headers.is_empty() { None } else { guest.whole() }
 }
 
 impl ToolHeaders {
@@ -51,24 +98,47 @@ impl ToolHeaders {
     /// They are missing, malformed or different; or the server does not tell its tools.
     pub(crate) async fn check(
         &self,
-        connection: &Connection,
+        source: Source<'_>,
         request: &Message,
         given: &HeaderMap,
         patience: Duration,
     ) -> Result<(), ProxyError> {
         let Some(name) = called(request) else { return Ok(()) };
-        let arguments = arguments(request);
         let mut max_age = LIST_FOR;
         loop {
-            let list = self.list(connection, max_age, patience).await?;
+            let list = self.list(source, max_age, patience).await?;
             let list = list.get();
-            let wanted = list.and_then(|list| list.tools.get(&name)).map_or(&[][..], Vec::as_slice);
-            let outcome = headers::check_params(given, wanted, &arguments);
+            let facts = list.and_then(|list| list.tools.get(&name)).filter(|facts| !facts.wanted.is_empty());
+            let Some(facts) = facts else { return Ok(()) };
+            let outcome = headers::check_params(given, &facts.wanted, &arguments(request));
             match outcome {
                 Err(_) if list.is_some_and(|list| list.at.elapsed() > DOUBT_AFTER) => max_age = DOUBT_AFTER,
                 outcome => return Ok(outcome?),
             }
         }
+    }
+
+    /// The same by what is known already: for a request that is said once more.
+    ///
+    /// # Errors
+    /// They are missing, malformed or different.
+    pub(crate) fn check_again(&self, guest: &Guest, request: &Message, given: &HeaderMap) -> Result<(), ProxyError> {
+        let Some(name) = called(request) else { return Ok(()) };
+        let owner = owner(guest);
+        let cell = {
+            let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+            lists.iter().find(|(whose, _)| *whose == owner).map(|(_, cell)| Arc::clone(cell))
+        };
+        let facts = cell.as_ref().and_then(|cell| cell.get()).and_then(|list| list.tools.get(&name));
+        Ok(facts.map_or(Ok(()), |facts| headers::check_params(given, &facts.wanted, &arguments(request)))?)
+    }
+
+    /// Whether a call can become a task. If the server does not tell its tools, it cannot.
+    pub(crate) async fn makes_task(&self, source: Source<'_>, request: &Message, patience: Duration) -> bool {
+        let Some(name) = called(request) else { return false };
+        let list = self.list(source, LIST_FOR, patience).await;
+        let facts = list.as_ref().ok().and_then(|list| list.get()).and_then(|list| list.tools.get(&name));
+        facts.is_some_and(|facts| facts.as_task)
     }
 
     /// The headers that a request has over HTTP, for a client that sent none. With `fresh`, what is known of the tools is not
@@ -78,7 +148,7 @@ impl ToolHeaders {
     /// The server does not tell its tools.
     pub(crate) async fn mirror(
         &self,
-        connection: &Connection,
+        source: Source<'_>,
         request: &Message,
         fresh: bool,
         patience: Duration,
@@ -94,10 +164,10 @@ impl ToolHeaders {
         }
         if let Some(name) = called(request) {
             let max_age = if fresh { Duration::ZERO } else { LIST_FOR };
-            let list = self.list(connection, max_age, patience).await?;
-            if let Some(all) = list.get().and_then(|list| list.tools.get(&name)) {
+            let list = self.list(source, max_age, patience).await?;
+            if let Some(facts) = list.get().and_then(|list| list.tools.get(&name)) {
                 let arguments = arguments(request);
-                for wanted in all {
+                for wanted in &facts.wanted {
                     if let Some(value) = wanted.value(&arguments) {
                         map.insert(wanted.header.clone(), value);
                     }
@@ -109,21 +179,30 @@ impl ToolHeaders {
 
     async fn list(
         &self,
-        connection: &Connection,
+        source: Source<'_>,
         max_age: Duration,
         patience: Duration,
     ) -> Result<Arc<OnceCell<List>>, ProxyError> {
+        let owner = source.owner();
         let cell = {
-            let mut current = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-            if current.get().is_some_and(|list| list.at.elapsed() > max_age) {
-                *current = Arc::default();
+            let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_old = |cell: &OnceCell<List>| cell.get().is_some_and(|list| list.at.elapsed() > max_age);
+            match lists.iter().position(|(whose, _)| *whose == owner) {
+                Some(at) if !is_old(&lists[at].1) => Arc::clone(&lists[at].1),
+                found => {
+                    if let Some(at) = found.or((lists.len() >= LISTS_MAX).then_some(0)) {
+                        lists.remove(at);
+                    }
+                    let cell = Arc::default();
+                    lists.push((owner, Arc::clone(&cell)));
+                    cell
+                }
             }
-            Arc::clone(&current)
         };
         // The patience is the caller's, and not that of the one whose turn it is to ask: they wait at the same time.
         let known = match cell.initialized() {
             true => return Ok(cell),
-            false => Box::pin(timeout(patience, cell.get_or_try_init(|| read(connection)))).await,
+            false => Box::pin(timeout(patience, cell.get_or_try_init(|| read(source)))).await,
         };
         let known = known.unwrap_or(Err(UpstreamError::Timeout { sent: true }));
         known.map_err(|error| ProxyError::Upstream { error, repeatable: true })?;
@@ -155,22 +234,29 @@ struct Tool {
     name: String,
     #[serde(rename = "inputSchema", default)]
     input_schema: Value,
+    #[serde(default)]
+    execution: Value,
 }
 
 /// Reads the whole list. A server that has no tools, or refuses to tell, has none that want headers.
-async fn read(connection: &Connection) -> Result<List, UpstreamError> {
+async fn read(source: Source<'_>) -> Result<List, UpstreamError> {
     let mut tools = HashMap::new();
+    let mut bytes = 0;
     let mut cursor: Option<String> = None;
     for _ in 0..PAGES_MAX {
-        let Some(answer) = page(connection, cursor.as_deref()).await? else { break };
+        let Some(answer) = page(source, cursor.as_deref()).await? else { break };
         let Ok(page) = serde_json::from_str::<Page<'_>>(answer.body().unwrap_or_default()) else { break };
         for raw in page.tools {
-            // An illegal annotation asks for nothing: such a tool is not listed to clients either.
-            if raw.get().contains(headers::X_MCP_HEADER)
+            let says = |what: &str| raw.get().contains(what);
+            if (says(headers::X_MCP_HEADER) || says(TASK_SUPPORT))
+                && bytes + raw.get().len() <= LIST_BYTES_MAX
                 && let Ok(tool) = serde_json::from_str::<Tool>(raw.get())
-                && let Ok(wanted) = headers::param_headers(&tool.input_schema)
             {
-                tools.insert(tool.name, wanted);
+                bytes += raw.get().len();
+                // An illegal annotation asks for nothing: such a tool is not listed to clients either.
+                let wanted = headers::param_headers(&tool.input_schema).unwrap_or_default();
+                let as_task = matches!(tool.execution[TASK_SUPPORT].as_str(), Some("optional" | "required"));
+                tools.insert(tool.name, Facts { wanted, as_task });
             }
         }
         cursor = page.next_cursor;
@@ -181,21 +267,27 @@ async fn read(connection: &Connection) -> Result<List, UpstreamError> {
     Ok(List { tools, at: Instant::now() })
 }
 
-async fn page(connection: &Connection, cursor: Option<&str>) -> Result<Option<Message>, UpstreamError> {
+async fn page(source: Source<'_>, cursor: Option<&str>) -> Result<Option<Message>, UpstreamError> {
+    let Source { connection, guest } = source;
     let id = connection.next_id();
-    let mut params = serde_json::json!({ meta::META: {
-        meta::PROTOCOL_VERSION: Revision::V2026_07_28.as_str(),
-        meta::CLIENT_CAPABILITIES: {},
-        meta::CLIENT_INFO: { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") },
-    } });
+    let mut params = serde_json::json!({});
+    if guest.is_none() {
+        params[meta::META] = serde_json::json!({
+            meta::PROTOCOL_VERSION: Revision::V2026_07_28.as_str(),
+            meta::CLIENT_CAPABILITIES: {},
+            meta::CLIENT_INFO: { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") },
+        });
+    }
     if let Some(cursor) = cursor {
         params["cursor"] = cursor.into();
     }
     let method = Known::ToolsList.as_str();
     let text = serde_json::json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string();
     let message = super::exchange::own(text);
-    let mut request_headers = HeaderMap::new();
-    request_headers.insert(headers::METHOD, HeaderValue::from_static(method));
+    let request_headers = match guest {
+        Some(guest) => (*guest.headers).clone(),
+        None => HeaderMap::from_iter([(headers::METHOD, HeaderValue::from_static(method))]),
+    };
     let facts = CallFacts { may_ask: false, wants_log: false, cancellable: true };
     let mut replies = connection.call(Call { id, message: &message, facts, headers: request_headers }).await?;
     while let Some(reply) = replies.next().await {

@@ -154,6 +154,11 @@ pub(crate) struct Reader<T> {
 }
 
 impl<T> Reader<T> {
+    /// Holds no more memory than it has to: nothing is expected for long.
+    pub(crate) fn shrink(&self) {
+        self.shared.state().queue.shrink_to_fit();
+    }
+
     /// The next item; `None` when there will be none. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<T> {
         loop {

@@ -15,7 +15,7 @@ const TTL_MS: u64 = 0;
 
 /// Whether 2026-07-28 has such a method, and the fake server serves it.
 pub(crate) fn is_modern_method(method: &str) -> bool {
-    const METHODS: [&str; 10] = [
+    const METHODS: [&str; 13] = [
         "server/discover",
         "subscriptions/listen",
         "tools/list",
@@ -26,6 +26,9 @@ pub(crate) fn is_modern_method(method: &str) -> bool {
         "resources/read",
         "prompts/get",
         "completion/complete",
+        "tasks/get",
+        "tasks/update",
+        "tasks/cancel",
     ];
     METHODS.contains(&method)
 }
@@ -38,6 +41,7 @@ impl Exchange {
         let result = match (method, spoken) {
             ("server/discover", Spoken::Legacy(_)) => return Err(self.discovered_by_surprise()),
             _ if self.is_about_tasks(spoken) => self.tasks(spoken).await?,
+            _ if self.is_about_modern_tasks(spoken) => self.modern_tasks().await?,
             ("initialize", Spoken::Legacy(_)) => self.initialize(),
             ("ping", Spoken::Legacy(_)) => json!({}),
             ("logging/setLevel", Spoken::Legacy(_)) => self.set_level()?,
@@ -99,6 +103,9 @@ impl Exchange {
         }
         if self.has_tasks(spoken) {
             capabilities["tasks"] = json!({ "list": {}, "cancel": {}, "requests": { "tools": { "call": {} } } });
+        }
+        if self.has_modern_tasks(spoken) {
+            capabilities["extensions"] = json!({ "io.modelcontextprotocol/tasks": {} });
         }
         capabilities
     }

@@ -50,6 +50,7 @@ mod catalog;
 mod http;
 mod incoming;
 mod methods;
+mod modern_tasks;
 mod peer;
 mod plan;
 mod process;

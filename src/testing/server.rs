@@ -70,6 +70,13 @@ impl Failure {
         Failure { data: Some(data), ..self }
     }
 
+    /// What an error says.
+    pub(crate) fn of(error: &Value) -> Failure {
+        let (code, message) =
+            (error["code"].as_i64().unwrap_or_default(), error["message"].as_str().unwrap_or_default());
+        Failure { code, message: message.into(), data: error.get("data").cloned() }
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         let mut error = json!({ "code": self.code, "message": self.message });
         if let Some(data) = &self.data {
@@ -176,6 +183,19 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    /// The same for another message: what is said about it is said here.
+    pub(crate) fn instead(&self, message: Incoming) -> Exchange {
+        Exchange {
+            server: Arc::clone(&self.server),
+            peer: Arc::clone(&self.peer),
+            message,
+            outlet: self.outlet.clone(),
+            faults: Vec::new(),
+            cancelled: self.cancelled.clone(),
+            exit_after: OnceLock::new(),
+        }
+    }
+
     /// The token that cancels it.
     pub(crate) fn canceller(&self) -> CancellationToken {
         self.cancelled.clone()

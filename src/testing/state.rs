@@ -58,6 +58,7 @@ pub(crate) struct State {
     pub(crate) revealed: bool,
     /// Calls that became tasks, oldest first.
     pub(crate) tasks: VecDeque<Task>,
+    pub(crate) modern_tasks: VecDeque<super::modern_tasks::Task>,
     pub(crate) last_task: u64,
     peers: Vec<Weak<Peer>>,
     listeners: Vec<Listener>,

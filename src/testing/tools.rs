@@ -143,6 +143,9 @@ impl Exchange {
 
     fn question(&self, tool: &str) -> Question {
         match tool {
+            "ask" if self.message.argument("params").is_object() => {
+                Question { method: "elicitation/create", params: self.message.argument("params").clone() }
+            }
             "ask" => Question {
                 method: "elicitation/create",
                 params: json!({

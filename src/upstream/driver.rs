@@ -234,6 +234,11 @@ impl Replies {
         reply
     }
 
+    /// Nothing is expected for long.
+    pub(crate) fn be_patient(&mut self) {
+        self.reader.shrink();
+    }
+
     /// Somebody else has told the server that this call is over.
     pub(crate) fn cancelled(&mut self) {
         self.open = false;

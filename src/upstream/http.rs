@@ -300,6 +300,12 @@ impl SseBody {
         outcome
     }
 
+    /// The server may be silent for this long, if that is longer than it may be anyway.
+    pub(crate) fn be_patient(&mut self, silence: Duration) {
+        self.idle = self.idle.max(silence);
+        self.silent_until = None;
+    }
+
     /// Nothing that is still to come matters: if it is only the end, the connection can be used again.
     pub(crate) fn finish(self) {
         drop(self.body);

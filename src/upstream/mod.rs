@@ -171,6 +171,15 @@ impl Replies {
         }
     }
 
+    /// The server waits for people: silence is no sign that its stream is lost, until they have had their time.
+    pub(crate) fn be_patient(&mut self) {
+        match self {
+            Replies::Driven(replies) => replies.be_patient(),
+            Replies::Http(replies) => replies.be_patient(),
+            Replies::Ready(_) => {}
+        }
+    }
+
     /// The server has been told already that this call is over.
     pub(crate) fn cancelled(&mut self) {
         match self {

@@ -83,6 +83,8 @@ impl SsePipe {
             endpoint.ok_or(UpstreamError::Violation("it names an address of another origin for messages"))?;
         watched.open();
         watched.over("session_ended");
+        // All comes on this stream, and nothing while the server waits for people.
+        body.be_patient(upstream.people());
         Ok(SsePipe {
             upstream: Arc::clone(upstream),
             endpoint,

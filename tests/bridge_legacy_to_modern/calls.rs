@@ -236,3 +236,16 @@ async fn batches_are_taken_apart() {
         assert_eq!(stage.lost("roots_changed").await, 1.0);
     }
 }
+
+/// SIGTERM: a call under way comes to its end in order.
+#[tokio::test]
+async fn a_signal_lets_calls_end() {
+    let program = Program::start(modern(), &[]).await;
+    let client = program.session().await;
+    let mut response = client.begin("1", Some("\"t\""), "progress", json!({ "steps": 5, "delay_ms": 100 })).await;
+    assert_eq!(next(&mut response).await.unwrap().json()["method"], "notifications/progress");
+    program.signal(rustix::process::Signal::TERM);
+    let rest = messages(response).await;
+    assert_eq!((rest.len(), text(rest.last().unwrap())), (5, "did 5 steps"), "{rest:?}");
+    assert_eq!(program.exit_code().await, Some(0));
+}

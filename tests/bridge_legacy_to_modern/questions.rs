@@ -142,3 +142,84 @@ async fn an_answer_is_taken_from_the_one_who_was_asked() {
     assert_eq!(mine.respond(&id, &say("mine")).ok().await.status, 202);
     assert!(text(&next(&mut one).await.unwrap().json()).contains("mine"));
 }
+
+/// 2025-06-18, 2025-11-25, Elicitation: forms are put into the words of the client's revision; what it has no words for ends the call.
+#[tokio::test]
+async fn choices_are_put_into_the_clients_words() {
+    for place in Place::BOTH {
+        let stage = Stage::new(place, modern()).await;
+        let titled =
+            json!({ "type": "string", "oneOf": [{ "const": "a", "title": "A" }, { "const": "b", "title": "B" }] });
+        let params = |property: &Value| json!({ "mode": "form", "message": "?", "requestedSchema": { "type": "object", "properties": { "p": property } } });
+        let call = |property: &Value| json!({ "name": "ask", "arguments": { "params": params(property) } });
+        let chosen = json!({ "result": { "action": "accept", "content": { "p": "b" } } });
+        for (revision, expected) in [
+            ("2025-11-25", titled.clone()),
+            ("2025-06-18", json!({ "type": "string", "enum": ["a", "b"], "enumNames": ["A", "B"] })),
+        ] {
+            let mut client = crate::Client::Http(stage.session(revision).await);
+            let heard = client.converse("tools/call", call(&titled), |_| chosen.clone()).await;
+            assert_eq!(heard[0]["params"]["requestedSchema"]["properties"]["p"], expected, "{place:?} {revision}");
+            assert_eq!(heard[0]["params"].get("mode").is_some(), revision == "2025-11-25");
+            assert_eq!(text(&heard[1]), r#"answer: accept {"p":"b"}"#, "{revision}");
+        }
+        let many = json!({ "type": "array", "items": { "type": "string", "enum": ["a"] } });
+        let mut older = crate::Client::Http(stage.session("2025-06-18").await);
+        let ended = older.request("tools/call", call(&many)).await;
+        assert_eq!(ended["result"]["isError"], true, "{ended}");
+        assert_eq!(stage.lost("question_unspeakable").await, 1.0);
+    }
+}
+
+/// 2025-11-25, Elicitation › URL mode: an errand gets a name of its own; who cannot go is not declared to the server as one who can.
+#[tokio::test]
+async fn errands_get_a_name() {
+    for place in Place::BOTH {
+        let stage = Stage::new(place, modern()).await;
+        let errand = json!({ "mode": "url", "message": "Sign in", "url": "https://a.example" });
+        let call = json!({ "name": "ask", "arguments": { "params": errand } });
+        let can = json!({ "elicitation": { "form": {}, "url": {} } });
+        let session = LegacySession::open(&stage.url, LEGACY, can).ok().await;
+        let mut client = crate::Client::Http(session);
+        let accept = json!({ "result": { "action": "accept" } });
+        let mut names = std::collections::BTreeSet::new();
+        for _ in 0..2 {
+            let heard = client.converse("tools/call", call.clone(), |_| accept.clone()).await;
+            let asked = &heard[0]["params"];
+            assert_eq!((&asked["mode"], &asked["url"]), (&json!("url"), &json!("https://a.example")), "{place:?}");
+            assert!(names.insert(asked["elicitationId"].as_str().unwrap().to_owned()), "{heard:?}");
+            assert_eq!(text(&heard[1]), "answer: accept null");
+        }
+        let mut cannot = crate::Client::Http(stage.session(LEGACY).await);
+        let ended = cannot.request("tools/call", call.clone()).await;
+        assert_eq!(code(&ended), -31006, "a server that asks all the same breaks the rules: {ended}");
+    }
+}
+
+/// 2025-11-25, Streamable HTTP › Session Management: who ends the session has answered no question, and waits for nothing. The server
+/// hears nothing more of the call, and others go on.
+#[tokio::test]
+async fn a_session_that_ends_takes_its_questions_along() {
+    for place in Place::BOTH {
+        let stage = Stage::new(place, modern()).await;
+        let (mine, theirs) = (stage.session(LEGACY).await, stage.session(LEGACY).await);
+        let mut response = mine.call("ask", json!({ "message": "?" })).ok().await;
+        let id = next(&mut response).await.unwrap().json()["id"].clone();
+        let mut other = theirs.call("ask", json!({ "message": "?" })).ok().await;
+        let other_id = next(&mut other).await.unwrap().json()["id"].clone();
+        assert_eq!(mine.delete().ok().await.status, 204);
+        let last = rest(&mut response).await;
+        let last = last.last().unwrap().json();
+        assert_eq!(last["error"]["data"]["reason"], "session_ended", "{place:?} {last}");
+        let accept = json!({ "action": "accept", "content": {} });
+        assert_eq!(mine.respond(&id, &accept).ok().await.status, 404, "{place:?}");
+        assert_eq!(theirs.respond(&other_id, &accept).ok().await.status, 202);
+        assert!(text(&next(&mut other).await.unwrap().json()).starts_with("answer: accept"));
+        stage.until_metric("shadowcat_sessions", &[], 1.0).await;
+        stage.until_metric("shadowcat_exchanges_in_flight", &[], 0.0).await;
+        if let Some(mock) = &stage.mock {
+            let calls = mock.requests().into_iter().filter(|one| one.json("/method") == "tools/call").count();
+            assert_eq!(calls, 3, "each once, and once with answers");
+        }
+    }
+}

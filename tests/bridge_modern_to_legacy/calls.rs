@@ -115,6 +115,77 @@ async fn who_goes_away_has_cancelled() {
     }
 }
 
+/// 2026-07-28, Streamable HTTP › Custom Headers from Tool Parameters: what a tool wants repeated in headers is, or the call is
+/// refused before the server sees it: it knows of no such headers, and whoever routes by them relies on somebody.
+#[tokio::test]
+async fn headers_that_repeat_arguments_agree_with_them() {
+    for via in Via::ALL {
+        let world = World::new(via).await;
+        let region = |header| Modern::call("region", json!({ "region": "eu" })).header("Mcp-Param-Region", header);
+        for wrong in [None, Some("us"), Some(""), Some("=?base64?*?=")] {
+            let refused = world.post(&region(wrong)).await;
+            assert_eq!(refused.status, 400, "{via:?} {wrong:?}");
+            assert_ours(&refused.answer().ok().await, -32020);
+        }
+        let absent = Modern::call("region", json!({})).header("Mcp-Param-Region", Some("eu"));
+        assert_eq!(world.post(&absent).await.status, 400, "{via:?}");
+        for right in ["eu", "=?base64?ZXU=?="] {
+            assert_eq!(text(&world.answer(&region(Some(right))).await), "eu", "{via:?}");
+        }
+        // Nobody wants that one.
+        let echo = Modern::call("echo", json!({ "text": "x" })).header("Mcp-Param-Region", Some("eu"));
+        assert_eq!(text(&world.answer(&echo).await), "x");
+        let stats: Value = serde_json::from_str(text(&world.answer(&Modern::call("stats", json!({}))).await)).unwrap();
+        assert_eq!(stats["tools"]["region"], 2, "{via:?} {stats}");
+        if let Some(mock) = &world.mock {
+            let lists = mock.requests().into_iter().filter(|one| one.json("/method") == "tools/list").count();
+            assert_eq!(lists, 1, "{via:?}: it is asked once, in its own words");
+            let list = world.arrived("tools/list").remove(0);
+            assert_eq!(list.json("/params"), json!({}), "{via:?}");
+        }
+        world.close().await;
+    }
+}
+
+/// The same holds when a call is made once more, with answers; and a request that is refused for it spoils nothing.
+#[tokio::test]
+async fn headers_agree_when_a_call_is_made_again() {
+    let schema =
+        json!({ "type": "object", "properties": { "message": { "type": "string", "x-mcp-header": "Message" } } });
+    let listed = json!({ "tools": [{ "name": "ask", "inputSchema": schema }] });
+    let body = json!({ "jsonrpc": "2.0", "id": 2, "result": listed }).to_string();
+    let headers = [("Content-Type".to_owned(), "application/json".to_owned())].into();
+    let script = legacy().fault(On::method("tools/list"), Do::Status { code: 200, headers, body });
+    let world = World::with(Via::Http, script, |_| {}).await;
+    let ask = |header| asking(json!({ "message": "?" })).header("Mcp-Param-Message", header);
+    let asked = world.answer(&ask(Some("?"))).await;
+    for wrong in [None, Some("!")] {
+        let refused = world.post(&again(ask(wrong), &asked, accepting(&asked))).await;
+        assert_eq!(refused.status, 400, "{wrong:?}");
+        assert_ours(&refused.answer().ok().await, -32020);
+    }
+    let done = world.answer(&again(ask(Some("?")), &asked, accepting(&asked))).await;
+    assert!(text(&done).starts_with("answer: accept"), "{done}");
+    world.close().await;
+}
+
+/// Each may be told of other tools: what one wants repeated is not taken from another's list.
+#[tokio::test]
+async fn each_principal_is_asked_for_its_own_list_of_tools() {
+    let world = World::with(Via::Http, legacy(), |settings| {
+        settings.upstreams[0].forward_headers = vec!["x-user".parse().unwrap()];
+    })
+    .await;
+    for who in ["a", "b", "a"] {
+        let call = Modern::call("region", json!({ "region": "eu" })).header("Mcp-Param-Region", Some("eu"));
+        assert_eq!(text(&world.answer(&call.header("X-User", Some(who))).await), "eu");
+    }
+    let asked: Vec<_> =
+        world.arrived("tools/list").iter().map(|list| list.headers.get("x-user").unwrap().to_owned()).collect();
+    assert_eq!(asked, ["a", "b"]);
+    world.close().await;
+}
+
 /// A server is greeted once for many requests, and by clients that declare something else once more.
 #[tokio::test]
 async fn connections_are_used_again_by_those_who_declare_the_same() {

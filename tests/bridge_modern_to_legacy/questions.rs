@@ -85,18 +85,27 @@ async fn an_answer_that_comes_without_its_client_is_kept_and_its_connection_is_n
     }
 }
 
-/// A server that was told one client's roots does not serve the next: what it does may depend on them.
+/// A server that was told one client's roots does not serve the next, whoever that is: what it does may depend on them. Nor does one that
+/// was told that its client has any serve a client that has none.
 #[tokio::test]
 async fn who_was_told_roots_serves_nobody_else() {
-    let world = World::new(Via::Http).await;
-    let roots = || Modern::call("roots", json!({})).capabilities(everything());
-    let asked = world.answer(&roots()).await;
-    let key = questions(&asked).keys().next().unwrap().clone();
-    world.answer(&again(roots(), &asked, json!({ key: { "roots": [] } }))).await;
-    assert_eq!(world.arrived("initialize").len(), 1);
-    world.answer(&Modern::call("echo", json!({ "text": "x" })).capabilities(everything())).await;
-    assert_eq!(world.arrived("initialize").len(), 2);
-    world.close().await;
+    for via in [Via::Http, Via::Sse] {
+        let world = World::with(via, legacy(), |settings| settings.upstreams[0].bridge_reuse = Reuse::Any).await;
+        let roots = || Modern::call("roots", json!({})).capabilities(everything());
+        let echo = |can: Value| Modern::call("echo", json!({ "text": "x" })).capabilities(can);
+        let asked = world.answer(&roots()).await;
+        let key = questions(&asked).keys().next().unwrap().clone();
+        world.answer(&again(roots(), &asked, json!({ key: { "roots": [] } }))).await;
+        let first = world.arrived("initialize").len();
+        let more = || world.arrived("initialize").len() - first;
+        world.answer(&echo(everything())).await;
+        assert_eq!(more(), 1, "{via:?}: after it was told roots");
+        world.answer(&echo(everything())).await;
+        assert_eq!(more(), 1, "{via:?}: it was told none");
+        world.answer(&echo(json!({ "elicitation": {}, "sampling": {} }))).await;
+        assert_eq!(more(), 2, "{via:?}: this client has none");
+        world.close().await;
+    }
 }
 
 /// 2026-07-28, Multi Round-Trip Requests: an answer that is missing, or is none, is asked for again.
@@ -219,9 +228,9 @@ async fn shutdown_gives_up_what_is_parked() {
 }
 
 /// What a server behind HTTP answers to the nth call of a tool, in place of its own answer. The proxy's ids count from 1 on each
-/// connection, and the handshake is the first.
+/// connection: the handshake is the first, and the question for its tools, which the first call needs, the second.
 fn instead(nth: u64, error: Value) -> Script {
-    let body = json!({ "jsonrpc": "2.0", "id": nth + 1, "error": error }).to_string();
+    let body = json!({ "jsonrpc": "2.0", "id": nth + 2, "error": error }).to_string();
     let headers = [("Content-Type".to_owned(), "application/json".to_owned())].into();
     legacy().fault(On::tool("echo").nth(nth), Do::Status { code: 200, headers, body })
 }
@@ -268,7 +277,7 @@ async fn a_tool_that_requires_a_task_is_called_as_one() {
     assert_eq!(world.arrived("tasks/result").len(), 1);
     let discovered = world.answer(&Modern::new("server/discover")).await;
     assert!(discovered["result"]["capabilities"].get("tasks").is_none(), "{discovered}");
-    let response = world.post(&Modern::new("tasks/get").param("taskId", "task-1".into())).await;
+    let response = world.post(&Modern::new("tasks/result").param("taskId", "task-1".into())).await;
     assert_eq!(response.status, 404, "tasks of 2025-11-25 are not those of 2026-07-28");
     world.close().await;
 }

@@ -114,3 +114,74 @@ async fn a_client_that_goes_while_its_answers_are_used_has_cancelled() {
     assert_refused(&world, "used", &retry).await;
     assert_eq!(world.arrived("tools/call").len(), 1);
 }
+
+/// Whatever clients do with what they are asked (answer, answer twice at once, answer in parts, make something up, go away in the middle,
+/// never come back), the tool has run as often as it was called, no question was answered twice, and nothing is left.
+#[tokio::test]
+async fn a_tool_runs_as_often_as_it_is_called() {
+    const CLIENTS: usize = 60;
+    for via in [Via::Http, Via::Sse] {
+        let world = World::with(via, legacy(), |settings| {
+            settings.upstreams[0].connections_max = 12;
+            settings.limits.parked = 8;
+            settings.limits.queue = CLIENTS;
+            settings.timeouts.parked = Duration::from_millis(500);
+            settings.timeouts.acquire = DEADLINE;
+            settings.timeouts.cancel_grace = Duration::from_millis(50);
+        })
+        .await;
+        let one = async |number: usize| {
+            let ask = || asking(json!({ "message": number.to_string(), "parallel": 2 })).id(&number.to_string());
+            let asked = world.answer(&ask()).await;
+            if asked["error"].is_object() {
+                assert_eq!(asked["error"]["data"]["reason"], "too_many_parked", "{asked}");
+                return;
+            }
+            let retry = again(ask(), &asked, accepting(&asked));
+            match number % 6 {
+                0 => {
+                    let done = world.answer(&retry).await;
+                    // Its time may have been over.
+                    assert!(done["result"]["resultType"] == "complete" || code(&done) == -32602, "{done}");
+                }
+                1 => {
+                    let both = tokio::join!(world.answer(&retry), world.answer(&retry));
+                    let done = [&both.0, &both.1].iter().filter(|one| one["result"].is_object()).count();
+                    assert!(done <= 1, "{both:?}");
+                }
+                2 => {
+                    let key = questions(&asked).keys().next().unwrap();
+                    let part = again(ask(), &asked, json!({ key: { "action": "decline" } }));
+                    let rest = world.answer(&part).await;
+                    if rest["result"].is_object() {
+                        assert_eq!(questions(&rest).len(), 1, "{rest}");
+                        world.answer(&again(ask(), &rest, accepting(&rest))).await;
+                    }
+                }
+                3 => {
+                    let other = asking(json!({ "message": "another", "parallel": 2 }));
+                    assert_eq!(code(&world.answer(&again(other, &asked, accepting(&asked))).await), -32602);
+                }
+                4 => {
+                    tokio::select! {
+                        biased;
+                        _ = world.post(&retry) => {}
+                        _ = tokio::task::yield_now() => {}
+                    }
+                }
+                _ => {}
+            }
+        };
+        futures_util::future::join_all((0..CLIENTS).map(one)).await;
+        world.until_metric("shadowcat_parked", &[], 0.0).await;
+        world.until_metric("shadowcat_exchanges_in_flight", &[], 0.0).await;
+        world.until_metric("shadowcat_pool", &["leased"], 0.0).await;
+        let told = async || {
+            let stats = world.mock.as_ref().unwrap().stats();
+            (stats["tools"]["ask"].clone(), stats["answers"].clone(), stats["stray_answers"].clone())
+        };
+        let all = (json!(CLIENTS), json!(2 * CLIENTS), json!(0));
+        until(&format!("{via:?}: each question has one answer"), told, |seen| *seen == all).await;
+        world.close().await;
+    }
+}

@@ -63,7 +63,11 @@ async fn a_server_is_asked_for_its_era_once() {
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0);
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0);
     let stats = Client::Modern(proxy.url.clone()).stats().await;
-    assert_eq!(stats["requests"], json!({ "server/discover": 1, "initialize": 1, "tools/call": 1 }), "{stats}");
+    assert_eq!(
+        stats["requests"],
+        json!({ "server/discover": 1, "initialize": 1, "tools/list": 1, "tools/call": 1 }),
+        "{stats}"
+    );
     assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0, "it is the child that was asked");
 
     let proxy = Proxy::start(modern()).await;

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::client::Client;
 use super::question::{self, Unaskable};
+use super::task::{self, Stands, Task};
 use super::{answer, member};
 use crate::bridge::loss::Loss;
 use crate::protocol::id::RequestId;
@@ -110,9 +111,18 @@ pub(crate) struct Call {
     can_be_asked: bool,
     /// How long it may take to answer them.
     patience: Duration,
+    /// How severe log messages have to be, if it wants any.
+    level: Option<Box<str>>,
     legs: u32,
     questions: u32,
     pause: Duration,
+    /// What is asked for; a leg may be about its task.
+    known: Option<Known>,
+    /// Whether the server is told that the client takes tasks: it does not know any, but we do.
+    takes_tasks: bool,
+    /// What one request leaves at the server is there for the next.
+    is_one_server: bool,
+    task: Option<Box<Task>>,
     state: State,
 }
 
@@ -165,9 +175,14 @@ impl Call {
             client: Arc::clone(client),
             can_be_asked,
             patience,
+            level: level.map(Box::from),
             legs: 1,
             questions: 0,
             pause: PAUSE,
+            known: request.known(),
+            takes_tasks: false,
+            is_one_server: true,
+            task: None,
             state: State::Upstream,
         })
     }
@@ -182,8 +197,22 @@ impl Call {
         &self.leg
     }
 
-    fn known(&self) -> Option<Known> {
-        self.leg.request.known()
+    /// What the client asks for.
+    pub(crate) fn known(&self) -> Option<Known> {
+        self.known
+    }
+
+    /// The leg under way has a server for itself: what it leaves there is not there for the next.
+    pub(crate) fn is_alone(&mut self) {
+        self.is_one_server = false;
+    }
+
+    /// The request that tells the server that nobody waits for its task, if there is one.
+    pub(crate) fn leave_task(&mut self) -> Option<Leg> {
+        let task = self.task.take()?;
+        self.state = State::Over;
+        self.leg.carried.clear();
+        Some(Leg { request: task.request(Known::TasksCancel), ..self.leg.clone() })
     }
 
     /// When something has to be done although nothing happens.
@@ -216,7 +245,14 @@ impl Call {
         }
         match message.kind() {
             Kind::Result => self.result(message, now, out),
+            Kind::Error if self.wants_task(&message) => {
+                self.takes_tasks = true;
+                self.leg.envelope = self.client.envelope_with_tasks(self.can_be_asked, self.level.as_deref());
+                out.push(Effect::Again);
+            }
             Kind::Error => {
+                // Whatever it says, there is no task to be left.
+                self.task = None;
                 let mut losses = Vec::new();
                 let error = answer::error(&self.leg.request, &self.client_id, &message, &mut losses);
                 out.extend(losses.into_iter().map(Effect::Lost));
@@ -244,15 +280,30 @@ impl Call {
         Effect::Pass(message.edit().param(meta::PROGRESS_TOKEN, token).finish())
     }
 
+    /// Whether the call is to be a task. Where each request has a server for itself, it could never be found again.
+    fn wants_task(&self, error: &Message) -> bool {
+        self.known == Some(Known::ToolsCall) && self.is_one_server && !self.takes_tasks && task::is_wanted(error)
+    }
+
     fn result(&mut self, message: Message, now: Instant, out: &mut Vec<Effect>) {
+        if self.task.is_some() {
+            return self.task_said(&message, now, out);
+        }
         let Some((members, _)) = message.result_members() else {
             return self.violates("its result is no object", out);
         };
         let kind = member(&members, message.text(), meta::RESULT_TYPE);
+        // What a task has come to wants nothing more.
+        let is_first = self.leg.request.known() == self.known;
         match kind.map(json_str) {
             None => {}
             Some(Some(kind)) if kind == "complete" => {}
-            Some(Some(kind)) if kind == "input_required" => return self.wants(&message, now, out),
+            Some(Some(kind)) if kind == "input_required" && is_first => return self.wants(&message, now, out),
+            Some(Some(kind)) if kind == "task" && is_first && self.takes_tasks => {
+                let Some(task) = Task::made(&message) else { return self.violates("its task cannot be read", out) };
+                self.task = Some(Box::new(task));
+                return self.look_later(now);
+            }
             Some(_) => return self.violates("its result is of an unknown resultType", out),
         }
         let mut losses = Vec::new();
@@ -260,6 +311,40 @@ impl Call {
         let result = answer::result(revision, known, &self.client_id, &message, &members, &mut losses);
         out.extend(losses.into_iter().map(Effect::Lost));
         self.finish(result, out);
+    }
+
+    /// Asks how the task stands, after a while.
+    fn look_later(&mut self, now: Instant) {
+        let Some(task) = &self.task else { return };
+        self.leg.request = task.request(Known::TasksGet);
+        self.leg.carried.clear();
+        self.state = State::Pausing(now + task.interval);
+    }
+
+    /// The server answers a request about the task.
+    fn task_said(&mut self, message: &Message, now: Instant, out: &mut Vec<Effect>) {
+        let Some(task) = &mut self.task else { return };
+        if std::mem::take(&mut task.is_told) {
+            return self.look_later(now);
+        }
+        let Some(stands) = task.stands(message) else { return self.violates("its task cannot be read", out) };
+        let done = match stands {
+            Stands::Working => return self.look_later(now),
+            Stands::Asks(requests) if self.can_be_asked => return self.ask(requests, None, now, out),
+            Stands::Asks(_) => return self.violates("it asks a client that cannot be asked", out),
+            Stands::Completed(result) => format!(r#"{{"jsonrpc":"2.0","id":0,"result":{}}}"#, result.get()),
+            Stands::Failed(error) => format!(r#"{{"jsonrpc":"2.0","id":0,"error":{}}}"#, error.get()),
+            Stands::Cancelled => {
+                self.task = None;
+                return self.unanswered("The server has cancelled the task that the call had become", None, out);
+            }
+        };
+        self.task = None;
+        // What it says is the answer to the call.
+        match Message::parse(done.into(), crate::protocol::scan::DEPTH_MAX) {
+            Ok(answer) => self.upstream(answer, now, out),
+            Err(_) => self.violates("the result of its task cannot be read", out),
+        }
     }
 
     /// The server wants input before it goes on.
@@ -286,6 +371,17 @@ impl Call {
             self.pause *= 2;
             return;
         }
+        self.ask(requests, remember, now, out);
+    }
+
+    /// Asks the client all that the server wants to know.
+    fn ask(
+        &mut self,
+        requests: BTreeMap<String, &RawValue>,
+        remember: Option<Box<str>>,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
         if requests.len() > QUESTIONS_MAX {
             return self.violates("it asks too much at once", out);
         }
@@ -332,6 +428,10 @@ impl Call {
         if open.is_empty() {
             let (answers, remember) = (std::mem::take(answers), remember.take());
             self.carry(&answers, remember.as_deref());
+            if let Some(task) = &mut self.task {
+                task.answered(answers.keys());
+                self.leg.request = task.request(Known::TasksUpdate);
+            }
             self.state = State::Upstream;
             out.push(Effect::Again);
         }

@@ -57,6 +57,16 @@ impl Client {
         }
     }
 
+    /// The same for a request whose answer may be a task, of which the client need not know.
+    pub(super) fn envelope_with_tasks(&self, can_be_asked: bool, level: Option<&str>) -> String {
+        let envelope = format!("{{{}}}", self.envelope(can_be_asked, level));
+        let mut members: Map<String, Value> = serde_json::from_str(&envelope).unwrap_or_default();
+        let capabilities = members.entry(meta::CLIENT_CAPABILITIES).or_insert_with(|| Map::new().into());
+        capabilities["extensions"][meta::TASKS_EXTENSION] = Map::new().into();
+        let envelope = Value::Object(members).to_string();
+        envelope[1..envelope.len() - 1].to_owned()
+    }
+
     /// The members of `_meta` that a request has on its behalf: with what a server may ask it for, where it can be asked.
     pub(crate) fn envelope(&self, can_be_asked: bool, level: Option<&str>) -> String {
         let envelope = if can_be_asked { &self.envelope } else { &self.mute };
@@ -72,7 +82,7 @@ fn carried(mut said: Map<String, Value>, revision: Revision) -> Map<String, Valu
     // Tasks of the client's are nothing that a modern server could ask for; nor is it ever told that roots have changed.
     said.remove("tasks");
     if let Some(Value::Object(extensions)) = said.get_mut("extensions") {
-        extensions.remove(super::welcome::TASKS);
+        extensions.remove(meta::TASKS_EXTENSION);
     }
     if let Some(Value::Object(roots)) = said.get_mut("roots") {
         roots.remove(meta::LIST_CHANGED);

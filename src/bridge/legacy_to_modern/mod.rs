@@ -3,13 +3,15 @@
 //! The client has a session with us, and the server knows of none: what it has to know of its client goes along with each
 //! request ([`client`]). The client's handshake is answered from what the server says of itself ([`welcome`]); what the server says by itself comes over one stream for each session ([`standing`]). A request is a
 //! [`call`]: what the server asks in a result becomes questions to the client ([`question`]), whose answers go up with the
-//! request, repeated. What answers it at last is put into the words of the client's revision ([`answer`]).
+//! request, repeated; what it only carries out as a [`task`] is driven to its end. What answers it at last is put into the words
+//! of the client's revision ([`answer`]).
 
 pub(crate) mod answer;
 pub(crate) mod call;
 pub(crate) mod client;
 mod question;
 pub(crate) mod standing;
+mod task;
 pub(crate) mod welcome;
 
 use std::borrow::Cow;

@@ -12,9 +12,6 @@ use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::Revision;
 
-/// The extension that took the place of the tasks of 2025-11-25, and is another thing.
-pub(super) const TASKS: &str = "io.modelcontextprotocol/tasks";
-
 const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 
 /// The request that asks the server, on this client's behalf.
@@ -37,7 +34,7 @@ pub(crate) fn result(client: &Client, discovered: &Message, name: &str) -> Optio
     if client.revision < Revision::V2025_11_25 {
         capabilities.remove("extensions");
     } else if let Some(Value::Object(extensions)) = capabilities.get_mut("extensions")
-        && extensions.remove(TASKS).is_some()
+        && extensions.remove(meta::TASKS_EXTENSION).is_some()
         && extensions.is_empty()
     {
         capabilities.remove("extensions");

@@ -171,6 +171,13 @@ pub(crate) fn declined(id: &RequestId, known: Option<Known>) -> Message {
     error_of(id, INTERNAL_ERROR, &WHY.into(), &json!({ "origin": "proxy", "reason": "declined" }))
 }
 
+/// In place of an answer that is too large to be kept until its client comes back.
+pub(super) fn too_large() -> Message {
+    let why = "The answer came while the call was parked, and was too large to be kept; the call was executed".into();
+    let data = json!({ "origin": "proxy", "reason": "parked_answer", "retryable": false });
+    error_of(&RequestId::from_integer(0), i64::from(code::TOO_LARGE), &why, &data)
+}
+
 /// The error to a client that cannot be asked something, and has to be (`capabilities` is JSON).
 pub(crate) fn needs(id: &RequestId, capabilities: Value) -> Message {
     let why = "This needs a client that can be asked: see requiredCapabilities".into();

@@ -7,16 +7,19 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::answer::{self, Refusal};
 use super::declared::Declared;
 use super::question::{self, Question, Raw};
+use super::task::{self, Described};
 use crate::bridge::loss::Loss;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message, json_str};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
+use crate::protocol::scan::DEPTH_MAX;
 
 /// Most questions that are open at once.
 const OPEN_MAX: usize = 64;
@@ -39,6 +42,8 @@ pub(crate) struct Rules {
     pub(crate) errand: Duration,
     /// How often the client is asked.
     pub(crate) rounds: usize,
+    /// How much of what the server says is kept while nobody takes it, in bytes.
+    pub(crate) bytes: usize,
     /// When the call is over, whatever happens.
     pub(crate) until: Instant,
     /// How long results may be kept, where they say so.
@@ -54,6 +59,8 @@ pub(crate) struct Leg {
     /// The least level of log messages that it wants.
     level: Option<u8>,
     declared: Declared,
+    /// Its client takes a task for an answer.
+    takes_tasks: bool,
 }
 
 impl Leg {
@@ -64,6 +71,7 @@ impl Leg {
             token: request.meta(meta::PROGRESS_TOKEN).map(Box::from),
             level: request.meta_str(meta::LOG_LEVEL).and_then(|level| rank(&level)),
             declared: Declared::of(request),
+            takes_tasks: task::takes(request),
         })
     }
 }
@@ -80,8 +88,8 @@ pub(crate) fn upward(request: &Message, upstream_id: i64) -> Message {
     let name = upstream_id.to_string();
     let stripped;
     let mut request = request;
-    if request.param(meta::INPUT_RESPONSES).is_some() {
-        stripped = request.edit().recast(&[meta::INPUT_RESPONSES], "", &[], "").finish();
+    if request.param(meta::INPUT_RESPONSES).is_some() || request.param(meta::REQUEST_STATE).is_some() {
+        stripped = request.edit().recast(&[meta::INPUT_RESPONSES, meta::REQUEST_STATE], "", &[], "").finish();
         request = &stripped;
     }
     request
@@ -140,6 +148,9 @@ pub(crate) enum Effect {
     AsTask,
     /// The result of this task (JSON) is to be asked for.
     Fetch(String),
+    /// The client's request, under this id, is answered with a task, which the server calls so (JSON) and describes so. What
+    /// concerns it from now on is not the call's business: [`Call::left`].
+    Made(RequestId, String, Described),
     /// Nobody wants the result of this task (JSON).
     CancelTask(String),
     /// The server is to be told that nobody waits for its answer.
@@ -167,7 +178,7 @@ pub(crate) struct Call {
     /// When there is something to be done.
     due: Option<Instant>,
     keys: u32,
-    /// Answers that came with the call, before there was a question: for those that the server calls so.
+    /// Answers that came with the call, before there was a question: for those that the server calls so, until it asks others.
     given: Raw,
     /// Names of the server's that are keys, or were.
     words: BTreeSet<String>,
@@ -175,23 +186,29 @@ pub(crate) struct Call {
     undeclared: Declared,
     rounds: usize,
     kept: VecDeque<Message>,
-    progress: Option<Message>,
+    progress: Option<Box<Message>>,
     /// The answer that came while nobody was there.
-    finished: Option<Message>,
+    finished: Option<Box<Message>>,
     over: bool,
     told_roots: bool,
     task: Option<Task>,
-    /// The answer to the handshake.
-    greeting: Message,
+    /// The answer to the handshake, as text: it is rarely looked at.
+    greeting: Bytes,
 }
 
-/// A call that the server takes as a task only (2025-11-25, Tasks). The client need not know.
+/// A call that is to be a task of the server's (2025-11-25, Tasks).
 #[derive(Debug)]
 enum Task {
-    /// It is asked to become one.
+    /// The client takes it for an answer.
+    Offered,
+    /// It was offered, and the server does not want it.
+    Refused,
+    /// The server takes the call as a task only, and is asked to make one. The client need not know.
     Due,
-    /// It is one, by this name (JSON).
+    /// It is one, by this name (JSON), of which the client knows nothing.
     Named(String),
+    /// It is one, and its client is not there to hear of it.
+    Waiting(String),
 }
 
 impl Call {
@@ -218,8 +235,26 @@ impl Call {
             over: false,
             told_roots: false,
             task: None,
-            greeting,
+            greeting: greeting.text().clone(),
         })
+    }
+
+    /// The same, sent to become a task, of which its client is told.
+    pub(crate) fn offered(mut self) -> Call {
+        self.task = Some(Task::Offered);
+        self
+    }
+
+    /// What the server has asked, and was not answered, when the call has become a task.
+    pub(crate) fn left(&mut self) -> Vec<Question> {
+        std::mem::take(&mut self.open)
+    }
+
+    /// Holds no more than it has to: it may wait for long.
+    pub(crate) fn shrink(&mut self) {
+        self.open.shrink_to_fit();
+        self.kept.shrink_to_fit();
+        self.errands.shrink_to_fit();
     }
 
     /// When [`Input::Timer`] is due.
@@ -227,9 +262,15 @@ impl Call {
         self.due.filter(|_| !self.over)
     }
 
+    /// Whether the server has given its answer: one that says that a task was made is none.
+    fn is_answered(&self) -> bool {
+        self.finished.is_some() && !matches!(self.task, Some(Task::Waiting(_)))
+    }
+
     /// Whether nothing more is sent to the server on this call: what needs an errand first is sent again.
     pub(crate) fn is_done_with(&self) -> bool {
-        self.over || self.finished.as_ref().is_some_and(|answer| !answer::needs_errand(answer))
+        let needs_errand = || self.finished.as_deref().is_some_and(answer::needs_errand);
+        self.over || (self.is_answered() && !needs_errand())
     }
 
     /// Whether the server was told roots: what it does next may depend on them.
@@ -260,7 +301,7 @@ impl Call {
 
     fn server(&mut self, message: Message, now: Instant, out: &mut Vec<Effect>) {
         match message.kind() {
-            Kind::Result | Kind::Error if self.becomes_task(&message, out) => {}
+            Kind::Result | Kind::Error if self.becomes_task(&message, now, out) => {}
             Kind::Result | Kind::Error => {
                 // Who has answered does not wait for answers.
                 self.dismiss(out);
@@ -268,7 +309,7 @@ impl Call {
                 self.due = self.due.filter(|_| self.leg.is_none());
                 match self.leg.clone() {
                     Some(leg) => self.answer(&leg, message, now, out),
-                    None => self.finished = Some(message),
+                    None => self.keep_answer(message, out),
                 }
             }
             Kind::Request => self.question(message, now, out),
@@ -278,15 +319,38 @@ impl Call {
 
     /// A tool that has to be called as a task is: it was refused otherwise, and has not run. What then has to be waited for is
     /// the task's result, which comes like an answer.
-    fn becomes_task(&mut self, message: &Message, out: &mut Vec<Effect>) -> bool {
+    fn becomes_task(&mut self, message: &Message, now: Instant, out: &mut Vec<Effect>) -> bool {
         match (&self.task, message.kind()) {
+            // Who has asked something has begun.
             (None, Kind::Error)
-                if self.known == Some(Known::ToolsCall)
+                if self.rounds == 0
+                    && self.known == Some(Known::ToolsCall)
                     && answer::is_unknown_method(message)
-                    && answer::makes_tasks(&self.greeting) =>
+                    && self.makes_tasks() =>
             {
                 self.task = Some(Task::Due);
                 out.push(Effect::AsTask);
+            }
+            // The list that says which tools may be tasks was out of date.
+            (Some(Task::Offered), Kind::Error) if self.rounds == 0 && answer::is_unknown_method(message) => {
+                self.task = Some(Task::Refused);
+                out.push(Effect::Again);
+            }
+            (Some(Task::Offered), Kind::Result) => {
+                let Some(name) = answer::task_of(message) else { return false };
+                self.running = false;
+                match self.leg.clone() {
+                    Some(leg) => self.made(&leg, name, message, now, out),
+                    None if self.has_room(message) => {
+                        self.task = Some(Task::Waiting(name));
+                        self.finished = Some(Box::new(message.clone().alone()));
+                        self.make_room(out);
+                    }
+                    None => {
+                        out.push(Effect::CancelTask(name));
+                        return false;
+                    }
+                }
             }
             (Some(Task::Due), Kind::Result) => {
                 let Some(name) = answer::task_of(message) else { return false };
@@ -296,6 +360,26 @@ impl Call {
             _ => return false,
         }
         true
+    }
+
+    fn makes_tasks(&self) -> bool {
+        Message::parse(self.greeting.clone(), DEPTH_MAX).is_ok_and(|greeting| answer::makes_tasks(&greeting))
+    }
+
+    /// The call has become a task.
+    fn made(&mut self, leg: &Leg, name: String, message: &Message, now: Instant, out: &mut Vec<Effect>) {
+        match Described::made(message).filter(|_| leg.takes_tasks) {
+            Some(described) => {
+                out.push(Effect::Made(leg.id.clone(), name, described));
+                (self.leg, self.task, self.over) = (None, None, true);
+            }
+            // On this request its client takes none.
+            None => {
+                (self.running, self.due) = (true, (!self.open.is_empty()).then_some(now));
+                out.push(Effect::Fetch(name.clone()));
+                self.task = Some(Task::Named(name));
+            }
+        }
     }
 
     /// The server's answer, for the client that waits.
@@ -341,11 +425,11 @@ impl Call {
 
     fn question(&mut self, words: Message, now: Instant, out: &mut Vec<Effect>) {
         let Some(id) = words.id() else { return out.push(Effect::Drop("no_id")) };
-        let refusal = if !self.known.is_some_and(Known::may_ask) || self.finished.is_some() {
+        let refusal = if !self.known.is_some_and(Known::may_ask) || self.is_answered() {
             Some((question::not_asked(&id), Loss::QuestionOutside))
         } else if self.leg.as_ref().is_some_and(|leg| !leg.declared.allows(&words)) {
             Some((question::not_asked(&id), Loss::QuestionUndeclared))
-        } else if self.rounds >= self.rules.rounds || self.open.len() >= OPEN_MAX {
+        } else if self.rounds >= self.rules.rounds || self.open.len() >= OPEN_MAX || !self.has_room(&words) {
             Some((question::too_many(&id), Loss::QuestionTooMany))
         } else {
             None
@@ -358,7 +442,7 @@ impl Call {
             return;
         }
         let key = self.key_of(&id);
-        let question = Question { key, id, words, asked: false };
+        let question = Question { key, id, words: words.alone(), asked: false };
         let given = self.given.contains_key(&question.key) && self.words.contains(&question.key);
         if given && let Some(answer) = question.answered(&self.given) {
             self.given.remove(&question.key);
@@ -366,6 +450,7 @@ impl Call {
             return out.push(Effect::Server(answer));
         }
         self.open.push(question);
+        self.make_room(out);
         if self.leg.is_some() && self.due.is_none() {
             self.due = Some(now + self.rules.window);
         }
@@ -394,17 +479,18 @@ impl Call {
             }
             (Some(Known::Progress), Some(_)) => out.push(Effect::Drop("unasked_progress")),
             (Some(Known::Progress), None) => {
-                if self.progress.replace(message).is_some() {
+                let last = self.progress.take();
+                let is_kept = self.has_room(&message);
+                if last.is_some() || !is_kept {
                     out.push(Effect::Lost(Loss::ParkedProgress));
                 }
+                self.progress = if is_kept { Some(Box::new(message.alone())) } else { last };
+                self.make_room(out);
             }
             (Some(Known::LogMessage), Some(leg)) => out.push(wanted(leg, message)),
             (Some(Known::LogMessage), None) => {
-                self.kept.push_back(message);
-                if self.kept.len() > KEPT_MAX {
-                    self.kept.pop_front();
-                    out.push(Effect::Lost(Loss::ParkedLog));
-                }
+                self.kept.push_back(message.alone());
+                self.make_room(out);
             }
             (Some(Known::Cancelled), _) => {
                 let withdrawn = message.param(meta::REQUEST_ID).and_then(RequestId::from_json);
@@ -426,6 +512,34 @@ impl Call {
         }
     }
 
+    /// What has to be kept for a client that is away, or has yet to be asked, in bytes: log messages need not be.
+    fn held(&self) -> usize {
+        let open = self.open.iter().map(|question| &question.words);
+        open.chain(self.progress.as_deref()).chain(self.finished.as_deref()).map(size).sum()
+    }
+
+    fn has_room(&self, message: &Message) -> bool {
+        self.held() + size(message) <= self.rules.bytes
+    }
+
+    /// The oldest log messages make room.
+    fn make_room(&mut self, out: &mut Vec<Effect>) {
+        let mut bytes = self.held() + self.kept.iter().map(size).sum::<usize>();
+        while self.kept.len() > KEPT_MAX || bytes > self.rules.bytes {
+            let Some(oldest) = self.kept.pop_front() else { return };
+            bytes -= size(&oldest);
+            out.push(Effect::Lost(Loss::ParkedLog));
+        }
+    }
+
+    /// The answer of a server that did not wait for its client's. One that is too large is told of.
+    fn keep_answer(&mut self, message: Message, out: &mut Vec<Effect>) {
+        let fits = self.has_room(&message);
+        out.extend((!fits).then_some(Effect::Lost(Loss::ParkedAnswer)));
+        self.finished = Some(Box::new(if fits { message.alone() } else { answer::too_large() }));
+        self.make_room(out);
+    }
+
     /// Asks what has not been answered.
     fn ask(&mut self, leg: &Leg, now: Instant, out: &mut Vec<Effect>) {
         let mut requests = Vec::new();
@@ -441,7 +555,7 @@ impl Call {
     }
 
     fn send_on_errands(&mut self, leg: &Leg, places: Vec<Value>, now: Instant, out: &mut Vec<Effect>) {
-        if self.rounds >= self.rules.rounds {
+        if self.rounds >= self.rules.rounds || places.len() > OPEN_MAX {
             out.push(Effect::Lost(Loss::QuestionTooMany));
             return self.end(answer::declined(&leg.id, self.known), out);
         }
@@ -459,6 +573,7 @@ impl Call {
     fn park(&mut self, leg: &Leg, requests: &[String], now: Instant, out: &mut Vec<Effect>) {
         out.push(Effect::Ask(leg.id.clone(), format!("{{{}}}", requests.join(","))));
         self.leg = None;
+        self.given.clear();
         self.rounds += 1;
         self.due = Some((now + self.rules.parked).min(self.rules.until));
     }
@@ -474,12 +589,25 @@ impl Call {
         let kept = std::mem::take(&mut self.kept);
         out.extend(kept.into_iter().map(|message| wanted(&leg, message)));
         self.leg = Some(leg.clone());
+        if let Some(Task::Waiting(name)) = self.task.take_if(|task| matches!(task, Task::Waiting(_))) {
+            let made = self.finished.take();
+            self.take_answers(&leg, answers, out);
+            return made.into_iter().for_each(|made| self.made(&leg, name.clone(), &made, now, out));
+        }
         if let Some(answer) = self.finished.take() {
-            return self.answer(&leg, answer, now, out);
+            return self.answer(&leg, *answer, now, out);
         }
         if !self.errands.is_empty() {
             return self.been_on_errands(&leg, answers, now, out);
         }
+        self.take_answers(&leg, answers, out);
+        if !self.open.is_empty() {
+            self.ask(&leg, now, out);
+        }
+    }
+
+    /// Gives the server what the client has answered, and refuses what it will not be asked again.
+    fn take_answers(&mut self, leg: &Leg, answers: &Raw, out: &mut Vec<Effect>) {
         let mut open = Vec::new();
         for question in std::mem::take(&mut self.open) {
             match question.answered(answers).filter(|_| question.asked) {
@@ -502,9 +630,6 @@ impl Call {
             }
         }
         self.open = open;
-        if !self.open.is_empty() {
-            self.ask(&leg, now, out);
-        }
     }
 
     fn been_on_errands(&mut self, leg: &Leg, answers: &Raw, now: Instant, out: &mut Vec<Effect>) {
@@ -524,7 +649,11 @@ impl Call {
     }
 
     fn again(&mut self, out: &mut Vec<Effect>) {
-        (self.running, self.due, self.task) = (true, None, None);
+        (self.running, self.due) = (true, None);
+        if matches!(self.task, Some(Task::Offered)) {
+            return out.push(Effect::AsTask);
+        }
+        self.task = None;
         out.push(Effect::Again);
     }
 
@@ -544,6 +673,9 @@ impl Call {
     fn abandon(&mut self, loss: Option<Loss>, out: &mut Vec<Effect>) {
         out.extend(loss.map(Effect::Lost));
         self.dismiss(out);
+        if let Some(Task::Waiting(name)) = self.task.take_if(|task| matches!(task, Task::Waiting(_))) {
+            out.push(Effect::CancelTask(name));
+        }
         if self.finished.is_none() {
             // One whose result was asked for and given is at its end.
             if let Some(Task::Named(name)) = self.task.take().filter(|_| self.running) {
@@ -554,6 +686,10 @@ impl Call {
         self.leg = None;
         self.over = true;
     }
+}
+
+fn size(message: &Message) -> usize {
+    message.text().len()
 }
 
 /// A log message goes to a client that asked for such, and to no other (2026-07-28, Logging).

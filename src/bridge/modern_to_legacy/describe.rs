@@ -15,12 +15,21 @@ pub(crate) fn versions() -> Vec<String> {
 }
 
 /// The answer to `server/discover`, out of the answer to a handshake. It may be kept for `ttl_ms`; whoever shares it may see
-/// what is another's, so nobody does.
-pub(crate) fn discovered(greeting: &Message, id: &RequestId, ttl_ms: u128, without: &[&str]) -> String {
+/// what is another's, so nobody does. `has_tasks`: calls may become tasks of the extension.
+pub(crate) fn discovered(
+    greeting: &Message,
+    id: &RequestId,
+    ttl_ms: u128,
+    without: &[&str],
+    has_tasks: bool,
+) -> String {
     let said: Map<String, Value> = greeting.body().and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
     let mut capabilities = handshake::capabilities(greeting);
     // Another design under the same name: what there is of it is an extension (docs/bridge.md).
     capabilities.remove("tasks");
+    if has_tasks && let Value::Object(all) = capabilities.entry("extensions").or_insert_with(|| json!({})) {
+        all.insert(meta::TASKS_EXTENSION.into(), json!({}));
+    }
     for name in without {
         capabilities.remove(*name);
     }
@@ -52,7 +61,7 @@ mod tests {
         let said = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"logging":{},"tasks":{"list":{}},"vendor":{"x":1}},"serverInfo":{"name":"n","version":"1"},"instructions":"do","_meta":{"y":2}}}"#;
         let greeting = Message::parse(said.into(), 64).unwrap();
         let id = RequestId::from_json("\"d\"").unwrap();
-        let told: Value = serde_json::from_str(&discovered(&greeting, &id, 60_000, &[])).unwrap();
+        let told: Value = serde_json::from_str(&discovered(&greeting, &id, 60_000, &[], false)).unwrap();
         assert_eq!(
             told,
             json!({ "jsonrpc": "2.0", "id": "d", "result": {
@@ -65,7 +74,9 @@ mod tests {
                 "_meta": { "y": 2, "io.modelcontextprotocol/serverInfo": { "name": "n", "version": "1" } },
             } })
         );
-        let shared: Value = serde_json::from_str(&discovered(&greeting, &id, 0, &["logging"])).unwrap();
+        let shared: Value = serde_json::from_str(&discovered(&greeting, &id, 0, &["logging"], true)).unwrap();
         assert!(shared["result"]["capabilities"].get("logging").is_none());
+        let extensions = json!({ "io.modelcontextprotocol/tasks": {} });
+        assert_eq!(shared["result"]["capabilities"]["extensions"], extensions);
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Wishes {
     prompts: bool,
     resources: bool,
     uris: Vec<String>,
+    /// Tasks that are there.
+    tasks: Vec<String>,
 }
 
 impl Wishes {
@@ -38,7 +40,8 @@ impl Wishes {
         let mut uris: Vec<String> = uris.take(URIS_MAX).map(str::to_owned).collect();
         uris.sort_unstable();
         uris.dedup();
-        Wishes { tools: flag(TOOLS), prompts: flag(PROMPTS), resources: flag(RESOURCES), uris }
+        let tasks = Vec::new();
+        Wishes { tools: flag(TOOLS), prompts: flag(PROMPTS), resources: flag(RESOURCES), uris, tasks }
     }
 
     /// What of it a server with this answer to the handshake tells at all.
@@ -51,6 +54,7 @@ impl Wishes {
             prompts: self.prompts && has("prompts", meta::LIST_CHANGED),
             resources: self.resources && has("resources", meta::LIST_CHANGED),
             uris: if has("resources", "subscribe") { self.uris } else { Vec::new() },
+            tasks: self.tasks,
         }
     }
 
@@ -64,6 +68,11 @@ impl Wishes {
         Wishes { uris, ..self }
     }
 
+    /// The same, and news of these tasks.
+    pub(crate) fn with_tasks(self, tasks: Vec<String>) -> Wishes {
+        Wishes { tasks, ..self }
+    }
+
     /// The first thing that is said on the stream.
     pub(crate) fn acknowledged(&self, id: &RequestId) -> Message {
         let mut promised = Map::new();
@@ -74,6 +83,9 @@ impl Wishes {
         }
         if !self.uris.is_empty() {
             promised.insert(URIS.to_owned(), self.uris.clone().into());
+        }
+        if !self.tasks.is_empty() {
+            promised.insert(meta::TASK_IDS.to_owned(), self.tasks.clone().into());
         }
         let method = Known::SubscriptionAcknowledged.as_str();
         let params = json!({ meta::NOTIFICATIONS: promised });

@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::{Notify, SemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -108,6 +108,11 @@ impl HttpUpstream {
             tasks: tasks.clone(),
             metrics,
         })
+    }
+
+    /// How long people may take to answer what the server asks.
+    pub(super) fn people(&self) -> Duration {
+        self.timeouts.question.max(self.timeouts.parked)
     }
 
     /// Why nothing is sent to the server now, if that is so.

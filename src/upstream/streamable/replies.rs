@@ -42,6 +42,8 @@ pub(crate) struct HttpReplies {
     /// Until the response is there.
     pass: Option<Pass>,
     open: bool,
+    /// The server waits for people, who take longer than it may be silent otherwise.
+    patient: bool,
 }
 
 enum State {
@@ -86,6 +88,7 @@ impl HttpReplies {
             state: State::Posting(post),
             pass: Some(pass),
             open: true,
+            patient: false,
         }
     }
 
@@ -101,6 +104,7 @@ impl HttpReplies {
             state: State::Driven(replies),
             pass: None,
             open: false,
+            patient: false,
         }
     }
 
@@ -112,12 +116,28 @@ impl HttpReplies {
         }
     }
 
+    /// The server waits for people: until the answer it may be silent for as long as they may take.
+    pub(crate) fn be_patient(&mut self) {
+        self.patient = true;
+        if let State::Driven(replies) = &mut self.state {
+            replies.be_patient();
+        }
+        if let State::Reading { body, .. } = &mut self.state {
+            body.be_patient(self.core.upstream.people());
+        }
+    }
+
     /// The next message; the last one is the answer, or an error. Cancel safe: what is under way is kept in `self`.
     pub(crate) async fn next(&mut self) -> Option<Reply> {
         loop {
             if let Some(message) = self.ready.pop_front() {
                 match self.sort(message) {
-                    Sorted::Deliver(message) => return Some(Ok(message)),
+                    Sorted::Deliver(message) => {
+                        if message.kind() == Kind::Request {
+                            self.be_patient();
+                        }
+                        return Some(Ok(message));
+                    }
                     Sorted::Answer(message) => return Some(Ok(self.over(message))),
                     Sorted::Nothing => continue,
                 }
@@ -198,6 +218,9 @@ impl HttpReplies {
                             lifeline.on(reconnect::Event::Opened);
                             self.redelivery.resumed();
                             self.state = State::Reading { body, lifeline, heard: false };
+                            if self.patient {
+                                self.be_patient();
+                            }
                         }
                         response => {
                             let event = reconnect::Event::Lost { loss: loss(&response), heard: Heard::default() };
@@ -276,6 +299,9 @@ impl HttpReplies {
             Response { status: StatusCode::OK, body: Body::Sse(body), .. } => {
                 let lifeline = Lifeline::of_post(self.core.upstream.policy, &self.core.upstream.streams);
                 self.state = State::Reading { body, lifeline, heard: false };
+                if self.patient {
+                    self.be_patient();
+                }
                 Ok(())
             }
             response if response.status.is_success() => {

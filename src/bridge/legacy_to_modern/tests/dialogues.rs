@@ -401,3 +401,135 @@ fn violations() {
     ! it asks for input where it cannot
     "#);
 }
+
+/// Tasks: a server that carries a call out as a task only gets a client that takes one, and is asked until it is done.
+#[test]
+fn a_call_that_has_to_be_a_task() {
+    let client = client("2025-11-25", EVERYTHING);
+    let begin = || {
+        let mut dialogue = Dialogue::begin(&client, &call("{}"));
+        dialogue.upstream(
+            r#"{"jsonrpc":"2.0","id":ID,"error":{"code":-32021,"message":"Tasks only","data":{"requiredCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}"#,
+        );
+        dialogue.result(r#"{"resultType":"task","taskId":"t1","status":"working","pollIntervalMs":100}"#);
+        dialogue.wait(Duration::from_millis(100));
+        dialogue
+    };
+    let mut done = begin();
+    let asks = r#"{"resultType":"complete","taskId":"t1","status":"input_required","inputRequests":{"n":{"method":"roots/list"}}}"#;
+    done.result(asks);
+    done.answer(101, r#""result":{"roots":[]}"#);
+    done.result(r#"{"resultType":"complete"}"#);
+    done.wait(Duration::from_millis(100));
+    // It has not noticed yet.
+    done.result(asks);
+    done.wait(Duration::from_millis(100));
+    done.result(r#"{"resultType":"complete","taskId":"t1","status":"completed","result":{"content":[],"n":1.50}}"#);
+    insta::assert_snapshot!(done.read(), @r#"
+    > client  {"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"t","arguments":{}}}
+    > upstream{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{…},"name":"t","arguments":{}}}
+    < upstream{"jsonrpc":"2.0","id":1,"error":{"code":-32021,"message":"Tasks only","data":{"requiredCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    > upstream{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}},"roots":{},"sampling":{}},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"name":"t","arguments":{}}}
+    < upstream{"jsonrpc":"2.0","id":2,"result":{"resultType":"task","taskId":"t1","status":"working","pollIntervalMs":100}}
+    … 100ms
+    > upstream{"jsonrpc":"2.0","id":3,"method":"tasks/get","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}},"roots":{},"sampling":{}},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"taskId":"t1"}}
+    < upstream{"jsonrpc":"2.0","id":3,"result":{"resultType":"complete","taskId":"t1","status":"input_required","inputRequests":{"n":{"method":"roots/list"}}}}
+    < client  {"jsonrpc":"2.0","id":101,"method":"roots/list","params":{}}
+    > client  {"jsonrpc":"2.0","id":101,"result":{"roots":[]}}
+    > upstream{"jsonrpc":"2.0","id":4,"method":"tasks/update","params":{"inputResponses":{"n":{"roots":[]}},"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}},"roots":{},"sampling":{}},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"taskId":"t1"}}
+    < upstream{"jsonrpc":"2.0","id":4,"result":{"resultType":"complete"}}
+    … 100ms
+    > upstream{"jsonrpc":"2.0","id":5,"method":"tasks/get","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}},"roots":{},"sampling":{}},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"taskId":"t1"}}
+    < upstream{"jsonrpc":"2.0","id":5,"result":{"resultType":"complete","taskId":"t1","status":"input_required","inputRequests":{"n":{"method":"roots/list"}}}}
+    … 100ms
+    > upstream{"jsonrpc":"2.0","id":6,"method":"tasks/get","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}},"roots":{},"sampling":{}},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"taskId":"t1"}}
+    < upstream{"jsonrpc":"2.0","id":6,"result":{"resultType":"complete","taskId":"t1","status":"completed","result":{"content":[],"n":1.50}}}
+    < client  {"jsonrpc":"2.0","id":"a","result":{"content":[],"n":1.50}}
+    "#);
+    for (ends, said) in
+        [("failed", r#""status":"failed","error":{"code":7,"message":"no"}"#), ("cancelled", r#""status":"cancelled""#)]
+    {
+        let mut dialogue = begin();
+        dialogue.result(&format!(r#"{{"taskId":"t1",{said}}}"#));
+        assert!(dialogue.call.leave_task().is_none(), "{ends}: there is nothing to be cancelled");
+    }
+    // Nobody waits for it any more.
+    let left = begin().call.leave_task().unwrap().message(9);
+    assert_eq!((left.method(), left.param("taskId")), (Some("tasks/cancel"), Some("\"t1\"")));
+}
+
+/// Completion, and what neither of us knows: as they are, with the envelope.
+#[test]
+fn what_is_not_known_goes_on() {
+    let client = client("2025-11-25", "{}");
+    let complete =
+        r#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"p"}}}"#;
+    let mut completion = Dialogue::begin(&client, complete);
+    completion.result(r#"{"resultType":"complete","completion":{"values":["a"]}}"#);
+    let mut unknown = Dialogue::begin(&client, r#"{"jsonrpc":"2.0","id":2,"method":"vendor/x","params":{"n":1.50}}"#);
+    unknown.upstream(r#"{"jsonrpc":"2.0","id":ID,"error":{"code":-32601,"message":"Method not found","data":1.50}}"#);
+    insta::assert_snapshot!([completion.read(), unknown.read()].join("\n"), @r#"
+    > client  {"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"p"}}}
+    > upstream{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"_meta":{…},"ref":{"type":"ref/prompt","name":"p"}}}
+    < upstream{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","completion":{"values":["a"]}}}
+    < client  {"jsonrpc":"2.0","id":1,"result":{"completion":{"values":["a"]}}}
+
+    > client  {"jsonrpc":"2.0","id":2,"method":"vendor/x","params":{"n":1.50}}
+    > upstream{"jsonrpc":"2.0","id":1,"method":"vendor/x","params":{"_meta":{…},"n":1.50}}
+    < upstream{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found","data":1.50}}
+    < client  {"jsonrpc":"2.0","id":2,"error":{"code":-32601,"message":"Method not found","data":1.50}}
+    "#);
+}
+
+/// `logging/setLevel`: the level goes along with each request, and log messages come on it.
+#[test]
+fn a_log_level_goes_along() {
+    let client = client("2025-11-25", "{}");
+    let call = Call::begin(&client, &message(&call("{}")), true, Some("warning"), PATIENCE).unwrap();
+    let leg = message(std::str::from_utf8(call.leg().message(1).text()).unwrap());
+    let mut dialogue = Dialogue { call, now: now(), id: 1, said: String::new() };
+    assert_eq!(leg.meta("io.modelcontextprotocol/logLevel"), Some("\"warning\""));
+    dialogue.upstream(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1.50}}"#);
+    insta::assert_snapshot!(dialogue.read(), @r#"
+    < upstream{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1.50}}
+    < client  {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1.50}}
+    "#);
+}
+
+/// `resources/subscribe`, and what the server says by itself: one stream for the session, of which its client knows nothing.
+#[test]
+fn a_subscription_is_a_stream() {
+    use std::collections::BTreeSet;
+
+    use super::super::standing;
+
+    let client = client("2025-11-25", "{}");
+    let welcome = message(r#"{"jsonrpc":"2.0","id":0,"result":{"capabilities":{"tools":{"listChanged":true}}}}"#);
+    let uris = BTreeSet::from(["a://b".to_owned()]);
+    let request = standing::request(&client, &welcome, &uris, 7).unwrap();
+    let mut lines = vec![
+        r#"> client  {"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"a://b"}}"#.to_owned(),
+        format!("> upstream{} {}", request.method().unwrap(), request.param("notifications").unwrap()),
+    ];
+    let tag = r#""_meta":{"io.modelcontextprotocol/subscriptionId":7}"#;
+    for said in [
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{{tag}}}}}"#),
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"a://b",{tag}}}}}"#),
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"a://c",{tag}}}}}"#),
+    ] {
+        lines.push(format!("< upstream{said}"));
+        let told = standing::down(&message(&said), &uris);
+        let told = told.map(|told| String::from_utf8(told.text().to_vec()).unwrap());
+        lines.push(told.map_or_else(|| "- not for this client".into(), |told| format!("< client  {told}")));
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    > client  {"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"a://b"}}
+    > upstreamsubscriptions/listen {"resourceSubscriptions":["a://b"],"toolsListChanged":true}
+    < upstream{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":7}}}
+    < client  {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{}}
+    < upstream{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a://b","_meta":{"io.modelcontextprotocol/subscriptionId":7}}}
+    < client  {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a://b"}}
+    < upstream{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a://c","_meta":{"io.modelcontextprotocol/subscriptionId":7}}}
+    - not for this client
+    "#);
+}

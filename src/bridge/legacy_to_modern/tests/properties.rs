@@ -12,6 +12,10 @@ enum Move {
     Ask(Vec<&'static str>),
     Busy,
     Odd,
+    /// The server refuses a client that takes no tasks; makes one; says how it stands.
+    WantsTask,
+    Task,
+    Stands(&'static str),
     Progress(u8),
     Request,
     /// The client answers one of the questions that are open, or one that is not.
@@ -28,6 +32,9 @@ fn moves() -> impl Strategy<Value = Move> {
         6 => prop::collection::vec(questions, 1..4).prop_map(Move::Ask),
         2 => Just(Move::Busy),
         1 => Just(Move::Odd),
+        3 => Just(Move::WantsTask),
+        3 => Just(Move::Task),
+        6 => prop::sample::select(vec!["working", "input_required", "completed", "failed", "cancelled", "odd"]).prop_map(Move::Stands),
         2 => any::<u8>().prop_map(Move::Progress),
         1 => Just(Move::Request),
         8 => (0..12u32, prop::bool::weighted(0.9)).prop_map(|(number, well)| Move::Answer(number, well)),
@@ -67,6 +74,16 @@ fn input(what: &Move, id: i64, open: &BTreeSet<u32>) -> Input {
             ))
         }
         Move::Busy => result(r#"{"resultType":"input_required","requestState":"s"}"#.into()),
+        Move::WantsTask => Input::Upstream(message(&format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32021,"message":"x","data":{{"requiredCapabilities":{{"extensions":{{"io.modelcontextprotocol/tasks":{{}}}}}}}}}}}}"#
+        ))),
+        Move::Task => result(r#"{"resultType":"task","taskId":"t","status":"working"}"#.into()),
+        Move::Stands(status) => {
+            let (elicit, roots) = (question("elicit"), question("roots"));
+            result(format!(
+                r#"{{"taskId":"t","status":"{status}","inputRequests":{{"k{id}":{elicit},"k":{roots}}},"result":{{"content":[]}},"error":{{"code":7,"message":"x"}}}}"#
+            ))
+        }
         Move::Odd => result(r#"{"resultType":7}"#.into()),
         Move::Progress(n) => Input::Upstream(message(&format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{id},"progress":{n}}}}}"#
@@ -87,6 +104,12 @@ fn input(what: &Move, id: i64, open: &BTreeSet<u32>) -> Input {
         Move::Unasked(n) => Input::Unasked(one_of(*n)),
         Move::Wait(_) => Input::Timer,
     }
+}
+
+/// Whether a leg says that its client takes tasks.
+fn takes_tasks(leg: &Message) -> bool {
+    leg.meta("io.modelcontextprotocol/clientCapabilities")
+        .is_some_and(|all| all.contains("io.modelcontextprotocol/tasks"))
 }
 
 /// Plays the moves, looks at each effect, and gives all of them back as text.
@@ -138,8 +161,15 @@ fn play(revision: &str, moves: &[Move]) -> Result<String, TestCaseError> {
                     prop_assert_eq!(leg.id(), Some(RequestId::from_integer(id)), "no name of the client's goes up");
                     let leg = super::message(std::str::from_utf8(leg.text()).unwrap());
                     let token = id.to_string();
-                    prop_assert_eq!(leg.meta("progressToken"), Some(token.as_str()));
-                    prop_assert_eq!(leg.param("requestState"), Some("\"s\""));
+                    let is_call = leg.method() == Some("tools/call");
+                    prop_assert_eq!(leg.meta("progressToken"), is_call.then_some(token.as_str()));
+                    match leg.method() {
+                        Some("tools/call") if takes_tasks(&leg) => {}
+                        Some("tools/call") => prop_assert_eq!(leg.param("requestState"), Some("\"s\"")),
+                        Some("tasks/update") => prop_assert!(leg.param("inputResponses").is_some()),
+                        method => prop_assert_eq!(method, Some("tasks/get")),
+                    }
+                    prop_assert_eq!(is_call, leg.param("taskId").is_none());
                 }
                 Effect::Lost(_) | Effect::Drop(_) => {}
             }

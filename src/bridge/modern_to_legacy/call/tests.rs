@@ -13,6 +13,9 @@ fn greeting() -> Message {
     message(r#"{"jsonrpc":"2.0","id":1,"result":{"capabilities":{"tasks":{"requests":{"tools":{"call":{}}}}}}}"#)
 }
 
+/// Metadata of a client that takes a task for an answer.
+const TAKES_TASKS: &str = r#""io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+
 fn message(text: &str) -> Message {
     Message::parse(text.to_owned().into(), 64).unwrap_or_else(|error| panic!("{error:?}: {text}"))
 }
@@ -27,7 +30,7 @@ fn now() -> Instant {
 
 fn rules(now: Instant) -> Rules {
     let (errand, until) = (Duration::from_secs(20), now + Duration::from_secs(3600));
-    Rules { window: WINDOW, parked: PARKED, errand, rounds: 3, until, ttl_ms: 0 }
+    Rules { window: WINDOW, parked: PARKED, errand, rounds: 3, bytes: 1 << 20, until, ttl_ms: 0 }
 }
 
 /// A request of a client that can be asked everything, unless `meta` says otherwise.

@@ -20,6 +20,15 @@ impl Dialogue {
         dialogue
     }
 
+    /// One that is sent to become a task, whose client takes it for an answer.
+    fn offered() -> Dialogue {
+        let mut dialogue = Dialogue::begin("tools/call", r#""name":"x""#, TAKES_TASKS);
+        let request = request("7", "tools/call", r#""name":"x""#, TAKES_TASKS);
+        dialogue.call = dialogue.call.offered();
+        dialogue.lines[1] = format!("<   to server: {}", text(&upward_as_task(&request, 42).unwrap()));
+        dialogue
+    }
+
     fn feed(mut self, line: String, input: Input) -> Dialogue {
         self.lines.push(line);
         let mut effects = Vec::new();
@@ -36,6 +45,12 @@ impl Dialogue {
                     format!("<   to server: {}", text(&upward_as_task(&request, 43).unwrap()))
                 }
                 Effect::Fetch(task) => format!("<   to server: {}", text(&about_task(Known::TasksResult, 44, &task))),
+                Effect::Made(id, theirs, made) => {
+                    format!(
+                        ">   answer: {} (the server calls it {theirs})",
+                        text(&task::created(&id, made, "ours", 60_000))
+                    )
+                }
                 Effect::CancelTask(task) => {
                     format!("<   to server: {}", text(&about_task(Known::TasksCancel, 45, &task)))
                 }
@@ -508,5 +523,161 @@ fn what_belongs_to_no_request() {
     !   dropped: of_no_request
     < server: {"jsonrpc":"2.0","method":"vendor/note","params":{"n":1.50}}
     >   to client: {"jsonrpc":"2.0","method":"vendor/note","params":{"n":1.50}}
+    "#);
+}
+
+/// Tasks: a client that takes one for an answer gets it, with what the server asks.
+#[test]
+fn a_task_for_a_client_that_takes_tasks() {
+    let made = r#"{{rpc},"id":42,"result":{"task":{"taskId":"t1","status":"working","ttl":null,"pollInterval":5}}}"#;
+    insta::assert_snapshot!(Dialogue::offered().server(made).told(), @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t1","status":"working","ttl":null,"pollInterval":5}}}
+    >   answer: {"jsonrpc":"2.0","id":7,"result":{"pollIntervalMs":5,"resultType":"task","status":"working","taskId":"ours","ttlMs":60000}} (the server calls it "t1")
+    "#);
+    // It asks something before it makes the task.
+    insta::assert_snapshot!(
+        Dialogue::offered().server(ASKS).wait(WINDOW).back("8", r#"{"q1":{"action":"accept"}}"#, TAKES_TASKS).server(made).told(),
+        @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
+    > client comes back as 8: {"q1":{"action":"accept"}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"accept"}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t1","status":"working","ttl":null,"pollInterval":5}}}
+    >   answer: {"jsonrpc":"2.0","id":8,"result":{"pollIntervalMs":5,"resultType":"task","status":"working","taskId":"ours","ttlMs":60000}} (the server calls it "t1")
+    "#
+    );
+    // Its client is not there when the task is made, and comes back on a request on which it takes none.
+    insta::assert_snapshot!(
+        Dialogue::offered().server(ASKS).wait(WINDOW).server(made).back("8", r#"{"q1":{"action":"accept"}}"#, "").told(),
+        @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t1","status":"working","ttl":null,"pollInterval":5}}}
+    > client comes back as 8: {"q1":{"action":"accept"}}
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"accept"}}
+    <   to server: {"jsonrpc":"2.0","id":44,"method":"tasks/result","params":{"taskId":"t1"}}
+    "#
+    );
+    // The tool is none that can be a task any more.
+    insta::assert_snapshot!(
+        Dialogue::offered().server(r#"{{rpc},"id":42,"error":{"code":-32601,"message":"No tasks"}}"#).told(),
+        @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32601,"message":"No tasks"}}
+    <   the request is sent again
+    "#
+    );
+    // Nobody comes back for it.
+    insta::assert_snapshot!(Dialogue::offered().server(ASKS).wait(WINDOW).server(made).gone().told(), @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{},"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"_meta":{},"name":"x","task":{}}}
+    < server: {"jsonrpc":"2.0","id":"s/9","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}
+    … 20ms
+    >   asks, as the answer to 7: {"q1":{"method":"elicitation/create","params":{"message":"Who?","requestedSchema":{}}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t1","status":"working","ttl":null,"pollInterval":5}}}
+    > client goes away
+    <   to server: {"jsonrpc":"2.0","id":"s/9","result":{"action":"cancel"}}
+    <   to server: {"jsonrpc":"2.0","id":45,"method":"tasks/cancel","params":{"taskId":"t1"}}
+    "#);
+}
+
+/// Completion, and what neither of us knows: as they are, but for the envelope; what the server does not know is 404.
+#[test]
+fn what_is_not_known_goes_on() {
+    let completion =
+        Dialogue::begin("completion/complete", r#""ref":{"type":"ref/prompt","name":"p"},"context":{}"#, "")
+            .server(r#"{{rpc},"id":42,"result":{"completion":{"values":["a"]}}}"#)
+            .told();
+    insta::assert_snapshot!(completion, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"p"},"context":{},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"p"},"context":{},"_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"completion":{"values":["a"]}}}
+    >   answer: {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","completion":{"values":["a"]}}}
+    "#);
+    let unknown = Dialogue::begin("vendor/x", r#""n":1.50"#, "")
+        .server(r#"{{rpc},"id":42,"error":{"code":-32601,"message":"Method not found","data":1.50}}"#)
+        .told();
+    insta::assert_snapshot!(unknown, @r#"
+    > client: {"jsonrpc":"2.0","id":7,"method":"vendor/x","params":{"n":1.50,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"vendor/x","params":{"n":1.50,"_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"error":{"code":-32601,"message":"Method not found","data":1.50}}
+    >   answer: {"jsonrpc":"2.0","id":7,"error":{"code":-32601,"message":"Method not found","data":1.50}}
+    "#);
+}
+
+/// Discovery: what the handshake said.
+#[test]
+fn a_description() {
+    let greeting = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"logging":{},"tasks":{"requests":{"tools":{"call":{}}}}},"serverInfo":{"name":"s","version":"1"},"instructions":"Ask."}}"#;
+    let id = RequestId::from_json("7").unwrap();
+    let told = crate::bridge::modern_to_legacy::describe::discovered(&message(greeting), &id, 60_000, &[], true);
+    let lines = [
+        "> client: server/discover".to_owned(),
+        format!("<   to server: {}", text(&Declared::default().handshake().request(1))),
+        format!("< server: {greeting}"),
+        format!(">   answer: {told}"),
+    ];
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    > client: server/discover
+    <   to server: {"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"shadowcat","version":"0.1.0"}}}
+    < server: {"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"logging":{},"tasks":{"requests":{"tools":{"call":{}}}}},"serverInfo":{"name":"s","version":"1"},"instructions":"Ask."}}
+    >   answer: {"jsonrpc":"2.0","id":7,"result":{"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}},"cacheScope":"private","capabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}},"logging":{},"tools":{"listChanged":true}},"instructions":"Ask.","resultType":"complete","supportedVersions":["2026-07-28","2025-11-25","2025-06-18","2025-03-26","2024-11-05"],"ttlMs":60000}}
+    "#);
+}
+
+/// Subscriptions: one stream for what the server says by itself.
+#[test]
+fn a_stream_of_notifications() {
+    use crate::bridge::modern_to_legacy::listen::{Wishes, ended};
+    use crate::bridge::sharing;
+
+    let filter =
+        r#""notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourceSubscriptions":["a://b"]}"#;
+    let listen = request("\"L\"", "subscriptions/listen", filter, "");
+    let greeting = r#"{"jsonrpc":"2.0","id":1,"result":{"capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true}}}}"#;
+    let (wishes, id) = (Wishes::of(&listen).granted(&message(greeting)), listen.id().unwrap());
+    let subscribe = sharing::subscription(Known::ResourcesSubscribe, 2, &wishes.uris()[0]).unwrap();
+    let mut lines = vec![
+        format!("> client: {}", text(&listen)),
+        format!("<   to server: {}", text(&subscribe)),
+        r#"< server: {"jsonrpc":"2.0","id":2,"result":{}}"#.to_owned(),
+        format!(">   to client: {}", text(&wishes.acknowledged(&id))),
+    ];
+    for said in [
+        r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a://b"}}"#,
+    ] {
+        lines.push(format!("< server: {said}"));
+        let told = wishes.told(&message(said), &id);
+        lines.push(told.map_or_else(
+            || "!   not asked for, or not promised".into(),
+            |told| format!(">   to client: {}", text(&told)),
+        ));
+    }
+    lines.push("… the proxy stops".to_owned());
+    lines.push(format!(">   answer: {}", text(&ended(&id))));
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    > client: {"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourceSubscriptions":["a://b"]},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}}
+    <   to server: {"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"a://b"}}
+    < server: {"jsonrpc":"2.0","id":2,"result":{}}
+    >   to client: {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"L"},"notifications":{"resourceSubscriptions":["a://b"],"toolsListChanged":true}}}
+    < server: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
+    >   to client: {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
+    < server: {"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}
+    !   not asked for, or not promised
+    < server: {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a://b"}}
+    >   to client: {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"L"},"uri":"a://b"}}
+    … the proxy stops
+    >   answer: {"jsonrpc":"2.0","id":"L","result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     "#);
 }

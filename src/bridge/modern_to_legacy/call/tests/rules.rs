@@ -55,15 +55,19 @@ fn question(number: usize, kind: u8) -> String {
 }
 
 /// Plays the moves that are possible; returns all effects.
-fn play(method: &str, moves: &[Move], origin: Instant) -> Result<Vec<Effect>, TestCaseError> {
+fn play(method: &str, offers: bool, moves: &[Move], origin: Instant) -> Result<Vec<Effect>, TestCaseError> {
     let mut now = origin;
+    let about = |rest: &str| if offers { format!("{TAKES_TASKS}{rest}") } else { rest.to_owned() };
     let first = request(
         "\"leg0\"",
         method,
         r#""name":"x""#,
-        r#","progressToken":"p0","io.modelcontextprotocol/logLevel":"debug""#,
+        &about(r#","progressToken":"p0","io.modelcontextprotocol/logLevel":"debug""#),
     );
     let mut call = Call::begin(&first, rules(now), greeting()).unwrap();
+    if offers {
+        call = call.offered();
+    }
     let mut all = Vec::new();
     // What is known from outside.
     let (mut legs, mut leg_open, mut over) = (1, true, false);
@@ -116,7 +120,9 @@ fn play(method: &str, moves: &[Move], origin: Instant) -> Result<Vec<Effect>, Te
             }
             Move::MadeTask => {
                 at_server = false;
-                Input::Server(message(r#"{"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t"}}}"#))
+                Input::Server(message(
+                    r#"{"jsonrpc":"2.0","id":42,"result":{"task":{"taskId":"t","status":"working"}}}"#,
+                ))
             }
             Move::Error(code) => {
                 at_server = false;
@@ -133,7 +139,7 @@ fn play(method: &str, moves: &[Move], origin: Instant) -> Result<Vec<Effect>, Te
                     .filter(|(at, _)| which & (1 << (at % 8)) != 0)
                     .map(|(_, key)| format!(r#""{key}":{{"action":"accept"}}"#))
                     .collect();
-                let (id, token) = (format!("\"leg{legs}\""), format!(r#","progressToken":"p{legs}""#));
+                let (id, token) = (format!("\"leg{legs}\""), about(&format!(r#","progressToken":"p{legs}""#)));
                 let retry = request(&id, method, &format!(r#""inputResponses":{{{}}}"#, answers.join(",")), &token);
                 (legs, leg_open) = (legs + 1, true);
                 Input::Back(Leg::of(&retry).unwrap(), super::question::answers(&retry))
@@ -195,7 +201,18 @@ fn play(method: &str, moves: &[Move], origin: Instant) -> Result<Vec<Effect>, Te
                     prop_assert!(answered.as_ref().is_some_and(|answered| !**answered), "{} is answered once", id);
                     *answered.unwrap() = true;
                 }
-                Effect::CancelTask(_) => prop_assert!(at_server, "there is none"),
+                Effect::Made(id, ..) => {
+                    prop_assert!(offers && leg_open, "a task for nobody");
+                    prop_assert_eq!(id.as_json(), format!("\"leg{}\"", legs - 1));
+                    (leg_open, over) = (false, true);
+                    // From now on they are the task's.
+                    for question in call.left() {
+                        let answered = asked.get_mut(question.id.as_json());
+                        prop_assert!(answered.as_ref().is_some_and(|answered| !**answered));
+                        *answered.unwrap() = true;
+                    }
+                }
+                Effect::CancelTask(_) => prop_assert!(at_server || offers, "there is none"),
                 Effect::Again | Effect::AsTask | Effect::Fetch(_) => {
                     prop_assert!(!at_server, "it is not called twice at once");
                     at_server = true;
@@ -239,10 +256,10 @@ proptest! {
     /// Exactly one answer for each request that waits, with its id; nothing after it; every question answered or refused exactly
     /// once; a parked call ends once; and the same moves have the same effects.
     #[test]
-    fn whatever_they_do_everybody_is_answered_once(moves in moves(), asks in any::<bool>()) {
+    fn whatever_they_do_everybody_is_answered_once(moves in moves(), asks in any::<bool>(), offers in any::<bool>()) {
         let method = if asks { "tools/call" } else { "tools/list" };
         let origin = now();
-        let once = play(method, &moves, origin)?;
-        prop_assert_eq!(once, play(method, &moves, origin)?);
+        let once = play(method, asks && offers, &moves, origin)?;
+        prop_assert_eq!(once, play(method, asks && offers, &moves, origin)?);
     }
 }
