@@ -7,6 +7,7 @@ pub mod load;
 pub mod protocol;
 pub mod server;
 pub mod settings;
+pub mod tape;
 pub(crate) mod telemetry;
 pub mod testing;
 

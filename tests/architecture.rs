@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream/probe", 0),
     ("session/backlog", 0),
     ("probing/judge", 0),
+    ("tape/format", 0),
     ("upstream", 1),
     ("rt", 1),
     ("metrics", 1),
@@ -26,6 +27,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("backend", 2),
     ("session", 2),
     ("probing", 2),
+    ("tape", 2),
     ("load", 1),
     ("proxy", 3),
     ("front", 4),
@@ -43,6 +45,7 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("upstream/circuit", &["protocol"]),
     ("upstream/probe", &["protocol"]),
     ("session/backlog", &["protocol"]),
+    ("tape/format", &["protocol"]),
     ("upstream", &["rt", "metrics"]),
     // Bugs of the past can be switched on in its tests.
     ("pool/ledger", &["pool"]),

@@ -1,0 +1,13 @@
+//! Tapes: recorded MCP traffic as a file, for people, for tests and for the proxy itself.
+//!
+//! A tape is JSON Lines: a header, then one [`Frame`] for each message, or whatever else was worth noting, in the order in which it
+//! passed. Messages are kept byte for byte (but for what was redacted before it was written). It can be read while it is being
+//! written, and after a crash: see C-TAPE in docs/contracts.md, and docs/tapes.md for the format in full.
+
+pub mod format;
+mod reader;
+
+pub use format::{
+    Body, Edge, Form, Frame, FrameError, Header, HeaderError, Http, Intervention, Kind, Party, Sse, Transport,
+};
+pub use reader::{Ending, Reader, TapeError};
