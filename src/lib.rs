@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod load;
 pub mod protocol;
+pub mod replay;
 pub mod server;
 pub mod settings;
 pub mod tape;

@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("session/backlog", 0),
     ("probing/judge", 0),
     ("tape/format", 0),
+    ("replay", 0),
     ("upstream", 1),
     ("rt", 1),
     ("metrics", 1),
@@ -46,6 +47,7 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("upstream/probe", &["protocol"]),
     ("session/backlog", &["protocol"]),
     ("tape/format", &["protocol"]),
+    ("replay", &["protocol", "tape/format"]),
     ("upstream", &["rt", "metrics"]),
     // Bugs of the past can be switched on in its tests.
     ("pool/ledger", &["pool"]),
@@ -56,7 +58,8 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // Plain data: everybody may read settings, only those who make them know the configuration.
     ("config", &["settings", "protocol"]),
-    ("settings", &["protocol"]),
+    // A tape that was read is plain data, too.
+    ("settings", &["protocol", "replay"]),
     ("testing", &["protocol", "rt"]),
 ];
 

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, FaultKind};
 use crate::probing::ToolCall;
+use crate::replay::Order;
 use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse, Timeouts};
 
 /// A reverse proxy for MCP: any server behind one endpoint, any client revision.
@@ -45,6 +46,10 @@ pub enum Command {
     /// Exits with 0, with 7 if an answer was wrong or missing or the budget of --compare was not kept, with 5 if the server cannot be
     /// reached or used.
     Bench(Box<BenchArgs>),
+    /// Be the server of a tape, over standard input and output or over HTTP, for clients of every revision
+    ///
+    /// Exits with 0, with 7 if something was asked that is not on the tape, with 6 if the tape cannot be read.
+    Replay(Box<ReplayArgs>),
     /// Run a fake MCP server whose behaviour is scripted
     #[command(subcommand)]
     Fake(Fake),
@@ -315,6 +320,48 @@ pub struct BenchArgs {
     pub command: Vec<String>,
 }
 
+/// `replay`: be the server of a tape.
+#[derive(Debug, Args)]
+// Its report would be lost between them.
+#[command(mut_arg("log", |arg| arg.default_value("warn")))]
+pub struct ReplayArgs {
+    /// The tape; of one with both edges, what the server said to the proxy
+    #[arg(value_name = "TAPE")]
+    pub tape: PathBuf,
+
+    /// Serve HTTP there; without it, one client on standard input and output
+    #[arg(long, env = "SHADOWCAT_LISTEN", value_name = "ADDR", value_parser = config::parse_address)]
+    pub listen: Option<SocketAddr>,
+
+    /// Path of the endpoint
+    #[arg(long, env = "SHADOWCAT_PATH", default_value = "/mcp", requires = "listen")]
+    pub path: String,
+
+    /// Which requests are answered: any of the tape's, or only the next one
+    #[arg(long, env = "SHADOWCAT_ORDER", value_parser = named(Order::NAMED), default_value = "any")]
+    pub order: Order,
+
+    /// What may differ in a request, as a JSON pointer into its `params` (repeatable; `_meta` always may)
+    #[arg(long, env = "SHADOWCAT_IGNORE", value_name = "POINTER", value_delimiter = ',', value_parser = pointer)]
+    pub ignore: Vec<String>,
+
+    /// When to answer: at once (`none`), as recorded (`recorded`), or so many times slower (`0.5x`, `2x`)
+    #[arg(long, env = "SHADOWCAT_TIMING", value_name = "HOW", default_value = "none", value_parser = timing)]
+    pub timing: f64,
+
+    /// Longest wait for one message, whatever the tape says
+    #[arg(long, env = "SHADOWCAT_TIMING_CAP", value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
+    pub timing_cap: Duration,
+
+    /// Exit with 7 also if there are requests on the tape that nobody made
+    #[arg(long, env = "SHADOWCAT_REQUIRE_ALL", value_parser = BoolishValueParser::new())]
+    pub require_all: bool,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
 /// Headers for an HTTP upstream.
 #[derive(Debug, Args)]
 pub struct HeaderArgs {
@@ -492,6 +539,23 @@ fn percent(text: &str) -> Result<f64, FaultKind> {
         .filter(|number| (0.0..=1000.0).contains(number))
         .map(|number| number / 100.0)
         .ok_or(FaultKind::Malformed { expected: "a percentage such as `5%`" })
+}
+
+/// Reads a JSON pointer that points to something within.
+fn pointer(text: &str) -> Result<String, FaultKind> {
+    let malformed = FaultKind::Malformed { expected: "a JSON pointer such as `/arguments/time`" };
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err(malformed) }
+}
+
+/// Reads `none` as 0, `recorded` as 1, and a factor such as `2x`.
+fn timing(text: &str) -> Result<f64, FaultKind> {
+    let factor = match text {
+        "none" => Some(0.0),
+        "recorded" => Some(1.0),
+        scaled => scaled.strip_suffix('x').and_then(|factor| factor.parse().ok()),
+    };
+    let factor = factor.filter(|factor| (0.0..=1000.0).contains(factor));
+    factor.ok_or(FaultKind::Malformed { expected: "`none`, `recorded`, or a factor such as `0.5x`" })
 }
 
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {

@@ -12,6 +12,7 @@ mod bench;
 mod exit;
 mod fake;
 mod probe;
+mod replay;
 mod run;
 mod serve;
 #[cfg(test)]
@@ -19,7 +20,7 @@ mod tests;
 
 pub use args::{
     Admin, BenchArgs, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, ProbeArgs,
-    ServeArgs,
+    ReplayArgs, ServeArgs,
 };
 pub use exit::Exit;
 
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
         Command::Connect(args) => connect(&args),
         Command::Probe(args) => probe::probe(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Replay(args) => replay::replay(&args),
         Command::Fake(fake) => fake::run(fake),
         Command::Config(ConfigCommand::Schema) => print(format_args!("{:#}\n", crate::config::schema())).into(),
     }

@@ -243,6 +243,7 @@ fn server(f: &mut fmt::Formatter<'_>, upstream: &UpstreamSettings) -> fmt::Resul
             write!(f, "connects to {}, transport {transport}", target.shown_url())?;
             list(f, "headers", target.headers.iter().map(|(name, _)| name.as_str()))?;
         }
+        Target::Tape(_) => f.write_str("replays a tape")?,
     }
     list(f, "forwards", upstream.forward_headers.iter().map(|name| name.as_str()))?;
     let era = name_of(&EraChoice::NAMED, upstream.era);

@@ -65,7 +65,7 @@ pub(crate) struct Server {
     tools: ToolHeaders,
     parking: Arc<Parking<Box<Half>>>,
     described: Described,
-    /// It is a child: it never sees a header.
+    /// It is a child, or a tape: it never sees a header.
     is_child: bool,
     forward_headers: Vec<HeaderName>,
 }
@@ -99,7 +99,7 @@ impl Proxy {
         let adopter = Adopter::default();
         let servers = settings.upstreams.iter().map(|upstream| {
             let metrics = metrics.server(&upstream.name);
-            let is_child = matches!(upstream.target, Target::Stdio(_));
+            let is_child = !matches!(upstream.target, Target::Http(_));
             let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
             let forward_headers = upstream.forward_headers.clone();
             let parking = Arc::new(Parking::new(&settings.limits, &settings.timeouts, metrics.clone()));
