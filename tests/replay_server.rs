@@ -1,15 +1,21 @@
 //! `shadowcat replay`: a tape as a server, for clients of either era (C-TAPE-4).
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "replay_server/asking.rs"]
+mod asking;
 mod common;
+#[path = "replay_server/matching.rs"]
+mod matching;
 #[path = "replay_server/support.rs"]
 mod support;
 
 use serde_json::{Value, json};
 use shadowcat::testing::client::{LegacySession, Modern};
 
-use common::{InTime as _, LEGACY, everything, message, rest, text};
-use support::{Player, legacy_tape, modern_tape};
+use common::{
+    InTime as _, LEGACY, PROGRAM, cancelled, everything, initialize, message, messages, notification, rest, text,
+};
+use support::{Player, Stdio, Tape, envelope, legacy_tape, modern_tape, said};
 
 /// A tape of a server with a handshake answers a client of that era as that server did.
 #[tokio::test]

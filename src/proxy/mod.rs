@@ -67,6 +67,8 @@ pub(crate) struct Server {
     described: Described,
     /// It is a child, or a tape: it never sees a header.
     is_child: bool,
+    /// Headers that repeat what it is asked were checked when its tape was made.
+    is_tape: bool,
     forward_headers: Vec<HeaderName>,
 }
 
@@ -100,6 +102,7 @@ impl Proxy {
         let servers = settings.upstreams.iter().map(|upstream| {
             let metrics = metrics.server(&upstream.name);
             let is_child = !matches!(upstream.target, Target::Http(_));
+            let is_tape = matches!(upstream.target, Target::Tape(_));
             let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
             let forward_headers = upstream.forward_headers.clone();
             let parking = Arc::new(Parking::new(&settings.limits, &settings.timeouts, metrics.clone()));
@@ -110,6 +113,7 @@ impl Proxy {
                 parking,
                 described: Described::default(),
                 is_child,
+                is_tape,
                 forward_headers,
             };
             (upstream.name.clone(), Arc::new(server))
@@ -270,6 +274,7 @@ impl Proxy {
         // A server that does not tell its tools must not hold up their calls for longer than it may take to say who it is.
         let patience = self.settings.timeouts.probe;
         let headers = match mirrored {
+            _ if server.is_tape => HeaderMap::new(),
             Some(mirrored) if server.is_child => {
                 server.tools.check(&connection, request, &mirrored, patience).await?;
                 HeaderMap::new()

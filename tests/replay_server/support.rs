@@ -1,11 +1,12 @@
 //! Tapes written by hand, and the program that plays them.
 
 use std::fmt::Write as _;
-use std::process::Stdio;
+use std::process::Stdio as Piped;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::common::{InTime as _, PROGRAM, until};
 
@@ -148,7 +149,7 @@ impl Player {
             .arg(file.path())
             .args(["--listen", "127.0.0.1:0"])
             .args(options)
-            .stdin(Stdio::null())
+            .stdin(Piped::null())
             .stderr(log.reopen().unwrap())
             .kill_on_drop(true)
             .spawn()
@@ -167,5 +168,46 @@ impl Player {
         let said = std::fs::read_to_string(self.log.path()).unwrap();
         let report = said.rsplit_once("\n}\n").map_or(said.as_str(), |(_, report)| report);
         (code, report.to_owned())
+    }
+}
+
+/// The program with a client on its standard input and output.
+pub(crate) struct Stdio {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    log: tempfile::NamedTempFile,
+}
+
+impl Stdio {
+    pub(crate) fn start(args: &[&str]) -> Stdio {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test of processes")]
+        let mut child = Command::new(PROGRAM)
+            .args(args)
+            .stdin(Piped::piped())
+            .stdout(Piped::piped())
+            .stderr(log.reopen().unwrap())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Stdio { child, input, output: BufReader::new(output).lines(), log }
+    }
+
+    pub(crate) async fn say(&mut self, message: &str) {
+        self.input.write_all(format!("{message}\n").as_bytes()).ok().await;
+    }
+
+    pub(crate) async fn ask(&mut self, request: &str) -> Value {
+        self.say(request).await;
+        serde_json::from_str(&self.output.next_line().ok().await.unwrap()).unwrap()
+    }
+
+    /// Closes its input: its exit code, and what it said on standard error.
+    pub(crate) async fn end(mut self) -> (Option<i32>, String) {
+        drop(self.input);
+        let code = self.child.wait().ok().await.code();
+        (code, std::fs::read_to_string(self.log.path()).unwrap())
     }
 }
