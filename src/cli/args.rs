@@ -12,6 +12,7 @@ use crate::config::{self, FaultKind};
 use crate::probing::ToolCall;
 use crate::replay::Order;
 use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse, Timeouts};
+use crate::tape::pointer::{NotAPointer, Pointers};
 
 /// A reverse proxy for MCP: any server behind one endpoint, any client revision.
 #[derive(Debug, Parser)]
@@ -338,12 +339,13 @@ pub struct ReplayArgs {
     pub path: String,
 
     /// Which requests are answered: any of the tape's, or only the next one
-    #[arg(long, env = "SHADOWCAT_ORDER", value_parser = named(Order::NAMED), default_value = "any")]
+    #[arg(long, env = "SHADOWCAT_ORDER", value_parser = named(ORDERS), default_value = "any")]
     pub order: Order,
 
-    /// What may differ in a request, as a JSON pointer into its `params` (repeatable; `_meta` always may)
+    /// What may differ in a request, as a JSON pointer such as `/params/arguments/at`; `*` stands for any member, `**` for any
+    /// number of them (repeatable, or separated by commas; `_meta` always may)
     #[arg(long, env = "SHADOWCAT_IGNORE", value_name = "POINTER", value_delimiter = ',', value_parser = pointer)]
-    pub ignore: Vec<String>,
+    pub ignore: Vec<Pointers>,
 
     /// When to answer: at once (`none`), as recorded (`recorded`), or so many times slower (`0.5x`, `2x`)
     #[arg(long, env = "SHADOWCAT_TIMING", value_name = "HOW", default_value = "none", value_parser = timing)]
@@ -541,10 +543,11 @@ fn percent(text: &str) -> Result<f64, FaultKind> {
         .ok_or(FaultKind::Malformed { expected: "a percentage such as `5%`" })
 }
 
-/// Reads a JSON pointer that points to something within.
-fn pointer(text: &str) -> Result<String, FaultKind> {
-    let malformed = FaultKind::Malformed { expected: "a JSON pointer such as `/arguments/time`" };
-    if text.starts_with('/') { Ok(text.to_owned()) } else { Err(malformed) }
+/// The choices of an order by their names.
+const ORDERS: [(&str, Order); 2] = [("any", Order::Any), ("strict", Order::Strict)];
+
+fn pointer(text: &str) -> Result<Pointers, NotAPointer> {
+    Pointers::parse([text])
 }
 
 /// Reads `none` as 0, `recorded` as 1, and a factor such as `2x`.

@@ -10,6 +10,7 @@ use super::{Exit, complain, start_log};
 use crate::protocol::revision::Era;
 use crate::replay::{Options, Replay, Timing};
 use crate::settings::{EraChoice, Settings, Target, UpstreamSettings};
+use crate::tape::pointer::Pointers;
 use crate::tape::{Ending, Frame, Header, Reader, TapeError};
 
 /// Answers clients from a tape until told to stop, or until the client goes.
@@ -25,7 +26,8 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
         }
     };
     let timing = Timing { factor: args.timing, cap: args.timing_cap };
-    let options = Options { order: args.order, timing, ignore: args.ignore.clone() };
+    let ignore = args.ignore.iter().cloned().fold(Pointers::default(), Pointers::and);
+    let options = Options { order: args.order, timing, ignore };
     let replay = Arc::new(Replay::new(&header, &frames, options));
     drop(frames);
     if replay.lost() > 0 {

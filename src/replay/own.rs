@@ -12,12 +12,12 @@ use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
 
 /// The result that says nothing.
-pub(crate) fn empty(id: &RequestId) -> Bytes {
+pub(super) fn empty(id: &RequestId) -> Bytes {
     Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_json()))
 }
 
 /// All that was asked for is promised (2026-07-28, Subscriptions).
-pub(crate) fn acknowledgement(request: &Message, id: &RequestId) -> Bytes {
+pub(super) fn acknowledgement(request: &Message, id: &RequestId) -> Bytes {
     let wanted = request.param(meta::NOTIFICATIONS).unwrap_or("{}");
     Bytes::from(format!(
         r#"{{"jsonrpc":"2.0","method":"{}","params":{{"{}":{{"{}":{}}},"{}":{wanted}}}}}"#,
@@ -30,7 +30,7 @@ pub(crate) fn acknowledgement(request: &Message, id: &RequestId) -> Bytes {
 }
 
 /// What the server would have said of itself, as far as the tape shows. `None` for the question of the other era.
-pub(crate) fn greeting(request: &Message, id: &RequestId, tape: &Episodes) -> Option<Bytes> {
+pub(super) fn greeting(request: &Message, id: &RequestId, tape: &Episodes) -> Option<Bytes> {
     let mut capabilities = Map::new();
     for episode in &tape.all {
         let method = episode.message.method().unwrap_or_default();
@@ -62,24 +62,17 @@ pub(crate) fn greeting(request: &Message, id: &RequestId, tape: &Episodes) -> Op
 }
 
 /// The tape has the request and no answer to it.
-pub(crate) fn unanswered(id: &RequestId, episode: &Episode) -> Bytes {
+pub(super) fn unanswered(id: &RequestId, episode: &Episode) -> Bytes {
     let what = "The tape has this request, and ends before its answer: record it again";
     let error = RpcError::new(NOT_ON_TAPE, "unanswered_on_tape", what).with("frame", episode.seq);
     Bytes::from(error.to_json(Some(id)))
 }
 
 /// The tape does not have the request.
-pub(crate) fn unknown(id: &RequestId, why: &Unknown) -> Bytes {
-    let mut error = RpcError::new(NOT_ON_TAPE, "not_on_tape", format!("Not on the tape: {}", why.text));
-    if let Some(nearest) = &why.nearest {
-        error = error.with("nearest", nearest.clone());
+pub(super) fn unknown(id: &RequestId, why: &str, nearest: Option<Value>) -> Bytes {
+    let mut error = RpcError::new(NOT_ON_TAPE, "not_on_tape", format!("Not on the tape: {why}"));
+    if let Some(nearest) = nearest {
+        error = error.with("nearest", nearest);
     }
     Bytes::from(error.to_json(Some(id)))
-}
-
-/// Why a request is not on the tape, and what comes nearest.
-#[derive(Debug, Clone)]
-pub(crate) struct Unknown {
-    pub(crate) text: String,
-    pub(crate) nearest: Option<Value>,
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::episodes::What;
-use super::stage::{Inbox, Part, Stage};
+use super::stage::{Found, Inbox, Stage};
 use super::{Replay, own};
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message};
@@ -79,7 +79,7 @@ impl Player {
                 self.listeners.retain(|listener| Some(listener) != id.as_ref());
             }
             Kind::Notification => {
-                if let Some(episode) = self.stage.find(&self.replay, &message) {
+                if let Ok(episode) = self.stage.find(&self.replay, &message) {
                     self.play(episode, None, None, now);
                 }
             }
@@ -98,13 +98,13 @@ impl Player {
         let Some(id) = message.id() else { return };
         let token = message.meta(meta::PROGRESS_TOKEN).map(Box::from);
         match self.stage.take(&self.replay, &message) {
-            Part::Episode(episode) => self.play(episode, Some(id), token, now),
-            Part::Listen(acknowledgement) => {
+            Found::Episode(episode) => self.play(episode, Some(id), token, now),
+            Found::Listen(acknowledgement) => {
                 self.first.push_back(acknowledgement);
                 self.listeners.push(id);
             }
-            Part::Own(answer) => self.first.push_back(answer),
-            Part::Unknown => self.first.extend(self.replay.refuse(&message)),
+            Found::Own(answer) => self.first.push_back(answer),
+            Found::Missed(missed) => self.first.extend(self.replay.refuse(&message, &missed)),
         }
     }
 

@@ -6,26 +6,36 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use serde_json::{Value, json};
 
-use super::{Order, Replay, own};
+use super::episodes::Episodes;
+use super::{Options, Order, Replay, own, words};
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
+use crate::tape::matching::{Key, Matcher, Miss, Rules};
 
 /// Most messages that wait for one player; it is there to take them.
 const INBOX_MAX: usize = 1024;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stage {
-    /// Which episodes have been played here.
-    played: Mutex<Vec<bool>>,
+    /// What has a place in the order of requests, and what has not.
+    inner: Mutex<[Part; 2]>,
     /// Those who ask are not those for whom the tape was made: they ask for less, and for more, in between.
     transposed: bool,
     inboxes: Mutex<Vec<Weak<Inbox>>>,
 }
 
+#[derive(Debug)]
+struct Part {
+    matcher: Matcher,
+    /// Episodes by their places.
+    episodes: Vec<usize>,
+}
+
 /// What a request is answered with.
-pub(crate) enum Part {
+pub(super) enum Found {
     /// The tape.
     Episode(usize),
     /// It listens to all that is told on the tape: this is its acknowledgement.
@@ -33,7 +43,31 @@ pub(crate) enum Part {
     /// An answer that is on no tape and needs none.
     Own(Bytes),
     /// Nothing.
-    Unknown,
+    Missed(Missed),
+}
+
+/// Why the tape has no answer to a request, and the episode that comes nearest.
+#[derive(Debug)]
+pub(super) struct Missed {
+    miss: Miss,
+    nearest: Option<usize>,
+}
+
+impl Missed {
+    pub(super) fn told(&self, tape: &Episodes) -> String {
+        self.miss.told(|_| {
+            let nearest = self.nearest.map(|nearest| &tape.all[nearest]);
+            nearest.map_or_else(String::new, |one| format!("frame {}, {}", one.seq, words(&one.message)))
+        })
+    }
+
+    /// For a program.
+    pub(super) fn nearest(&self, tape: &Episodes) -> Option<Value> {
+        let nearest = &tape.all[self.nearest?];
+        let differs: Vec<&str> =
+            self.miss.nearest.iter().flat_map(|(_, all)| all).map(|one| one.path.as_str()).collect();
+        Some(json!({ "frame": nearest.seq, "method": nearest.message.method(), "differs": differs }))
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -41,8 +75,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Stage {
-    pub(crate) fn new(transposed: bool) -> Stage {
-        Stage { transposed, ..Stage::default() }
+    pub(super) fn new(tape: &Episodes, options: &Options, transposed: bool) -> Stage {
+        let part = |aside: bool| {
+            let order = if aside { Order::Any } else { options.order };
+            let rules = Rules { order, ignore: options.ignore.clone(), again: true };
+            let of_it = tape.all.iter().enumerate().filter(|(_, one)| is_aside(&one.message) == aside);
+            let keyed = of_it.filter_map(|(at, one)| Some((at, Key::of(&one.message, &options.ignore)?)));
+            let (episodes, keys): (Vec<usize>, Vec<Key>) = keyed.unzip();
+            Part { matcher: Matcher::new(rules, keys), episodes }
+        };
+        Stage { inner: Mutex::new([part(false), part(true)]), transposed, inboxes: Mutex::default() }
     }
 
     /// A new player's inbox.
@@ -62,42 +104,38 @@ impl Stage {
 
     /// Finds what a request is answered with, and notes that it has been: equal ones are answered in the order of the tape, and
     /// after that with the last answer.
-    pub(super) fn take(&self, replay: &Replay, request: &Message) -> Part {
-        if let Some(episode) = self.find(replay, request) {
-            return Part::Episode(episode);
-        }
-        let Some(id) = request.id() else { return Part::Unknown };
+    pub(super) fn take(&self, replay: &Replay, request: &Message) -> Found {
+        let missed = match self.find(replay, request) {
+            Ok(episode) => return Found::Episode(episode),
+            Err(missed) => Found::Missed(missed),
+        };
+        let Some(id) = request.id() else { return missed };
         match request.known() {
-            Some(Known::Listen) => Part::Listen(own::acknowledgement(request, &id)),
-            Some(Known::Ping) => Part::Own(own::empty(&id)),
+            Some(Known::Listen) => Found::Listen(own::acknowledgement(request, &id)),
+            Some(Known::Ping) => Found::Own(own::empty(&id)),
             // The bridge asks these on behalf of clients that have other words for them.
             Some(Known::SetLevel | Known::ResourcesSubscribe | Known::ResourcesUnsubscribe) if self.transposed => {
-                Part::Own(own::empty(&id))
+                Found::Own(own::empty(&id))
             }
             Some(Known::Initialize | Known::Discover) => {
-                own::greeting(request, &id, &replay.episodes).map_or(Part::Unknown, Part::Own)
+                own::greeting(request, &id, &replay.episodes).map_or(missed, Found::Own)
             }
-            _ => Part::Unknown,
+            _ => missed,
         }
     }
 
     /// The episode that this message begins.
-    pub(super) fn find(&self, replay: &Replay, message: &Message) -> Option<usize> {
-        let all = &replay.episodes.all;
-        let mut played = lock(&self.played);
-        played.resize(all.len(), false);
-        let found = if replay.options.order == Order::Strict && !is_aside(message) {
-            let next = (0..all.len()).find(|at| !played[*at] && !is_aside(&all[*at].message))?;
-            replay.is_equal(message, next).then_some(next)
-        } else {
-            let equal = replay.equal(message);
-            let fresh = equal.iter().copied().find(|at| !played[*at]);
-            fresh.or_else(|| equal.last().copied())
-        }?;
-        played[found] = true;
-        drop(played);
-        replay.note_played(found);
-        Some(found)
+    pub(super) fn find(&self, replay: &Replay, message: &Message) -> Result<usize, Missed> {
+        let mut inner = lock(&self.inner);
+        let part = &mut inner[usize::from(is_aside(message))];
+        let place = part.matcher.take(message).map_err(|miss| {
+            let nearest = miss.nearest.as_ref().map(|(place, _)| part.episodes[*place]);
+            Missed { miss, nearest }
+        })?;
+        let episode = part.episodes[place];
+        drop(inner);
+        replay.note_played(episode);
+        Ok(episode)
     }
 }
 

@@ -80,7 +80,7 @@ async fn what_is_ignored_may_differ() {
         r#""connection":1,"redacted":["/params/arguments/token"],"message":{"id":2,"jsonrpc":"2.0","method""#,
     );
     assert!(tape.contains("redacted\":["));
-    for (options, code) in [(&[][..], 7), (&["--ignore", "/arguments/time"][..], 0)] {
+    for (options, code) in [(&[][..], 7), (&["--ignore", "/params/arguments/time"][..], 0)] {
         let player = Player::start(&tape, options).await;
         let session = LegacySession::open(&player.url, LEGACY, everything()).ok().await;
         session.call("login", json!({ "token": "hunter2", "time": 8 })).ok().await.answer().ok().await;
