@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream", 1),
     ("rt", 1),
     ("metrics", 1),
+    ("tap", 1),
     ("telemetry", 1),
     ("pool/ledger", 0),
     ("pool/restarts", 0),
@@ -55,7 +56,8 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("tape/json", &["protocol", "tape/pointer"]),
     ("tape/matching", &["protocol", "tape/compare", "tape/json", "tape/pointer"]),
     ("tape/redact", &["protocol", "tape/format", "tape/pointer"]),
-    ("upstream", &["rt", "metrics"]),
+    ("tap", &["rt", "metrics"]),
+    ("upstream", &["rt", "metrics", "tap"]),
     // Bugs of the past can be switched on in its tests.
     ("pool/ledger", &["pool"]),
     ("backend", &["pool"]),
@@ -64,7 +66,7 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("cli", &["server", "config", "testing"]),
     ("main", &["cli"]),
     // Plain data: everybody may read settings, only those who make them know the configuration.
-    ("config", &["settings", "protocol"]),
+    ("config", &["settings", "protocol", "tape/redact"]),
     ("settings", &["protocol"]),
     ("testing", &["protocol", "rt"]),
 ];
@@ -333,7 +335,7 @@ fn pure(files: &[File]) -> Vec<String> {
 /// Only `rt/tasks` spawns; the one thread is the watchdog's.
 fn spawning(files: &[File]) -> Vec<String> {
     let forbidden = |file: &File, word: &str| match (file.name.as_str(), word) {
-        ("rt/tasks", "tokio::spawn") | ("cli/run", "thread::spawn") => false,
+        ("rt/tasks", "tokio::spawn" | "spawn_blocking") | ("cli/run", "thread::spawn") => false,
         // The fake HTTP server owns its connections, and its tests see that it does.
         ("testing/mock_sse", "JoinSet") => false,
         _ => has(&file.code, word),

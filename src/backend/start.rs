@@ -16,11 +16,13 @@ use crate::protocol::message::{Kind, Message};
 use crate::rt::Tasks;
 use crate::rt::mailbox::Reader;
 use crate::settings::{Isolation, Limits, Target, Timeouts, UpstreamSettings};
+use crate::tap::Tap;
 use crate::upstream::driver::{self, CallFacts, DriverLimits, Sharing};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::probe::{self, Verdict};
 use crate::upstream::stdio::StdioPipe;
 use crate::upstream::streamable::HttpUpstream;
+use crate::upstream::tapped;
 use crate::upstream::{Call, Connection, Replies};
 
 /// Most messages that are kept which the server sends before it has answered the handshake.
@@ -192,6 +194,7 @@ pub(crate) struct Starter {
     pub(super) tasks: Tasks,
     pub(super) metrics: ServerMetrics,
     pub(super) http: Option<Arc<HttpUpstream>>,
+    pub(super) tap: Option<Arc<Tap>>,
 }
 
 impl Starter {
@@ -205,8 +208,9 @@ impl Starter {
                 let limits = DriverLimits { depth: self.limits.depth, message_bytes: self.limits.message_bytes };
                 let stop = self.tasks.stop().clone();
                 let (writer, standing) = driver::standing();
+                let line = self.tap.as_ref().and_then(|tap| tap.line());
                 let (handle, task) =
-                    driver::drive(pipe, writer, Sharing::Exclusive, limits, self.metrics.clone(), stop);
+                    tapped::drive(pipe, line, writer, Sharing::Exclusive, limits, self.metrics.clone(), stop);
                 self.tasks.spawn("child-driver", async move {
                     let mut place = place;
                     // Only after this is the process gone: until then it counts (C-POOL-12).
