@@ -22,4 +22,5 @@ pub(crate) mod probing;
 pub(crate) mod proxy;
 pub(crate) mod rt;
 pub(crate) mod session;
+pub(crate) mod tap;
 pub(crate) mod upstream;

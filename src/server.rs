@@ -92,6 +92,7 @@ pub(crate) async fn connect(upstream: UpstreamSettings, tasks: &Tasks) -> io::Re
         return Err(io::Error::other("there is no upstream"));
     };
     let served = front::stdio::serve(&proxy, &server, tokio::io::stdin(), tokio::io::stdout()).await;
+    proxy.end_tapes(Instant::now() + shutdown).await;
     tasks.close(Instant::now() + shutdown).await;
     served
 }
@@ -207,6 +208,7 @@ impl Running {
             () = proxy.close(started + timeouts.shutdown) => {}
             () = proxy.tasks.stop().cancelled() => {}
         }
+        proxy.end_tapes(started + timeouts.shutdown).await;
         let survivors = proxy.tasks.close(started + timeouts.shutdown).await;
         self.enter(Phase::Done);
         ShutdownReport { requests_cut, survivors: survivors.into_iter().map(|task| task.name.to_owned()).collect() }

@@ -92,6 +92,83 @@ pub struct UpstreamSettings {
     pub principal_header: HeaderName,
     /// What happens to a session whose connection is lost.
     pub on_crash: OnCrash,
+    /// Whether traffic is recorded, and how.
+    pub record: Option<Record>,
+}
+
+/// How traffic is recorded (C-TAPE).
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Where the tapes go. It is made if it is not there.
+    pub folder: PathBuf,
+    /// What is recorded.
+    pub edges: RecordEdges,
+    /// What happens when the disk cannot keep up, or fails.
+    pub policy: RecordPolicy,
+    /// What is replaced before it comes to the disk.
+    pub redact: Redact,
+}
+
+impl Record {
+    /// The defaults, in this folder.
+    pub fn to(folder: impl Into<PathBuf>) -> Record {
+        Record {
+            folder: folder.into(),
+            edges: RecordEdges::Client,
+            policy: RecordPolicy::Drop,
+            redact: Redact::default(),
+        }
+    }
+}
+
+/// Which sides of the proxy are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordEdges {
+    /// What passes between client and proxy.
+    Client,
+    /// That, and what passes between proxy and upstream.
+    Both,
+}
+
+impl RecordEdges {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 2] = [("client", Self::Client), ("both", Self::Both)];
+}
+
+/// What happens to traffic that cannot be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordPolicy {
+    /// It waits while the disk is slow. If the disk fails, it passes, and what is missing is counted.
+    Block,
+    /// It passes, and what is missing is counted.
+    Drop,
+    /// It waits while the disk is slow, and is refused while the disk fails.
+    Required,
+}
+
+impl RecordPolicy {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 3] =
+        [("block", Self::Block), ("drop", Self::Drop), ("required", Self::Required)];
+}
+
+/// What is replaced before anything comes to the disk. Credentials in headers never come there, whatever is said here.
+#[derive(Debug, Clone)]
+pub struct Redact {
+    /// Whether the usual names and forms of secrets are replaced.
+    pub defaults: bool,
+    /// Members with such names, in which `*` stands for anything.
+    pub keys: Vec<String>,
+    /// What is at such JSON pointers into a message.
+    pub pointers: Vec<String>,
+    /// What matches such regular expressions in a text.
+    pub patterns: Vec<String>,
+}
+
+impl Default for Redact {
+    fn default() -> Self {
+        Redact { defaults: true, keys: Vec::new(), pointers: Vec::new(), patterns: Vec::new() }
+    }
 }
 
 impl UpstreamSettings {
@@ -112,6 +189,7 @@ impl UpstreamSettings {
             warm_spares: 0,
             principal_header: AUTHORIZATION,
             on_crash: OnCrash::Reinitialize,
+            record: None,
         }
     }
 }
@@ -412,6 +490,16 @@ numbers! {
         parked_per_principal: 16, in 1..=10_000;
         /// How often a client (2026-07-28) is asked something in one call to a server with a handshake.
         rounds: 16, in 1..=1_000;
+        /// How large a tape gets before it goes on in another file, in bytes.
+        tape_bytes: 64 * MIB, in 64 * KIB..=BYTES_MAX;
+        /// Most files of tapes that are open at once, for one upstream; there may be more tapes than that.
+        tape_files: 64, in 1..=10_000;
+        /// Most bytes of tapes in a folder, those that were there before included: beyond it nothing is recorded.
+        tape_folder_bytes: 2048 * MIB, in 64 * KIB..=BYTES_MAX;
+        /// Most messages of one upstream that wait to be recorded.
+        tape_queue: 4_096, in 16..=1_000_000;
+        /// Most bytes of them.
+        tape_queue_bytes: 16 * MIB, in 64 * KIB..=BYTES_MAX;
     }
 }
 
@@ -508,6 +596,12 @@ numbers! {
         stop_eof: secs(2), in ms(10)..=hours(1);
         /// Stopping a child: from SIGTERM to SIGKILL.
         stop_term: secs(3), in ms(10)..=hours(1);
+        /// After how long a tape goes on in another file.
+        tape_age: hours(1), in secs(1)..=days(30);
+        /// Silence of a client without a session after which its tape ends.
+        tape_idle: secs(60), in secs(1)..=hours(24);
+        /// Shutdown: how long what was recorded may take to be written.
+        tape_flush: secs(2), in ms(10)..=hours(1);
         /// Shutdown: how long requests in flight may finish.
         drain: secs(20), in ms(10)..=hours(1);
         /// Shutdown at all.

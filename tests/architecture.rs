@@ -26,6 +26,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream", 1),
     ("rt", 1),
     ("metrics", 1),
+    ("tap", 1),
     ("telemetry", 1),
     ("pool/ledger", 0),
     ("pool/restarts", 0),
@@ -57,7 +58,8 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("tape/matching", &["protocol", "tape/compare", "tape/json", "tape/pointer"]),
     ("tape/redact", &["protocol", "tape/format", "tape/pointer"]),
     ("replay", &["protocol", "tape/format", "tape/matching", "tape/pointer"]),
-    ("upstream", &["rt", "metrics"]),
+    ("tap", &["rt", "metrics"]),
+    ("upstream", &["rt", "metrics", "tap"]),
     // Bugs of the past can be switched on in its tests.
     ("pool/ledger", &["pool"]),
     ("backend", &["pool"]),
@@ -66,7 +68,7 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("cli", &["server", "config", "testing"]),
     ("main", &["cli"]),
     // Plain data: everybody may read settings, only those who make them know the configuration.
-    ("config", &["settings", "protocol"]),
+    ("config", &["settings", "protocol", "tape/redact"]),
     // A tape that was read is plain data, too.
     ("settings", &["protocol", "replay"]),
     ("testing", &["protocol", "rt"]),
@@ -336,7 +338,7 @@ fn pure(files: &[File]) -> Vec<String> {
 /// Only `rt/tasks` spawns; the one thread is the watchdog's.
 fn spawning(files: &[File]) -> Vec<String> {
     let forbidden = |file: &File, word: &str| match (file.name.as_str(), word) {
-        ("rt/tasks", "tokio::spawn") | ("cli/run", "thread::spawn") => false,
+        ("rt/tasks", "tokio::spawn" | "spawn_blocking") | ("cli/run", "thread::spawn") => false,
         // The fake HTTP server owns its connections, and its tests see that it does.
         ("testing/mock_sse", "JoinSet") => false,
         _ => has(&file.code, word),

@@ -16,12 +16,14 @@ use crate::protocol::message::{Kind, Message};
 use crate::rt::Tasks;
 use crate::rt::mailbox::Reader;
 use crate::settings::{Isolation, Limits, Target, Timeouts, UpstreamSettings};
+use crate::tap::Tap;
 use crate::upstream::driver::{self, CallFacts, DriverLimits, Pipe, Sharing};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::probe::{self, Verdict};
 use crate::upstream::stdio::StdioPipe;
 use crate::upstream::streamable::HttpUpstream;
 use crate::upstream::tape::TapePipe;
+use crate::upstream::tapped;
 use crate::upstream::{Call, Connection, Replies};
 
 /// Most messages that are kept which the server sends before it has answered the handshake.
@@ -193,6 +195,7 @@ pub(crate) struct Starter {
     pub(super) tasks: Tasks,
     pub(super) metrics: ServerMetrics,
     pub(super) http: Option<Arc<HttpUpstream>>,
+    pub(super) tap: Option<Arc<Tap>>,
 }
 
 impl Starter {
@@ -227,7 +230,8 @@ impl Starter {
         let limits = DriverLimits { depth: self.limits.depth, message_bytes: self.limits.message_bytes };
         let stop = self.tasks.stop().clone();
         let (writer, standing) = driver::standing();
-        let (handle, task) = driver::drive(pipe, writer, Sharing::Exclusive, limits, self.metrics.clone(), stop);
+        let line = self.tap.as_ref().and_then(|tap| tap.line());
+        let (handle, task) = tapped::drive(pipe, line, writer, Sharing::Exclusive, limits, self.metrics.clone(), stop);
         self.tasks.spawn(name, async move {
             let mut place = place;
             // Only after this is the process gone: until then it counts (C-POOL-12).

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{self, FaultKind};
 use crate::probing::ToolCall;
 use crate::replay::Order;
-use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse, Timeouts};
+use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Timeouts};
 use crate::tape::pointer::{NotAPointer, Pointers};
 
 /// A reverse proxy for MCP: any server behind one endpoint, any client revision.
@@ -149,6 +149,10 @@ pub struct ServeArgs {
     /// What happens to a session whose connection is lost [default: reinitialize]
     #[arg(long, env = "SHADOWCAT_ON_CRASH", value_parser = on_crash())]
     pub on_crash: Option<OnCrash>,
+
+    /// How traffic is recorded.
+    #[command(flatten)]
+    pub record: RecordArgs,
 
     /// Origin of web pages that may connect, besides loopback ones (repeatable, or separated by commas)
     #[arg(long = "allow-origin", env = "SHADOWCAT_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
@@ -362,6 +366,52 @@ pub struct ReplayArgs {
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Whether traffic is recorded, and how.
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// Record traffic into this folder, as tapes: of all servers for which the file does not say otherwise
+    #[arg(long, env = "SHADOWCAT_RECORD", value_name = "DIR")]
+    pub record: Option<String>,
+
+    /// What is recorded: what passes between clients and the proxy, or also what passes between the proxy and its servers
+    /// [default: client]
+    #[arg(long, env = "SHADOWCAT_RECORD_EDGES", value_parser = named(RecordEdges::NAMED), requires = "record")]
+    pub record_edges: Option<RecordEdges>,
+
+    /// What happens to what cannot be recorded: it waits for a slow disk, it passes and is marked as missing, or it is refused
+    /// [default: drop]
+    #[arg(long, env = "SHADOWCAT_RECORD_POLICY", value_parser = named(RecordPolicy::NAMED), requires = "record")]
+    pub record_policy: Option<RecordPolicy>,
+
+    /// Take values of members with this name out of what is recorded, besides the usual ones; `*` stands for anything (repeatable)
+    #[arg(
+        long = "redact-key",
+        env = "SHADOWCAT_REDACT_KEY",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "record"
+    )]
+    pub redact_keys: Vec<String>,
+
+    /// Take out what is at this JSON pointer into a message (repeatable)
+    #[arg(
+        long = "redact-pointer",
+        env = "SHADOWCAT_REDACT_POINTER",
+        value_name = "POINTER",
+        value_delimiter = ',',
+        requires = "record"
+    )]
+    pub redact_pointers: Vec<String>,
+
+    /// Take out what matches this regular expression (repeatable)
+    #[arg(long = "redact-pattern", env = "SHADOWCAT_REDACT_PATTERN", value_name = "REGEX", requires = "record")]
+    pub redact_patterns: Vec<String>,
+
+    /// Leave the usual names and forms of secrets in what is recorded
+    #[arg(long, env = "SHADOWCAT_NO_REDACT_DEFAULTS", value_parser = BoolishValueParser::new(), requires = "record")]
+    pub no_redact_defaults: bool,
 }
 
 /// Headers for an HTTP upstream.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::args::{Admin, ConnectArgs, ServeArgs};
+use super::args::{Admin, ConnectArgs, RecordArgs, ServeArgs};
 use crate::config::{Config, FaultKind, Faults, Loaded, Loader, Place, Placed, ServerConfig, Template};
 use crate::settings::{EraChoice, HttpTransport, Isolation, Reuse, Settings, Target, UpstreamSettings};
 
@@ -129,6 +129,9 @@ impl ServeArgs {
         if self.no_http_sse {
             config.http_sse = Some(placed("--no-http-sse", false));
         }
+        for server in config.servers.iter_mut().filter(|server| server.record.is_none()) {
+            self.record.overlay(server);
+        }
         config.allow_origins.extend(all("--allow-origin", &self.allow_origins));
         config.allow_hosts.extend(all("--allow-host", &self.allow_hosts));
         if let Some(request) = self.request_timeout {
@@ -140,6 +143,24 @@ impl ServeArgs {
             }
             config.timeouts.insert("request", given);
         }
+    }
+}
+
+impl RecordArgs {
+    /// Lays what is said about recording over what is known of a server.
+    fn overlay(&self, server: &mut ServerConfig) {
+        let Some(folder) = &self.record else { return };
+        server.record = Some(placed("--record", Template::literal(folder)));
+        server.record_edges =
+            self.record_edges.map(|value| placed("--record-edges", value)).or(server.record_edges.take());
+        server.record_policy =
+            self.record_policy.map(|value| placed("--record-policy", value)).or(server.record_policy.take());
+        if self.no_redact_defaults {
+            server.redact_defaults = Some(placed("--no-redact-defaults", false));
+        }
+        server.redact_keys.extend(all("--redact-key", &self.redact_keys));
+        server.redact_pointers.extend(all("--redact-pointer", &self.redact_pointers));
+        server.redact_patterns.extend(all("--redact-pattern", &self.redact_patterns));
     }
 }
 

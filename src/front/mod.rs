@@ -6,6 +6,7 @@ mod http_sse;
 mod mcp;
 mod reply;
 pub(crate) mod stdio;
+mod tapped;
 
 use std::convert::Infallible;
 use std::sync::Arc;

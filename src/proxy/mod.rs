@@ -35,6 +35,7 @@ use crate::rt::adopter::Adopter;
 use crate::session::route::{Opened, Route};
 use crate::session::{CallError, Pending, Session, SessionError, Sessions};
 use crate::settings::{Settings, Target};
+use crate::tap::Tap;
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
@@ -70,6 +71,8 @@ pub(crate) struct Server {
     /// Headers that repeat what it is asked were checked when its tape was made.
     is_tape: bool,
     forward_headers: Vec<HeaderName>,
+    /// Who sees or changes what passes, if anybody does.
+    pub(crate) tap: Option<Arc<Tap>>,
 }
 
 impl Server {
@@ -103,7 +106,8 @@ impl Proxy {
             let metrics = metrics.server(&upstream.name);
             let is_child = !matches!(upstream.target, Target::Http(_));
             let is_tape = matches!(upstream.target, Target::Tape(_));
-            let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
+            let tap = Tap::build(upstream, &settings, &tasks, &metrics);
+            let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone(), tap.clone()));
             let forward_headers = upstream.forward_headers.clone();
             let parking = Arc::new(Parking::new(&settings.limits, &settings.timeouts, metrics.clone()));
             let server = Server {
@@ -115,6 +119,7 @@ impl Proxy {
                 is_child,
                 is_tape,
                 forward_headers,
+                tap,
             };
             (upstream.name.clone(), Arc::new(server))
         });
@@ -168,6 +173,10 @@ impl Proxy {
             Err(OpenError::Refused(answer)) => return Ok((None, refusal(&answer, &id))),
             Err(error) => return Err(error.into()),
         };
+        if let (Some(_), Some(connection)) = (&server.tap, opened.connection()) {
+            // The handshake was made by whoever made the connection: from here on it is known for whom.
+            connection.attach();
+        }
         let answer = opened.answer();
         let (limits, timeouts) = (&self.settings.limits, &self.settings.timeouts);
         let session = self.sessions.open(opened, limits, timeouts, server.metrics.clone())?;
@@ -402,6 +411,13 @@ impl Proxy {
     pub(crate) async fn close(&self, deadline: Instant) {
         let closing = self.servers.values().map(|server| server.backend.close(deadline));
         futures_util::future::join_all(closing).await;
+    }
+
+    /// Ends the tapes, when nothing passes any more, and waits until they are written, at most until `deadline`.
+    pub(crate) async fn end_tapes(&self, deadline: Instant) {
+        let deadline = deadline.min(Instant::now() + self.settings.timeouts.tape_flush);
+        let taps = self.servers.values().filter_map(|server| server.tap.as_ref());
+        futures_util::future::join_all(taps.map(|tap| tap.close(deadline))).await;
     }
 
     fn start_sweeper(&self) {
