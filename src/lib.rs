@@ -11,6 +11,7 @@ pub mod settings;
 pub mod tape;
 pub(crate) mod telemetry;
 pub mod testing;
+pub mod through;
 
 pub(crate) mod admin;
 pub(crate) mod backend;

@@ -12,6 +12,7 @@ use crate::config::{self, FaultKind};
 use crate::probing::ToolCall;
 use crate::replay::Order;
 use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Timeouts};
+use crate::tape::format::Edge;
 use crate::tape::pointer::{NotAPointer, Pointers};
 
 /// A reverse proxy for MCP: any server behind one endpoint, any client revision.
@@ -351,6 +352,11 @@ pub struct ReplayArgs {
     #[arg(long, env = "SHADOWCAT_IGNORE", value_name = "POINTER", value_delimiter = ',', value_parser = pointer)]
     pub ignore: Vec<Pointers>,
 
+    /// Whose words to replay: what the server said to the proxy, or what the proxy said to the client [default: the server's, if
+    /// they were recorded]
+    #[arg(long, env = "SHADOWCAT_EDGE", value_parser = named(EDGES))]
+    pub edge: Option<Edge>,
+
     /// When to answer: at once (`none`), as recorded (`recorded`), or so many times slower (`0.5x`, `2x`)
     #[arg(long, env = "SHADOWCAT_TIMING", value_name = "HOW", default_value = "none", value_parser = timing)]
     pub timing: f64,
@@ -592,6 +598,9 @@ fn percent(text: &str) -> Result<f64, FaultKind> {
         .map(|number| number / 100.0)
         .ok_or(FaultKind::Malformed { expected: "a percentage such as `5%`" })
 }
+
+/// The sides of the proxy by their names.
+const EDGES: [(&str, Edge); 2] = [("client", Edge::Client), ("upstream", Edge::Upstream)];
 
 /// The choices of an order by their names.
 const ORDERS: [(&str, Order); 2] = [("any", Order::Any), ("strict", Order::Strict)];
