@@ -1,0 +1,157 @@
+//! What a server offers, and in what the offers of two tapes differ: names, schemas, descriptions. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::compare::{self, Difference, Rules};
+use super::conversation::Call;
+use super::json::Json;
+use super::show::printable;
+use crate::protocol::message::Kind;
+use crate::protocol::meta;
+use crate::protocol::method::Known;
+
+/// What is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Offer {
+    /// What the server says of itself: name, version, capabilities, instructions.
+    Server,
+    /// A tool.
+    Tool,
+    /// A prompt.
+    Prompt,
+    /// A resource.
+    Resource,
+    /// A template of resources.
+    Template,
+}
+
+impl Offer {
+    /// In a word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Offer::Server => "server",
+            Offer::Tool => "tool",
+            Offer::Prompt => "prompt",
+            Offer::Resource => "resource",
+            Offer::Template => "resource template",
+        }
+    }
+
+    /// The list that it is in: method, member of the result, and what its elements are known by.
+    fn list(method: Known) -> Option<(Offer, &'static str, &'static str)> {
+        match method {
+            Known::ToolsList => Some((Offer::Tool, "tools", "name")),
+            Known::PromptsList => Some((Offer::Prompt, "prompts", "name")),
+            Known::ResourcesList => Some((Offer::Resource, "resources", "uri")),
+            Known::ResourceTemplatesList => Some((Offer::Template, "resourceTemplates", "uriTemplate")),
+            _ => None,
+        }
+    }
+}
+
+/// All that a server offers, as a tape has seen it last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surface(BTreeMap<(Offer, String), Json>);
+
+impl Surface {
+    /// What the requests of a client, and their answers, say of it. Of a list that was asked for several times, the last answer
+    /// counts, with all of its pages.
+    #[must_use]
+    pub fn of(calls: &[Call]) -> Surface {
+        let mut surface = Surface::default();
+        for call in calls.iter().filter(|call| call.upward) {
+            let (Some(method), Some(answer)) = (call.request.message.known(), &call.answer) else { continue };
+            let body = answer.message.body().filter(|_| answer.message.kind() == Kind::Result);
+            let Some(result) = body.and_then(|body| Json::parse(body.as_bytes()).ok()) else { continue };
+            if let Some((offer, list, name)) = Offer::list(method) {
+                if call.request.message.param("cursor").is_none() {
+                    surface.0.retain(|(known, _), _| *known != offer);
+                }
+                for element in result.get(list).map(Json::elements).unwrap_or_default() {
+                    let name = element.get(name).and_then(Json::as_str).unwrap_or_default();
+                    surface.0.insert((offer, name.to_owned()), element.clone());
+                }
+            } else if let (Known::Initialize | Known::Discover, Json::Object(mut members)) = (method, result) {
+                // What is true of an answer and not of the server.
+                for name in [meta::RESULT_TYPE, meta::TTL_MS, meta::CACHE_SCOPE] {
+                    members.remove(name);
+                }
+                surface.0.insert((Offer::Server, String::new()), Json::Object(members));
+            }
+        }
+        surface
+    }
+
+    /// Whether nothing is known of it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In what another one differs from this one.
+    #[must_use]
+    pub fn drift(&self, other: &Surface, rules: &Rules) -> Vec<Drift> {
+        let gone = self.0.keys().filter(|key| !other.0.contains_key(*key)).map(|key| (key, Change::Gone));
+        let of = |(key, json): (&'_ (Offer, String), &Json)| match self.0.get(key) {
+            None => Some(Change::New),
+            Some(before) => {
+                let differences = compare::differences(before, json, rules);
+                (!differences.is_empty()).then_some(Change::Changed(differences))
+            }
+        };
+        let changed = other.0.iter().filter_map(|(key, json)| Some((key, of((key, json))?)));
+        let mut drift: Vec<Drift> = gone
+            .chain(changed)
+            .map(|((offer, name), change)| Drift { offer: *offer, name: name.clone(), change })
+            .collect();
+        drift.sort_by(|one, other| (one.offer, &one.name).cmp(&(other.offer, &other.name)));
+        drift
+    }
+}
+
+/// Something that is no longer offered as it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drift {
+    /// What it is.
+    pub offer: Offer,
+    /// Its name; empty for the server itself.
+    pub name: String,
+    /// What became of it.
+    pub change: Change,
+}
+
+/// What became of something that is offered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// It was not there before.
+    New,
+    /// It is no longer there.
+    Gone,
+    /// It is described otherwise.
+    Changed(Vec<Difference>),
+}
+
+/// `+`, `-` or `~` and what it is; a line for each difference.
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.change {
+            Change::New => '+',
+            Change::Gone => '-',
+            Change::Changed(_) => '~',
+        };
+        let name = printable(&self.name);
+        let space = if name.is_empty() { "" } else { " " };
+        write!(f, "{mark} {}{space}{name}", self.offer.as_str())?;
+        if let Change::Changed(differences) = &self.change {
+            for difference in differences {
+                write!(f, "\n    {}", printable(&difference.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
