@@ -73,6 +73,7 @@ struct Open {
     asked: Asked,
     exchange: Option<u64>,
     order: u64,
+    token: Option<RequestId>,
 }
 
 /// Finds out, frame by frame, what answers what. Remembers the requests that wait for an answer, and no more.
@@ -137,15 +138,15 @@ impl Pairing {
             if let Some((_, key)) = oldest {
                 self.close(&key, 0);
             }
-            self.tokens.clear();
         }
         let (side, asked) = (side(frame, true), Asked::by(frame, request));
-        if let Some(token) = request.meta(meta::PROGRESS_TOKEN).and_then(RequestId::from_json) {
+        let token = request.meta(meta::PROGRESS_TOKEN).and_then(RequestId::from_json);
+        if let Some(token) = token.clone() {
             self.tokens.insert((side, token), asked.clone());
         }
         self.order += 1;
         self.waiting += 1;
-        let open = Open { asked, exchange: frame.exchange, order: self.order };
+        let open = Open { asked, exchange: frame.exchange, order: self.order, token };
         self.open.entry((side, id)).or_default().push(open);
     }
 
@@ -164,6 +165,9 @@ impl Pairing {
             self.open.remove(key);
         }
         self.waiting -= 1;
+        if let Some(token) = closed.token {
+            self.tokens.remove(&(key.0, token));
+        }
         Some(closed.asked)
     }
 

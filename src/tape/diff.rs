@@ -1,6 +1,6 @@
 //! What a server offers, and in what the offers of two tapes differ: names, schemas, descriptions. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::compare::{self, Difference, Rules};
@@ -53,7 +53,11 @@ impl Offer {
 
 /// All that a server offers, as a tape has seen it last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Surface(BTreeMap<(Offer, String), Json>);
+pub struct Surface {
+    /// What was asked for: of the rest nothing is known.
+    asked: BTreeSet<Offer>,
+    offers: BTreeMap<(Offer, String), Json>,
+}
 
 impl Surface {
     /// What the requests of a client, and their answers, say of it. Of a list that was asked for several times, the last answer
@@ -66,48 +70,48 @@ impl Surface {
             let body = answer.message.body().filter(|_| answer.message.kind() == Kind::Result);
             let Some(result) = body.and_then(|body| Json::parse(body.as_bytes()).ok()) else { continue };
             if let Some((offer, list, name)) = Offer::list(method) {
+                surface.asked.insert(offer);
                 if call.request.message.param("cursor").is_none() {
-                    surface.0.retain(|(known, _), _| *known != offer);
+                    surface.offers.retain(|(known, _), _| *known != offer);
                 }
                 for element in result.get(list).map(Json::elements).unwrap_or_default() {
                     let name = element.get(name).and_then(Json::as_str).unwrap_or_default();
-                    surface.0.insert((offer, name.to_owned()), element.clone());
+                    surface.offers.insert((offer, name.to_owned()), element.clone());
                 }
             } else if let (Known::Initialize | Known::Discover, Json::Object(mut members)) = (method, result) {
                 // What is true of an answer and not of the server.
                 for name in [meta::RESULT_TYPE, meta::TTL_MS, meta::CACHE_SCOPE] {
                     members.remove(name);
                 }
-                surface.0.insert((Offer::Server, String::new()), Json::Object(members));
+                surface.asked.insert(Offer::Server);
+                surface.offers.insert((Offer::Server, String::new()), Json::Object(members));
             }
         }
         surface
     }
 
-    /// Whether nothing is known of it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// What one of two tapes does not tell of, and the other does.
+    pub fn unknown<'s>(&'s self, other: &'s Surface) -> impl Iterator<Item = Offer> + 's {
+        self.asked.symmetric_difference(&other.asked).copied()
     }
 
-    /// In what another one differs from this one.
+    /// In what another one differs from this one, as far as both are known.
     #[must_use]
     pub fn drift(&self, other: &Surface, rules: &Rules) -> Vec<Drift> {
-        let gone = self.0.keys().filter(|key| !other.0.contains_key(*key)).map(|key| (key, Change::Gone));
-        let of = |(key, json): (&'_ (Offer, String), &Json)| match self.0.get(key) {
+        let known = |(offer, _): &&(Offer, String)| self.asked.contains(offer) && other.asked.contains(offer);
+        let gone = self.offers.keys().filter(|key| !other.offers.contains_key(*key)).map(|key| (key, Change::Gone));
+        let change = |key: &(Offer, String), json: &Json| match self.offers.get(key) {
             None => Some(Change::New),
             Some(before) => {
                 let differences = compare::differences(before, json, rules);
                 (!differences.is_empty()).then_some(Change::Changed(differences))
             }
         };
-        let changed = other.0.iter().filter_map(|(key, json)| Some((key, of((key, json))?)));
-        let mut drift: Vec<Drift> = gone
-            .chain(changed)
-            .map(|((offer, name), change)| Drift { offer: *offer, name: name.clone(), change })
-            .collect();
-        drift.sort_by(|one, other| (one.offer, &one.name).cmp(&(other.offer, &other.name)));
-        drift
+        let changed = other.offers.iter().filter_map(|(key, json)| Some((key, change(key, json)?)));
+        let all: BTreeMap<&(Offer, String), Change> = gone.chain(changed).filter(|(key, _)| known(key)).collect();
+        let drift =
+            |((offer, name), change): (&(Offer, String), Change)| Drift { offer: *offer, name: name.clone(), change };
+        all.into_iter().map(drift).collect()
     }
 }
 

@@ -255,14 +255,13 @@ impl fmt::Display for Words<'_> {
                 }
             }
             Role::Answer(asked) => {
-                match failure(message) {
-                    Some(why) => write!(f, "✘ {}", excerpt(&printable(&why)))?,
-                    None => f.write_str("✔")?,
-                }
+                let failure = failure(message);
+                f.write_str(if failure.is_some() { "✘ " } else { "✔ " })?;
                 match asked {
-                    Some(asked) => write!(f, " {} after {}", Of(asked), Span(said.at.saturating_sub(asked.at))),
-                    None => write!(f, " answer to nothing that is open{id}"),
+                    Some(asked) => write!(f, "{} after {}", Of(asked), Span(said.at.saturating_sub(asked.at)))?,
+                    None => write!(f, "answer to nothing that is open{id}")?,
                 }
+                failure.map_or(Ok(()), |why| write!(f, ": {}", excerpt(&printable(&why))))
             }
         }
     }

@@ -233,15 +233,12 @@ fn diff(args: &DiffArgs) -> Result<Exit, Exit> {
         complain(format_args!("error: --ignore: {error}"));
         Exit::Usage
     })?;
-    let surface = |path: &Path| {
-        let tape = read(path)?;
-        let surface = Surface::of(&tape.calls(tape.edge()));
-        if surface.is_empty() {
-            complain(format_args!("warning: {}: nothing on it tells what the server offers", path.display()));
-        }
-        Ok(surface)
-    };
-    let drift = surface(&args.old)?.drift(&surface(&args.new)?, &Rules { ignore, ..Rules::default() });
+    let surface = |path: &Path| read(path).map(|tape| Surface::of(&tape.calls(tape.edge())));
+    let (old, new) = (surface(&args.old)?, surface(&args.new)?);
+    for offer in old.unknown(&new) {
+        complain(format_args!("note: not compared: only one of the tapes tells of any {}", offer.as_str()));
+    }
+    let drift = old.drift(&new, &Rules { ignore, ..Rules::default() });
     let printed = match args.json {
         true => print(format_args!("{:#}\n", json!({ "drift": drift.iter().map(drift_json).collect::<Vec<_>>() }))),
         false => print(format_args!("{}", drift.iter().map(|one| format!("{one}\n")).collect::<String>())),
