@@ -1,8 +1,9 @@
 //! Requests over HTTP that somebody records or interferes with: the same as the others, seen as they come and as they are
 //! answered. What is noted of an answer is noted when it is about to be written.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::response::Response;
@@ -13,10 +14,12 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming as Reading;
 use tokio::time::{Duration, sleep};
+use tokio_util::sync::CancellationToken;
 
+use super::duplex::Duplex;
 use super::guard::{check_content_type, read_body};
 use super::mcp;
-use super::reply::{encode, json, refuse};
+use super::reply::{empty, encode, json, refuse};
 use crate::protocol::headers;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message};
@@ -90,7 +93,9 @@ async fn post(
     if let Err(error) = visit.note(came).await {
         return visit.respond(mcp::finish(proxy, headers, Err((error, id)))).await;
     }
-    visit.answer = decision.answer.zip(id.clone());
+    if let Some((planned, id)) = decision.answer.zip(id.clone()) {
+        visit.answers.plan(id, planned);
+    }
     wait(decision.wait).await;
     let response = match decision.effect {
         Effect::Answer(text) => json(StatusCode::OK, text),
@@ -112,6 +117,88 @@ async fn post(
     };
     visit.opened(proxy, server, &response);
     visit.respond(response).await
+}
+
+/// Takes a message of a client of HTTP+SSE, as [`http_sse::post`](super::http_sse::post) does.
+pub(super) async fn accept(
+    tap: &Arc<Tap>,
+    proxy: &Arc<Proxy>,
+    duplex: &Arc<Duplex>,
+    headers: &HeaderMap,
+    visit: Visit,
+    text: Bytes,
+) -> Result<Response, ProxyError> {
+    if tap.refuses() {
+        return Err(ProxyError::Unrecorded);
+    }
+    let incoming = Incoming::parse(text.clone(), proxy.settings.limits.depth);
+    let message = match &incoming {
+        Ok(Incoming::One(message)) => Some(message),
+        _ => None,
+    };
+    let id = message.filter(|message| message.kind() == Kind::Request).and_then(Message::id);
+    let decision = match message.and_then(|message| tap.chain.on(Direction::Up, message)) {
+        Some(asked) => asked.await,
+        None => Decision::default(),
+    };
+    let head = tap.request(&Method::POST, headers);
+    visit.note(Note::message(FROM_CLIENT, text).head(head).touched(decision.by)).await?;
+    if let Some((planned, id)) = decision.answer.zip(id.clone()) {
+        visit.answers.plan(id, planned);
+    }
+    wait(decision.wait).await;
+    let taken = match decision.effect {
+        Effect::Answer(text) => {
+            duplex.say(text).await;
+            Ok(())
+        }
+        Effect::Respond(status, fields, text) => {
+            let mut response = json(status, text);
+            response.headers_mut().extend(*fields);
+            return Ok(visit.respond(response).await);
+        }
+        Effect::Drop => Ok(()),
+        Effect::Cut => {
+            duplex.close();
+            Ok(())
+        }
+        Effect::Refuse => {
+            duplex.refuse(&ProxyError::Intercepted, id).await;
+            Ok(())
+        }
+        Effect::Pass | Effect::Twice | Effect::Before(_) => match incoming {
+            Err(error) => Err(ProxyError::Parse(error)),
+            incoming => {
+                visit.working(duplex.accept(incoming)).await;
+                Ok(())
+            }
+        },
+    };
+    let response = match taken {
+        Ok(()) => empty(StatusCode::ACCEPTED),
+        Err(error) => refuse(proxy, &error, None, None),
+    };
+    Ok(visit.respond(response).await)
+}
+
+/// What is to become of answers that have not come yet, by the id of the request. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Answers(Arc<Mutex<HashMap<RequestId, Planned>>>);
+
+/// Most answers of one client for which something is planned; for what is beyond that nothing happens.
+const PLANNED_MAX: usize = 1024;
+
+impl Answers {
+    fn plan(&self, id: RequestId, planned: Planned) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < PLANNED_MAX {
+            all.insert(id, planned);
+        }
+    }
+
+    fn take(&self, id: &RequestId) -> Option<Planned> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+    }
 }
 
 async fn wait(time: Duration) {
@@ -139,8 +226,7 @@ pub(super) struct Visit {
     exchange: u64,
     /// It is a handshake: the tape is for the session that it may open.
     opens: bool,
-    /// What is to become of the answer, and the id by which it is known.
-    answer: Option<(Planned, RequestId)>,
+    answers: Answers,
     patience: Duration,
     /// Deepest nesting of a message.
     depth: usize,
@@ -160,14 +246,49 @@ impl Visit {
         visit
     }
 
+    /// The stream of a client of HTTP+SSE, which has this id and lives until it is closed.
+    ///
+    /// # Errors
+    /// What passes could not be recorded, and has to be.
+    pub(super) fn of_stream(
+        tap: &Arc<Tap>,
+        proxy: &Proxy,
+        id: &str,
+        headers: &HeaderMap,
+        closed: &CancellationToken,
+    ) -> Result<Visit, ProxyError> {
+        if tap.refuses() {
+            return Err(ProxyError::Unrecorded);
+        }
+        let visit = Visit::on(tap, proxy, tap.begin(Transport::HttpSse));
+        if let Some(tape) = &visit.tape {
+            tap.bind(id, &tape.tape, closed.clone());
+            let head = tap.request(&Method::GET, headers);
+            tape.tape.note_now(Note::http(FROM_CLIENT, head).of(visit.exchange));
+        }
+        Ok(visit)
+    }
+
+    /// A message of the client of HTTP+SSE with this id, whose answers come on the stream.
+    pub(super) fn of_post(tap: &Arc<Tap>, proxy: &Proxy, id: &str, answers: Answers) -> Visit {
+        let mut visit = Visit::on(tap, proxy, tap.of_session(id));
+        visit.answers = answers;
+        visit
+    }
+
+    /// What is to become of answers on this stream.
+    pub(super) fn answers(&self) -> Answers {
+        self.answers.clone()
+    }
+
     /// A request that is noted on this tape.
-    pub(super) fn on(tap: &Arc<Tap>, proxy: &Proxy, tape: Option<InUse>) -> Visit {
+    fn on(tap: &Arc<Tap>, proxy: &Proxy, tape: Option<InUse>) -> Visit {
         Visit {
             exchange: tape.as_ref().map_or(0, |tape| tape.tape.exchange()),
             tap: Arc::clone(tap),
             tape,
             opens: false,
-            answer: None,
+            answers: Answers::default(),
             patience: proxy.settings.timeouts.request_max,
             depth: proxy.settings.limits.depth,
             over: false,
@@ -254,9 +375,10 @@ impl Visit {
             return Decision::default();
         }
         let Ok(message) = Message::parse(text.clone(), self.depth) else { return Decision::default() };
-        let is_answer = matches!(message.kind(), Kind::Result | Kind::Error);
-        if is_answer && self.answer.as_ref().is_some_and(|(_, id)| message.id().as_ref() == Some(id)) {
-            return self.answer.take().map(|(planned, _)| planned.into()).unwrap_or_default();
+        if matches!(message.kind(), Kind::Result | Kind::Error)
+            && let Some(planned) = message.id().and_then(|id| self.answers.take(&id))
+        {
+            return planned.into();
         }
         match self.tap.chain.on(Direction::Down, &message) {
             Some(asked) => asked.await,

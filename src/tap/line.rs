@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
-use super::CURRENT;
+use super::current;
 use super::note::{FROM_UPSTREAM, Note, TO_UPSTREAM};
 use super::recorder::Tape;
 use super::redaction::Redaction;
@@ -185,11 +185,6 @@ impl State {
             _ => self.calls.get(&by_id(message.meta(meta::SUBSCRIPTION_ID))?).cloned(),
         }
     }
-}
-
-/// Whose work is being done.
-fn current() -> Option<Tape> {
-    CURRENT.try_with(Clone::clone).ok().flatten()
 }
 
 /// One HTTP request to an upstream, and what answers it.

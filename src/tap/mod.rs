@@ -40,6 +40,11 @@ tokio::task_local! {
     pub(crate) static CURRENT: Option<Tape>;
 }
 
+/// Whose work is being done.
+pub(crate) fn current() -> Option<Tape> {
+    CURRENT.try_with(Clone::clone).ok().flatten()
+}
+
 /// See the module. One for each upstream.
 pub(crate) struct Tap {
     recording: Option<Recording>,
