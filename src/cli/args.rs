@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::tape::TapeCommand;
+use super::verify::VerifyArgs;
 use crate::config::{self, FaultKind};
 use crate::probing::ToolCall;
 use crate::replay::Order;
@@ -52,6 +54,14 @@ pub enum Command {
     ///
     /// Exits with 0, with 7 if something was asked that is not on the tape, with 6 if the tape cannot be read.
     Replay(Box<ReplayArgs>),
+    /// Ask a server what a tape's client asked, and compare the answers
+    ///
+    /// Exits with 0 if there is no difference, with 7 if there is, with 6 if the tape cannot be read, with 5 if the server cannot be
+    /// started or reached.
+    Verify(Box<VerifyArgs>),
+    /// Look at tapes, compare them, clean them
+    #[command(subcommand)]
+    Tape(TapeCommand),
     /// Run a fake MCP server whose behaviour is scripted
     #[command(subcommand)]
     Fake(Fake),
@@ -515,7 +525,7 @@ fn admin(text: &str) -> Result<Admin, FaultKind> {
     }
 }
 
-fn transport() -> impl TypedValueParser<Value = HttpTransport> {
+pub(super) fn transport() -> impl TypedValueParser<Value = HttpTransport> {
     named(HttpTransport::NAMED)
 }
 
@@ -557,7 +567,7 @@ fn count(range: &RangeInclusive<usize>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(*range.start() as u64..=*range.end() as u64)
 }
 
-fn request_timeout(text: &str) -> Result<Duration, FaultKind> {
+pub(super) fn request_timeout(text: &str) -> Result<Duration, FaultKind> {
     wait("request", text)
 }
 

@@ -193,7 +193,7 @@ pub(super) fn all(argument: &'static str, values: &[String]) -> Vec<Placed<Strin
     values.iter().map(|value| placed(argument, value.clone())).collect()
 }
 
-fn headers(given: &[String], loader: &mut Loader) -> Vec<(Placed<String>, Template)> {
+pub(super) fn headers(given: &[String], loader: &mut Loader) -> Vec<(Placed<String>, Template)> {
     let mut headers = pairs("--header", given, ':', "`NAME: VALUE`", loader);
     for (name, value) in &mut headers {
         name.value = name.value.trim_end().to_owned();
