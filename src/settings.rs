@@ -10,6 +10,8 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Uri};
 
+use crate::faults::Plan;
+
 /// How many children of one server there may be if nothing is said: each is a process.
 const CHILDREN_MAX: usize = 64;
 /// How many sessions at one HTTP server there may be if nothing is said: as many as clients may have here.
@@ -39,6 +41,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Waits.
     pub timeouts: Timeouts,
+    /// What goes wrong on purpose, between clients and the proxy.
+    pub faults: Option<Plan>,
 }
 
 impl Settings {
@@ -55,6 +59,7 @@ impl Settings {
             upstreams: vec![upstream],
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            faults: None,
         }
     }
 }

@@ -56,23 +56,23 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("tape/json", &["protocol", "tape/pointer"]),
     ("tape/matching", &["protocol", "tape/compare", "tape/json", "tape/pointer"]),
     ("tape/redact", &["protocol", "tape/format", "tape/pointer"]),
-    ("tap", &["rt", "metrics"]),
+    ("tap", &["rt", "metrics", "faults"]),
     ("upstream", &["rt", "metrics", "tap"]),
     // Bugs of the past can be switched on in its tests.
     ("pool/ledger", &["pool"]),
     ("backend", &["pool"]),
     ("session", &["backend"]),
     ("admin", &["front"]),
-    ("cli", &["server", "config", "testing"]),
+    ("cli", &["server", "config", "faults", "testing"]),
     ("main", &["cli"]),
     // Plain data: everybody may read settings, only those who make them know the configuration.
     ("config", &["settings", "protocol", "tape/redact"]),
-    ("settings", &["protocol"]),
+    ("settings", &["protocol", "faults"]),
     ("testing", &["protocol", "rt"]),
 ];
 
 /// Beside the house: not on any floor.
-const BESIDE: &[&str] = &["config", "settings", "testing"];
+const BESIDE: &[&str] = &["config", "faults", "settings", "testing"];
 
 /// What a floor without input and output, clock and chance does not know.
 const OUTSIDE_WORLD: &[&str] = &[

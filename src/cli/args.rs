@@ -148,6 +148,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub record: RecordArgs,
 
+    /// Let go wrong what this plan says, between clients and the proxy (JSON; see docs/faults.md)
+    #[arg(long, env = "SHADOWCAT_FAULTS", value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+
     /// Origin of web pages that may connect, besides loopback ones (repeatable, or separated by commas)
     #[arg(long = "allow-origin", env = "SHADOWCAT_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origins: Vec<String>,

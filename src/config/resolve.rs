@@ -54,6 +54,7 @@ pub(crate) fn settings(
         upstreams: config.servers.iter().map(|server| resolver.upstream(server)).collect(),
         limits: limits(config),
         timeouts: resolver.timeouts(config),
+        faults: None,
     };
     resolver.exposure(config, &settings);
     settings
