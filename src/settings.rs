@@ -107,6 +107,8 @@ pub struct Record {
     pub edges: RecordEdges,
     /// What happens when the disk cannot keep up, or fails.
     pub policy: RecordPolicy,
+    /// Whether tapes are compressed (zstd).
+    pub compress: bool,
     /// What is replaced before it comes to the disk.
     pub redact: Redact,
 }
@@ -118,6 +120,7 @@ impl Record {
             folder: folder.into(),
             edges: RecordEdges::Client,
             policy: RecordPolicy::Drop,
+            compress: false,
             redact: Redact::default(),
         }
     }

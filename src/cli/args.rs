@@ -340,6 +340,10 @@ pub struct RecordArgs {
     #[arg(long, env = "SHADOWCAT_RECORD_POLICY", value_parser = named(RecordPolicy::NAMED), requires = "record")]
     pub record_policy: Option<RecordPolicy>,
 
+    /// Compress tapes (zstd)
+    #[arg(long, env = "SHADOWCAT_RECORD_COMPRESS", value_parser = BoolishValueParser::new(), requires = "record")]
+    pub record_compress: bool,
+
     /// Take values of members with this name out of what is recorded, besides the usual ones; `*` stands for anything (repeatable)
     #[arg(
         long = "redact-key",

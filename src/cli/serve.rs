@@ -174,6 +174,9 @@ impl RecordArgs {
             self.record_edges.map(|value| placed("--record-edges", value)).or(server.record_edges.take());
         server.record_policy =
             self.record_policy.map(|value| placed("--record-policy", value)).or(server.record_policy.take());
+        if self.record_compress {
+            server.record_compress = Some(placed("--record-compress", true));
+        }
         if self.no_redact_defaults {
             server.redact_defaults = Some(placed("--no-redact-defaults", false));
         }

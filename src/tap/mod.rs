@@ -165,16 +165,12 @@ fn start(
             return None;
         }
     };
-    if let Err(error) = disk::prepare(&record.folder) {
-        // What that means is up to the policy: it fails again with the first tape.
-        let folder = record.folder.display();
-        tracing::error!(upstream = upstream.name, %folder, %error, "Tapes cannot be written there");
-    }
     let keeping = Keeping {
         folder: record.folder.clone(),
         upstream: upstream.name.clone(),
         file_bytes: limits.tape_bytes as u64,
         file_age: settings.timeouts.tape_age,
+        compress: record.compress,
         open_max: limits.tape_files,
         folder_bytes: limits.tape_folder_bytes as u64,
     };
