@@ -4,6 +4,8 @@
 #[path = "common/mod.rs"]
 mod common;
 
+#[path = "recording/disk.rs"]
+mod disk;
 #[path = "recording/faults.rs"]
 mod faults;
 #[path = "recording/wire.rs"]

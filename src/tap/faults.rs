@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Duration;
 
-use super::intercept::{Direction, Effect, Interceptor, Verdict};
+use super::intercept::{Direction, Effect, Interceptor, OnFailure, Verdict};
 use crate::faults::{Do, Fault, From, Plan};
 use crate::protocol::error::RpcError;
 use crate::protocol::message::{Kind, Message, json_str};
@@ -64,6 +64,11 @@ impl Interceptor for Faults {
             }
         }
         std::future::ready(verdict).boxed()
+    }
+
+    fn on_failure(&self) -> OnFailure {
+        // A test must not pass because its faults did not happen.
+        OnFailure::Closed
     }
 }
 

@@ -198,3 +198,6 @@ impl Decision {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
