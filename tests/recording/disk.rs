@@ -278,7 +278,7 @@ async fn a_full_disk_does_not_stop_traffic() {
         let tapes = tapes(folder.path());
         let first = tapes.iter().find(|tape| tape.header.continues.is_none()).unwrap();
         assert!(calls_on(first).len() >= 6, "{policy}: what was good stays");
-        assert_eq!(first.ending, Ending::CutShort, "{policy}: what could not be written whole was taken back");
+        assert!(first.lost() > 0, "{policy}: what is missing is counted, and there was room left to say so");
         let written: usize = tapes.iter().map(|tape| calls_on(tape).len()).sum();
         assert!(written < 60, "{policy}: {written}");
     }
@@ -303,8 +303,11 @@ async fn required_recording_refuses_traffic_while_the_disk_fails() {
     std::fs::rename(&folder, &hidden).unwrap();
     let other = |text: &str| call(text).header("Authorization", Some("Bearer other"));
     let refused = async || {
-        let response = other("refused").post(&proxy.url).await.unwrap();
-        (response.status, response.json().await.unwrap_or_default())
+        // While nobody knows yet, an answer may be cut off.
+        match other("refused").post(&proxy.url).await {
+            Ok(response) => (response.status, response.json().await.unwrap_or_default()),
+            Err(_) => (0, json!(null)),
+        }
     };
     let (_, answer) = until("it is refused", refused, |(status, _)| *status == 503).await;
     assert_ours(&answer, -31004);
