@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod faults;
 pub mod load;
 pub mod protocol;
 pub mod replay;

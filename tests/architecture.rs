@@ -71,7 +71,7 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("tape/schema", &["protocol", "tape/json", "tape/pointer"]),
     ("tape/show", &["protocol", "tape/compare", "tape/conversation", "tape/format", "tape/json"]),
     ("replay", &["protocol", "tape/format", "tape/matching", "tape/pointer"]),
-    ("tap", &["rt", "metrics"]),
+    ("tap", &["rt", "metrics", "faults"]),
     ("upstream", &["rt", "metrics", "tap"]),
     // Bugs of the past can be switched on in its tests.
     ("pool/ledger", &["pool"]),
@@ -79,17 +79,17 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("session", &["backend"]),
     ("admin", &["front"]),
     ("through", &["server"]),
-    ("cli", &["server", "through", "config", "testing"]),
+    ("cli", &["server", "through", "config", "faults", "testing"]),
     ("main", &["cli"]),
     // Plain data: everybody may read settings, only those who make them know the configuration.
     ("config", &["settings", "protocol", "tape/redact"]),
     // A tape that was read is plain data, too.
-    ("settings", &["protocol", "replay"]),
+    ("settings", &["protocol", "faults", "replay"]),
     ("testing", &["protocol", "rt"]),
 ];
 
 /// Beside the house: not on any floor.
-const BESIDE: &[&str] = &["config", "settings", "testing"];
+const BESIDE: &[&str] = &["config", "faults", "settings", "testing"];
 
 /// What a floor without input and output, clock and chance does not know.
 const OUTSIDE_WORLD: &[&str] = &[

@@ -165,6 +165,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub record: RecordArgs,
 
+    /// Let go wrong what this plan says, between clients and the proxy (JSON; see docs/faults.md)
+    #[arg(long, env = "SHADOWCAT_FAULTS", value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+
     /// Origin of web pages that may connect, besides loopback ones (repeatable, or separated by commas)
     #[arg(long = "allow-origin", env = "SHADOWCAT_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origins: Vec<String>,
@@ -400,6 +404,10 @@ pub struct RecordArgs {
     /// [default: drop]
     #[arg(long, env = "SHADOWCAT_RECORD_POLICY", value_parser = named(RecordPolicy::NAMED), requires = "record")]
     pub record_policy: Option<RecordPolicy>,
+
+    /// Compress tapes (zstd)
+    #[arg(long, env = "SHADOWCAT_RECORD_COMPRESS", value_parser = BoolishValueParser::new(), requires = "record")]
+    pub record_compress: bool,
 
     /// Take values of members with this name out of what is recorded, besides the usual ones; `*` stands for anything (repeatable)
     #[arg(
