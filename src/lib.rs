@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod faults;
 pub mod load;
 pub mod protocol;
 pub mod replay;
@@ -11,6 +12,7 @@ pub mod settings;
 pub mod tape;
 pub(crate) mod telemetry;
 pub mod testing;
+pub mod through;
 
 pub(crate) mod admin;
 pub(crate) mod backend;

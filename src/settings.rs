@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Uri};
 
+use crate::faults::Plan;
 use crate::replay::Replay;
 
 /// How many children of one server there may be if nothing is said: each is a process.
@@ -42,6 +43,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Waits.
     pub timeouts: Timeouts,
+    /// What goes wrong on purpose, between clients and the proxy.
+    pub faults: Option<Plan>,
 }
 
 impl Settings {
@@ -58,6 +61,7 @@ impl Settings {
             upstreams: vec![upstream],
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            faults: None,
         }
     }
 }
@@ -105,6 +109,8 @@ pub struct Record {
     pub edges: RecordEdges,
     /// What happens when the disk cannot keep up, or fails.
     pub policy: RecordPolicy,
+    /// Whether tapes are compressed (zstd).
+    pub compress: bool,
     /// What is replaced before it comes to the disk.
     pub redact: Redact,
 }
@@ -116,6 +122,7 @@ impl Record {
             folder: folder.into(),
             edges: RecordEdges::Client,
             policy: RecordPolicy::Drop,
+            compress: false,
             redact: Redact::default(),
         }
     }

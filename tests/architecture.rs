@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream/probe", 0),
     ("session/backlog", 0),
     ("probing/judge", 0),
+    ("tape/canonical", 0),
     ("tape/check", 0),
     ("tape/compare", 0),
     ("tape/conversation", 0),
@@ -45,6 +46,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("front", 4),
     ("admin", 4),
     ("server", 5),
+    ("through", 5),
     ("cli", 5),
     ("main", 5),
     ("lib", 5),
@@ -57,6 +59,7 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("upstream/circuit", &["protocol"]),
     ("upstream/probe", &["protocol"]),
     ("session/backlog", &["protocol"]),
+    ("tape/canonical", &["protocol", "tape/compare", "tape/format", "tape/json"]),
     ("tape/check", &["protocol", "tape/conversation", "tape/format", "tape/json", "tape/schema", "tape/show"]),
     ("tape/compare", &["tape/json", "tape/pointer"]),
     ("tape/conversation", &["protocol", "tape/format"]),
@@ -68,24 +71,25 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("tape/schema", &["protocol", "tape/json", "tape/pointer"]),
     ("tape/show", &["protocol", "tape/compare", "tape/conversation", "tape/format", "tape/json"]),
     ("replay", &["protocol", "tape/format", "tape/matching", "tape/pointer"]),
-    ("tap", &["rt", "metrics"]),
+    ("tap", &["rt", "metrics", "faults"]),
     ("upstream", &["rt", "metrics", "tap"]),
     // Bugs of the past can be switched on in its tests.
     ("pool/ledger", &["pool"]),
     ("backend", &["pool"]),
     ("session", &["backend"]),
     ("admin", &["front"]),
-    ("cli", &["server", "config", "testing"]),
+    ("through", &["server"]),
+    ("cli", &["server", "through", "config", "faults", "testing"]),
     ("main", &["cli"]),
     // Plain data: everybody may read settings, only those who make them know the configuration.
     ("config", &["settings", "protocol", "tape/redact"]),
     // A tape that was read is plain data, too.
-    ("settings", &["protocol", "replay"]),
+    ("settings", &["protocol", "faults", "replay"]),
     ("testing", &["protocol", "rt"]),
 ];
 
 /// Beside the house: not on any floor.
-const BESIDE: &[&str] = &["config", "settings", "testing"];
+const BESIDE: &[&str] = &["config", "faults", "settings", "testing"];
 
 /// What a floor without input and output, clock and chance does not know.
 const OUTSIDE_WORLD: &[&str] = &[

@@ -4,6 +4,10 @@
 #[path = "common/mod.rs"]
 mod common;
 
+#[path = "recording/disk.rs"]
+mod disk;
+#[path = "recording/faults.rs"]
+mod faults;
 #[path = "recording/wire.rs"]
 mod wire;
 

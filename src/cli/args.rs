@@ -14,6 +14,7 @@ use crate::config::{self, FaultKind};
 use crate::probing::ToolCall;
 use crate::replay::Order;
 use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Timeouts};
+use crate::tape::format::Edge;
 use crate::tape::pointer::{NotAPointer, Pointers};
 
 /// A reverse proxy for MCP: any server behind one endpoint, any client revision.
@@ -163,6 +164,10 @@ pub struct ServeArgs {
     /// How traffic is recorded.
     #[command(flatten)]
     pub record: RecordArgs,
+
+    /// Let go wrong what this plan says, between clients and the proxy (JSON; see docs/faults.md)
+    #[arg(long, env = "SHADOWCAT_FAULTS", value_name = "FILE")]
+    pub faults: Option<PathBuf>,
 
     /// Origin of web pages that may connect, besides loopback ones (repeatable, or separated by commas)
     #[arg(long = "allow-origin", env = "SHADOWCAT_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
@@ -361,6 +366,11 @@ pub struct ReplayArgs {
     #[arg(long, env = "SHADOWCAT_IGNORE", value_name = "POINTER", value_delimiter = ',', value_parser = pointer)]
     pub ignore: Vec<Pointers>,
 
+    /// Whose words to replay: what the server said to the proxy, or what the proxy said to the client [default: the server's, if
+    /// they were recorded]
+    #[arg(long, env = "SHADOWCAT_EDGE", value_parser = named(EDGES))]
+    pub edge: Option<Edge>,
+
     /// When to answer: at once (`none`), as recorded (`recorded`), or so many times slower (`0.5x`, `2x`)
     #[arg(long, env = "SHADOWCAT_TIMING", value_name = "HOW", default_value = "none", value_parser = timing)]
     pub timing: f64,
@@ -394,6 +404,10 @@ pub struct RecordArgs {
     /// [default: drop]
     #[arg(long, env = "SHADOWCAT_RECORD_POLICY", value_parser = named(RecordPolicy::NAMED), requires = "record")]
     pub record_policy: Option<RecordPolicy>,
+
+    /// Compress tapes (zstd)
+    #[arg(long, env = "SHADOWCAT_RECORD_COMPRESS", value_parser = BoolishValueParser::new(), requires = "record")]
+    pub record_compress: bool,
 
     /// Take values of members with this name out of what is recorded, besides the usual ones; `*` stands for anything (repeatable)
     #[arg(
@@ -602,6 +616,9 @@ fn percent(text: &str) -> Result<f64, FaultKind> {
         .map(|number| number / 100.0)
         .ok_or(FaultKind::Malformed { expected: "a percentage such as `5%`" })
 }
+
+/// The sides of the proxy by their names.
+const EDGES: [(&str, Edge); 2] = [("client", Edge::Client), ("upstream", Edge::Upstream)];
 
 /// The choices of an order by their names.
 const ORDERS: [(&str, Order); 2] = [("any", Order::Any), ("strict", Order::Strict)];

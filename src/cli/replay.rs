@@ -27,7 +27,7 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
     };
     let timing = Timing { factor: args.timing, cap: args.timing_cap };
     let ignore = args.ignore.iter().cloned().fold(Pointers::default(), Pointers::and);
-    let options = Options { order: args.order, timing, ignore };
+    let options = Options { order: args.order, timing, ignore, edge: args.edge, ..Options::default() };
     let replay = Arc::new(Replay::new(&header, &frames, options));
     drop(frames);
     if replay.lost() > 0 {

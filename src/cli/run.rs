@@ -21,6 +21,9 @@ pub(super) fn serve(settings: Settings, workers: Option<usize>) -> ExitCode {
     if let Err(code) = check_programs(&settings) {
         return code;
     }
+    if let Err(code) = check_tapes(&settings) {
+        return code;
+    }
     with_runtime(workers.unwrap_or_else(workers_of_a_proxy), async move |signals| listen(settings, signals).await)
 }
 
@@ -128,6 +131,20 @@ fn watchdog(time: Duration) {
         complain(format_args!("error: the shutdown hangs; ending the process"));
         std::process::exit(Exit::Forced as i32);
     });
+}
+
+/// Who asks for tapes is told at once if there will be none.
+fn check_tapes(settings: &Settings) -> Result<(), ExitCode> {
+    for record in settings.upstreams.iter().filter_map(|upstream| upstream.record.as_ref()) {
+        if let Err(error) = crate::tap::check(&record.folder) {
+            let folder = record.folder.display();
+            complain(format_args!(
+                "error: cannot record to {folder}: {error}; name a folder that can be written with --record"
+            ));
+            return Err(Exit::Config.into());
+        }
+    }
+    Ok(())
 }
 
 /// A single server whose program does not exist is refused at once. Among several it must not take the others down.

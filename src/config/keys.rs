@@ -202,6 +202,11 @@ pub(crate) const SERVER: &[Key<ServerConfig>] = &[
         kind: Kind::RecordPolicy(|server| &mut server.record_policy),
     },
     Key {
+        name: "record_compress",
+        about: "Whether tapes are compressed (zstd). Default: false.",
+        kind: Kind::Flag(|server| &mut server.record_compress),
+    },
+    Key {
         name: "redact_defaults",
         about: "Whether the usual names and forms of secrets are taken out before anything is recorded. Default: true.",
         kind: Kind::Flag(|server| &mut server.redact_defaults),

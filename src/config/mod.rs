@@ -106,6 +106,8 @@ pub struct ServerConfig {
     pub record_edges: Option<Placed<RecordEdges>>,
     /// What happens to what cannot be recorded.
     pub record_policy: Option<Placed<RecordPolicy>>,
+    /// Whether its tapes are compressed.
+    pub record_compress: Option<Placed<bool>>,
     /// Whether the usual secrets are taken out of what is recorded.
     pub redact_defaults: Option<Placed<bool>>,
     /// Names of further secrets.
@@ -142,6 +144,7 @@ impl ServerConfig {
             record: None,
             record_edges: None,
             record_policy: None,
+            record_compress: None,
             redact_defaults: None,
             redact_keys: Vec::new(),
             redact_pointers: Vec::new(),

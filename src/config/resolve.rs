@@ -54,6 +54,7 @@ pub(crate) fn settings(
         upstreams: config.servers.iter().map(|server| resolver.upstream(server)).collect(),
         limits: limits(config),
         timeouts: resolver.timeouts(config),
+        faults: None,
     };
     resolver.exposure(config, &settings);
     settings
@@ -208,6 +209,7 @@ impl Resolver<'_> {
         let Some(folder) = &server.record else {
             let given = server.record_edges.as_ref().map(|it| &it.place);
             let given = given.or(server.record_policy.as_ref().map(|it| &it.place));
+            let given = given.or(server.record_compress.as_ref().map(|it| &it.place));
             let given = given.or(server.redact_defaults.as_ref().map(|it| &it.place));
             let texts = [&server.redact_keys, &server.redact_pointers, &server.redact_patterns];
             let given = given.or(texts.into_iter().flatten().next().map(|it| &it.place));
@@ -221,6 +223,7 @@ impl Resolver<'_> {
         Some(Record {
             edges: server.record_edges.as_ref().map_or(usual.edges, |it| it.value),
             policy: server.record_policy.as_ref().map_or(usual.policy, |it| it.value),
+            compress: server.record_compress.as_ref().map_or(usual.compress, |it| it.value),
             redact,
             folder: usual.folder,
         })

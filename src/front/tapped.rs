@@ -104,6 +104,8 @@ async fn post(
             response.headers_mut().extend(*fields);
             response
         }
+        // Nobody waits for an answer to a notification.
+        Effect::Drop if id.is_none() => empty(StatusCode::ACCEPTED),
         Effect::Drop => {
             sleep(proxy.settings.timeouts.request_max).await;
             cut()

@@ -18,6 +18,8 @@ pub(crate) struct Episode {
     pub(crate) seq: u64,
     /// JSON pointers to what of it was replaced before it was written.
     pub(crate) redacted: Vec<String>,
+    /// It is no introduction, and not the proxy's own: how many there are of those depends on what others did before.
+    pub(crate) counts: bool,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -26,6 +28,9 @@ pub(crate) struct Episode {
 pub(crate) struct Step {
     /// How many microseconds after what came before it.
     pub(crate) after: u64,
+    /// How much had been said to the server before it, on all of the tape, and by the server.
+    pub(crate) heard: usize,
+    pub(crate) said: usize,
     pub(crate) what: What,
 }
 
@@ -55,6 +60,8 @@ pub(crate) struct Episodes {
     pub(crate) all: Vec<Episode>,
     /// Frames that are lost between those that are there.
     pub(crate) lost: u64,
+    /// The frames of what was said to the server and counts.
+    pub(crate) heard: Vec<u64>,
 }
 
 /// What is known of one request that is not over.
@@ -79,12 +86,14 @@ struct Builder {
     handshake: bool,
     envelope: bool,
     lost: u64,
+    /// The frames of what was said to the server.
+    heard: Vec<u64>,
+    said: usize,
 }
 
 impl Episodes {
-    /// Puts in order what passed on the edge of the upstream, if that was recorded, else on the client's.
-    pub(crate) fn of<'f>(edges: &[Edge], frames: impl IntoIterator<Item = &'f Frame>) -> Episodes {
-        let edge = if edges.contains(&Edge::Upstream) { Edge::Upstream } else { Edge::Client };
+    /// Puts in order what passed on this edge.
+    pub(crate) fn of<'f>(edge: Edge, frames: impl IntoIterator<Item = &'f Frame>) -> Episodes {
         let mut builder = Builder {
             all: Vec::new(),
             times: Vec::new(),
@@ -94,6 +103,8 @@ impl Episodes {
             handshake: false,
             envelope: false,
             lost: 0,
+            heard: Vec::new(),
+            said: 0,
         };
         for frame in frames {
             if let format::Kind::Gap { lost, .. } = &frame.kind {
@@ -105,7 +116,7 @@ impl Episodes {
         }
         let era = if builder.envelope && !builder.handshake { Era::Modern } else { Era::Legacy };
         builder.drop_unfinished_cancellations();
-        Episodes { era, all: builder.all, lost: builder.lost }
+        Episodes { era, all: builder.all, lost: builder.lost, heard: builder.heard }
     }
 }
 
@@ -145,7 +156,7 @@ impl Builder {
                 if let Some(open) =
                     self.open.iter().find(|open| open.connection == connection && Some(&open.id) == id.as_ref())
                 {
-                    self.note(open.episode, frame.at, What::Withdrawn);
+                    self.note(open.episode, frame, What::Withdrawn);
                 }
             }
             Kind::Notification => drop(self.begin(frame, message)),
@@ -154,7 +165,7 @@ impl Builder {
                 let asked = self.asked.iter().position(|(on, asked, _)| *on == connection && *asked == id);
                 if let Some(at) = asked {
                     let (_, _, episode) = self.asked.remove(at);
-                    self.note(episode, frame.at, What::Await(id));
+                    self.note(episode, frame, What::Await(id));
                     self.last.insert(connection, episode);
                 }
             }
@@ -164,18 +175,30 @@ impl Builder {
     fn begin(&mut self, frame: &Frame, message: Message) -> usize {
         let episode = self.all.len();
         self.last.insert(frame.connection, episode);
-        self.all.push(Episode { message, seq: frame.seq, redacted: frame.redacted.clone(), steps: Vec::new() });
+        let introduces = matches!(message.known(), Some(Known::Initialize | Known::Discover | Known::Initialized));
+        let (counts, redacted) = (!introduces && !is_of_proxy(&message), frame.redacted.clone());
+        self.all.push(Episode { message, seq: frame.seq, redacted, counts, steps: Vec::new() });
         self.times.push(frame.at);
+        if counts {
+            self.heard.push(frame.seq);
+        }
         episode
     }
 
-    fn note(&mut self, episode: usize, at: u64, what: What) {
-        let after = at.saturating_sub(std::mem::replace(&mut self.times[episode], at));
-        self.all[episode].steps.push(Step { after, what });
+    fn note(&mut self, episode: usize, frame: &Frame, what: What) {
+        let after = frame.at.saturating_sub(std::mem::replace(&mut self.times[episode], frame.at));
+        let (heard, said) = (self.heard.len(), self.said);
+        match what {
+            _ if !self.all[episode].counts => {}
+            What::Await(_) => self.heard.push(frame.seq),
+            What::Withdrawn => {}
+            _ => self.said += 1,
+        }
+        self.all[episode].steps.push(Step { after, heard, said, what });
     }
 
     fn down(&mut self, frame: &Frame, message: Message) {
-        let (connection, at) = (frame.connection, frame.at);
+        let connection = frame.connection;
         match message.kind() {
             Kind::Result | Kind::Error => {
                 let Some(id) = message.id() else { return };
@@ -184,21 +207,21 @@ impl Builder {
                 let episode = self.open.remove(found).episode;
                 let known = self.all[episode].message.known();
                 self.handshake |= known == Some(Known::Initialize) && message.kind() == Kind::Result;
-                self.note(episode, at, What::Answer(message));
+                self.note(episode, frame, What::Answer(message));
             }
             Kind::Request => {
                 let Some(id) = message.id() else { return };
                 let episode = self.of_exchange(frame).or_else(|| self.newest(connection, |open| open.may_ask));
                 let Some(episode) = episode.or_else(|| self.last.get(&connection).copied()) else { return };
                 self.asked.push((connection, id, episode));
-                self.note(episode, at, What::Ask(message));
+                self.note(episode, frame, What::Ask(message));
             }
             Kind::Notification => self.notification(frame, message),
         }
     }
 
     fn notification(&mut self, frame: &Frame, message: Message) {
-        let (connection, at) = (frame.connection, frame.at);
+        let connection = frame.connection;
         let by_id = |name: Option<&str>| name.and_then(RequestId::from_json);
         match message.known() {
             Some(Known::Progress) => {
@@ -206,7 +229,7 @@ impl Builder {
                 let of = |open: &&Open| open.connection == connection && open.token.is_some() && open.token == token;
                 // Progress after the answer is for nobody.
                 if let Some(open) = self.open.iter().find(of) {
-                    self.note(open.episode, at, What::Say(message));
+                    self.note(open.episode, frame, What::Say(message));
                 }
                 return;
             }
@@ -216,7 +239,7 @@ impl Builder {
                 let own = self.open.iter().find(|open| open.connection == connection && Some(&open.id) == id.as_ref());
                 let episode = asked.map(|(.., episode)| *episode).or(own.map(|open| open.episode));
                 if let Some(episode) = episode {
-                    self.note(episode, at, What::Say(message));
+                    self.note(episode, frame, What::Say(message));
                 }
                 return;
             }
@@ -233,12 +256,12 @@ impl Builder {
             .filter(|episode| listener.is_none() && self.all[*episode].message.known() != Some(Known::Listen));
         let of_call = of_call.or_else(|| if log { self.newest(connection, |_| true) } else { None });
         match (of_call, listener, last) {
-            (Some(episode), ..) => self.note(episode, at, What::Say(message)),
+            (Some(episode), ..) => self.note(episode, frame, What::Say(message)),
             (None, Some(listener), _) if message.known() == Some(Known::SubscriptionAcknowledged) => {
-                self.note(listener, at, What::Say(message));
+                self.note(listener, frame, What::Say(message));
             }
-            (None, Some(listener), Some(last)) if last == listener => self.note(listener, at, What::Say(message)),
-            (None, listener, Some(last)) => self.note(last, at, What::Tell(message, listener)),
+            (None, Some(listener), Some(last)) if last == listener => self.note(listener, frame, What::Say(message)),
+            (None, listener, Some(last)) => self.note(last, frame, What::Tell(message, listener)),
             // Nobody had said anything yet: nobody has asked for it.
             (None, _, None) => {}
         }
@@ -271,7 +294,7 @@ impl Builder {
         self.open = open;
         for call in over {
             let what = if frame.is_upward() { What::Withdrawn } else { What::Break };
-            self.note(call.episode, frame.at, what);
+            self.note(call.episode, frame, what);
         }
     }
 
@@ -284,4 +307,15 @@ impl Builder {
             }
         }
     }
+}
+
+/// Whether the proxy says this in its own name: to find out what a server is, or to lease a connection.
+pub(crate) fn is_of_proxy(message: &Message) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Client {
+        name: String,
+    }
+    let client = message.param(meta::CLIENT_INFO_PARAM).or_else(|| message.meta(meta::CLIENT_INFO));
+    let client = client.and_then(|client| serde_json::from_str::<Client>(client).ok());
+    message.known() == Some(Known::Ping) || client.is_some_and(|client| client.name == env!("CARGO_PKG_NAME"))
 }

@@ -8,8 +8,8 @@ mod own;
 pub(crate) mod player;
 pub(crate) mod stage;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,11 +17,11 @@ use bytes::Bytes;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
-use crate::tape::format::{Frame, Header};
+use crate::tape::format::{Edge, Frame, Header};
 pub use crate::tape::matching::Order;
 use crate::tape::pointer::Pointers;
-use episodes::Episodes;
-use stage::{Missed, Stage};
+use episodes::{Episodes, Step};
+use stage::{Inbox, Missed, Stage};
 
 /// Most requests that were not on the tape which are told one by one.
 const TOLD_MAX: usize = 20;
@@ -49,11 +49,15 @@ pub struct Options {
     pub timing: Timing,
     /// What of a request may differ, besides `_meta`: pointers into the message.
     pub ignore: Pointers,
+    /// Whose words are replayed; without it, the server's, if they were recorded.
+    pub edge: Option<Edge>,
+    /// Nothing is said before all has been that stands before it on the tape, for up to this time.
+    pub in_step: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { order: Order::Any, timing: Timing::NONE, ignore: Pointers::default() }
+        Options { order: Order::Any, timing: Timing::NONE, ignore: Pointers::default(), edge: None, in_step: None }
     }
 }
 
@@ -64,6 +68,10 @@ pub struct Replay {
     pub(crate) options: Options,
     played: Vec<AtomicBool>,
     unknown: Mutex<(u64, Vec<String>)>,
+    /// How much of the tape has been heard and said, by all players.
+    heard: AtomicUsize,
+    said: AtomicUsize,
+    players: Mutex<Vec<Weak<Inbox>>>,
     /// The session of all who have none of their own with the server of the tape.
     shared: OnceLock<Arc<Stage>>,
 }
@@ -82,15 +90,26 @@ pub struct Report {
 }
 
 impl Replay {
-    /// Takes the frames of a tape in order: those on the edge of the upstream, if that was recorded, else those on the client's.
+    /// Takes the frames of a tape in order, those on the edge that is asked for: if none is, on that of the upstream, if that was
+    /// recorded, else on the client's.
     #[must_use]
     pub fn new<'f>(header: &Header, frames: impl IntoIterator<Item = &'f Frame>, mut options: Options) -> Replay {
-        let episodes = Episodes::of(&header.edges, frames);
+        let recorded = if header.edges.contains(&Edge::Upstream) { Edge::Upstream } else { Edge::Client };
+        let episodes = Episodes::of(options.edge.unwrap_or(recorded), frames);
         let redacted = episodes.all.iter().flat_map(|episode| &episode.redacted).map(String::as_str);
         // What was taken out is not there to be compared.
         options.ignore = options.ignore.and(Pointers::parse(redacted).unwrap_or_default());
         let played = episodes.all.iter().map(|_| AtomicBool::new(false)).collect();
-        Replay { played, unknown: Mutex::default(), shared: OnceLock::new(), episodes, options }
+        Replay {
+            played,
+            unknown: Mutex::default(),
+            heard: AtomicUsize::new(0),
+            said: AtomicUsize::new(0),
+            players: Mutex::default(),
+            shared: OnceLock::new(),
+            episodes,
+            options,
+        }
     }
 
     /// The era in which the tape was made.
@@ -126,6 +145,35 @@ impl Replay {
     fn wait(&self, recorded: u64) -> Duration {
         let Timing { factor, cap } = self.options.timing;
         Duration::from_micros(recorded).mul_f64(factor).min(cap)
+    }
+
+    /// Whether all that stands before this step on the tape has happened, if that matters.
+    fn is_time_for(&self, step: &Step) -> bool {
+        let happened = |count: &AtomicUsize, needed: usize| count.load(Ordering::Relaxed) >= needed;
+        self.options.in_step.is_none() || (happened(&self.heard, step.heard) && happened(&self.said, step.said))
+    }
+
+    /// Whether all has been said to the server that was before this frame.
+    pub(crate) fn is_abreast(&self, seq: u64) -> bool {
+        let before = self.episodes.heard.partition_point(|heard| *heard < seq);
+        self.heard.load(Ordering::Relaxed) >= before
+    }
+
+    /// Wakes whoever holds this whenever something of the tape has happened.
+    pub(crate) fn join(&self, player: &Arc<Inbox>) {
+        let mut players = self.players.lock().unwrap_or_else(PoisonError::into_inner);
+        players.retain(|player| player.strong_count() > 0);
+        players.push(Arc::downgrade(player));
+    }
+
+    /// Something of the tape happened: others may have waited for it.
+    fn happened(&self, heard: usize, said: usize) {
+        self.heard.fetch_add(heard, Ordering::Relaxed);
+        self.said.fetch_add(said, Ordering::Relaxed);
+        if self.options.in_step.is_some() {
+            let players = self.players.lock().unwrap_or_else(PoisonError::into_inner);
+            players.iter().filter_map(Weak::upgrade).for_each(|player| player.wake());
+        }
     }
 
     fn note_played(&self, at: usize) {

@@ -39,6 +39,8 @@ struct Play {
     withdrawn: bool,
     /// When the last step was.
     since: Instant,
+    /// It is not its turn, and is not waited for any longer than this.
+    held_until: Option<Instant>,
     answered: bool,
 }
 
@@ -58,6 +60,7 @@ pub(crate) struct Player {
 impl Player {
     pub(crate) fn new(replay: Arc<Replay>, stage: Arc<Stage>) -> Player {
         let inbox = stage.join();
+        replay.join(&inbox);
         let (plays, listeners, first) = (Vec::new(), Vec::new(), VecDeque::new());
         Player { replay, stage, inbox, plays, listeners, first, next_question: 1 }
     }
@@ -87,7 +90,9 @@ impl Player {
                 let id = message.own_id();
                 for play in &mut self.plays {
                     if let Some((.., answered)) = play.asked.iter_mut().find(|(_, name, _)| Some(*name) == id) {
-                        *answered = true;
+                        if !std::mem::replace(answered, true) {
+                            self.replay.happened(1, 0);
+                        }
                     }
                 }
             }
@@ -109,15 +114,19 @@ impl Player {
     }
 
     fn play(&mut self, episode: usize, id: Option<RequestId>, token: Option<Box<str>>, now: Instant) {
-        let (asked, withdrawn, answered) = (Vec::new(), false, id.is_none());
-        self.plays.push(Play { episode, at: 0, id, token, asked, withdrawn, since: now, answered });
+        let (asked, withdrawn, answered, held_until) = (Vec::new(), false, id.is_none(), None);
+        self.plays.push(Play { episode, at: 0, id, token, asked, withdrawn, since: now, held_until, answered });
     }
 
     /// A request is taken back: what is left of it is what the server said then.
     fn withdraw(&mut self, at: usize, now: Instant) {
         let play = &mut self.plays[at];
-        let rest = self.replay.episodes.all[play.episode].steps.get(play.at..).unwrap_or_default();
-        match rest.iter().position(|step| matches!(step.what, What::Withdrawn)) {
+        let episode = &self.replay.episodes.all[play.episode];
+        let rest = episode.steps.get(play.at..).unwrap_or_default();
+        let behind = rest.iter().position(|step| matches!(step.what, What::Withdrawn));
+        // Nobody has to wait for what will not be said.
+        self.replay.happened(0, if episode.counts { behind.unwrap_or(rest.len()) } else { 0 });
+        match behind {
             Some(behind) => {
                 play.at += behind + 1;
                 (play.withdrawn, play.since) = (true, now);
@@ -185,6 +194,16 @@ impl Player {
         if due > now {
             return Done::Later(due);
         }
+        if let Some(patience) = replay.options.in_step
+            && !replay.is_time_for(step)
+        {
+            let until = *play.held_until.get_or_insert(now + patience);
+            if now < until {
+                return Done::Later(until);
+            }
+        }
+        play.held_until = None;
+        replay.happened(0, usize::from(episode.counts));
         play.since = due;
         play.at += 1;
         match &step.what {

@@ -1,6 +1,7 @@
 //! What the players of one session have in common: how far the tape has been played, and what is told to all of them.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
@@ -135,6 +136,7 @@ impl Stage {
         let episode = part.episodes[place];
         drop(inner);
         replay.note_played(episode);
+        replay.happened(usize::from(replay.episodes.all[episode].counts), 0);
         Ok(episode)
     }
 }
@@ -149,6 +151,7 @@ fn is_aside(message: &Message) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     messages: Mutex<VecDeque<Bytes>>,
+    woken: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -159,6 +162,12 @@ impl Inbox {
             messages.push_back(message);
         }
         drop(messages);
+        self.wake();
+    }
+
+    /// There is something to look at.
+    pub(super) fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
         self.waker.wake();
     }
 
@@ -169,6 +178,6 @@ impl Inbox {
     /// Whether there is something.
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
         self.waker.register(context.waker());
-        if lock(&self.messages).is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        if self.woken.swap(false, Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }

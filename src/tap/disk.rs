@@ -22,8 +22,12 @@ use crate::tape::format::{Body, Frame, Header, Kind};
 const PAUSE: Duration = Duration::from_secs(1);
 /// After how many bytes for one tape they are handed to the operating system, within one round of writing.
 const CHUNK: usize = 1 << 20;
-/// What the name of a tape ends in.
-pub(super) const SUFFIX: &str = ".tape.jsonl";
+/// What the name of a tape ends in,
+const SUFFIX: &str = ".tape.jsonl";
+/// and what comes behind that where it is compressed.
+const COMPRESSED: &str = ".zst";
+/// How hard it is tried to compress: the library's own default.
+const LEVEL: i32 = 3;
 
 /// How tapes are kept.
 #[derive(Debug, Clone)]
@@ -35,6 +39,8 @@ pub(super) struct Keeping {
     pub(super) file_bytes: u64,
     /// or after so long.
     pub(super) file_age: Duration,
+    /// Whether they are compressed (zstd).
+    pub(super) compress: bool,
     /// Most files that are open at once.
     pub(super) open_max: usize,
     /// Most bytes of tapes in the folder, those that were there before included.
@@ -57,6 +63,8 @@ pub(super) struct Disk {
     failing: BTreeSet<u64>,
     /// Bytes of tapes in the folder.
     used: u64,
+    /// The folder is there, and files can be made in it.
+    prepared: bool,
     /// A failure was logged, and nothing could be written since.
     complained: bool,
 }
@@ -140,8 +148,15 @@ fn used(folder: &Path) -> u64 {
 }
 
 impl Disk {
-    /// Tapes in a folder that was prepared.
+    /// Makes the folder if it is not there.
     pub(super) fn new(keeping: Keeping, redaction: Arc<Redaction>, metrics: TapeMetrics) -> Disk {
+        let prepared = prepare(&keeping.folder)
+            .inspect_err(|error| {
+                // What that means is up to the policy.
+                let folder = keeping.folder.display();
+                tracing::error!(upstream = keeping.upstream, %folder, %error, "Tapes cannot be written there");
+            })
+            .is_ok();
         let used = used(&keeping.folder);
         Disk {
             keeping,
@@ -153,6 +168,7 @@ impl Disk {
             dirty: BTreeSet::new(),
             failing: BTreeSet::new(),
             used,
+            prepared,
             complained: false,
         }
     }
@@ -204,9 +220,9 @@ impl Disk {
         if tape.current.as_ref().is_some_and(|current| current.is_over(note.at, file_bytes, file_age)) {
             self.rotate(number);
         }
-        let (upstream, redaction) = (&self.keeping.upstream, &self.redaction);
+        let (keeping, redaction) = (&self.keeping, &self.redaction);
         let Some(tape) = self.tapes.get_mut(&number) else { return };
-        tape.begin(upstream, note.at);
+        tape.begin(keeping, note.at);
         tape.write_gap();
         let Some(current) = &mut tape.current else { return };
         current.write(note, redaction);
@@ -218,7 +234,7 @@ impl Disk {
 
     /// Goes on in another file.
     fn rotate(&mut self, number: u64) {
-        let next = name(&self.keeping.upstream, SystemTime::now());
+        let next = self.keeping.name();
         let Some(tape) = self.tapes.get_mut(&number) else { return };
         tape.write_gap();
         if let Some(current) = &mut tape.current {
@@ -239,7 +255,7 @@ impl Disk {
     fn last_words(&mut self, number: u64, reason: &'static str) {
         let Some(tape) = self.tapes.get_mut(&number) else { return };
         if tape.lost != Loss::default() {
-            tape.begin(&self.keeping.upstream, Instant::now());
+            tape.begin(&self.keeping, Instant::now());
         }
         tape.write_gap();
         if let Some(current) = &mut tape.current {
@@ -256,7 +272,7 @@ impl Disk {
         if current.lines.is_empty() {
             return true;
         }
-        let mut result = Ok(());
+        let mut result = Ok(0);
         if used + current.lines.len() as u64 > self.keeping.folder_bytes {
             result = Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the folder holds as many bytes as it may"));
         } else {
@@ -272,13 +288,12 @@ impl Disk {
         }
         let Some(tape) = self.tapes.get_mut(&number) else { return false };
         let Some(current) = &mut tape.current else { return false };
-        result = result.and_then(|()| current.append(&self.keeping.folder));
+        result = result.and_then(|_| current.append(&self.keeping.folder));
         if current.file.is_some() {
             self.open.insert(turn, number);
         }
         match result {
-            Ok(()) => {
-                let bytes = current.lines.len() as u64;
+            Ok(bytes) => {
                 self.used += bytes;
                 current.bytes += bytes;
                 self.metrics.written(current.seq - current.written, bytes);
@@ -316,7 +331,14 @@ impl Disk {
 }
 
 impl Sink for Disk {
-    fn write(&mut self, entries: VecDeque<Entry>) -> bool {
+    fn is_fine(&self) -> bool {
+        self.prepared && self.failing.is_empty()
+    }
+
+    fn write(&mut self, entries: VecDeque<Entry>) {
+        if !self.prepared {
+            self.prepared = prepare(&self.keeping.folder).is_ok();
+        }
         for entry in entries {
             self.take(entry);
         }
@@ -325,7 +347,7 @@ impl Sink for Disk {
             let Some(tape) = self.tapes.get_mut(&number) else { continue };
             if tape.rests_until.is_some_and(|until| until <= now) {
                 // To say what was lost is also how it is found out whether it works again.
-                tape.begin(&self.keeping.upstream, now);
+                tape.begin(&self.keeping, now);
                 tape.write_gap();
                 self.dirty.insert(number);
             }
@@ -333,7 +355,6 @@ impl Sink for Disk {
         for number in std::mem::take(&mut self.dirty) {
             self.flush(number);
         }
-        self.failing.is_empty()
     }
 }
 
@@ -345,9 +366,9 @@ impl OnDisk {
     }
 
     /// Sees to it that there is a file to write to, or will be.
-    fn begin(&mut self, upstream: &str, at: Instant) {
+    fn begin(&mut self, keeping: &Keeping, at: Instant) {
         if self.current.is_none() {
-            let name = name(upstream, SystemTime::now());
+            let name = keeping.name();
             self.current = Some(Current::new(name, &self.header, self.previous.as_deref(), at));
         }
     }
@@ -445,7 +466,9 @@ impl Current {
     }
 
     /// Appends what waits to the file, which is made or opened again if it has to be.
-    fn append(&mut self, folder: &Path) -> io::Result<()> {
+    ///
+    /// Compressed, each piece is a frame of its own, so that it can be read however the next one comes out (RFC 8878, 3.1).
+    fn append(&mut self, folder: &Path) -> io::Result<u64> {
         let file = match &mut self.file {
             Some(file) => file,
             none => {
@@ -455,16 +478,28 @@ impl Current {
                 none.insert(file)
             }
         };
-        file.write_all(&self.lines)
+        if !self.name.ends_with(COMPRESSED) {
+            file.write_all(&self.lines)?;
+            return Ok(self.lines.len() as u64);
+        }
+        let piece = zstd::bulk::compress(&self.lines, LEVEL)?;
+        file.write_all(&piece)?;
+        Ok(piece.len() as u64)
     }
 }
 
-/// A name for a tape: nothing of it comes from a peer.
-fn name(upstream: &str, now: SystemTime) -> String {
-    let time: String = humantime::format_rfc3339_seconds(now)
-        .to_string()
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() && *c != 'Z')
-        .collect();
-    format!("{upstream}-{time}-{}{SUFFIX}", random())
+impl Keeping {
+    /// A name for a tape: nothing of it comes from a peer.
+    fn name(&self) -> String {
+        let time: String = humantime::format_rfc3339_seconds(SystemTime::now())
+            .to_string()
+            .chars()
+            .filter(|c| c.is_ascii_digit() || *c == 'T')
+            .collect();
+        let compressed = if self.compress { COMPRESSED } else { "" };
+        format!("{}-{time}-{}{SUFFIX}{compressed}", self.upstream, random())
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,6 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::{Duration, timeout};
 
 use crate::protocol::message::Message;
-use crate::settings::Settings;
 use crate::tape::format::Intervention;
 
 /// Which way a message goes.
@@ -131,8 +130,8 @@ impl From<Planned> for Decision {
 pub(crate) struct Chain(Vec<Arc<dyn Interceptor>>);
 
 impl Chain {
-    pub(super) fn build(_settings: &Settings) -> Chain {
-        Chain::default()
+    pub(super) fn new(interceptors: Vec<Arc<dyn Interceptor>>) -> Chain {
+        Chain(interceptors)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -199,3 +198,6 @@ impl Decision {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

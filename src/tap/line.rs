@@ -93,9 +93,14 @@ impl Line {
         self.note(Note::message(FROM_UPSTREAM, text.clone()), None);
     }
 
-    /// The connection is at its end.
+    /// The connection was lost, or the server has ended it.
     pub(crate) fn closed(&self, reason: &str) {
         self.note(Note::close(FROM_UPSTREAM, reason), None);
+    }
+
+    /// The connection is not used any more.
+    pub(crate) fn hung_up(&self, reason: &str) {
+        self.note(Note::close(TO_UPSTREAM, reason), None);
     }
 
     /// Waits until there is room for more, where the policy is to wait.

@@ -5,6 +5,7 @@
 //! interceptor is asked for there is no [`Tap`], and whoever would ask it looks at a `None`.
 
 mod disk;
+mod faults;
 pub(crate) mod intercept;
 mod line;
 mod note;
@@ -26,7 +27,8 @@ use crate::rt::Tasks;
 use crate::settings::{Record, RecordEdges, Settings, Target, UpstreamSettings};
 use crate::tape::format::{Edge, Header, Http, Transport};
 use disk::{Disk, Keeping};
-use intercept::Chain;
+use faults::Faults;
+use intercept::{Chain, Interceptor};
 pub(crate) use line::{Exchange, Line};
 pub(crate) use note::{FROM_CLIENT, Note, TO_CLIENT};
 pub(crate) use recorder::Tape;
@@ -49,6 +51,8 @@ pub(crate) fn current() -> Option<Tape> {
 pub(crate) struct Tap {
     recording: Option<Recording>,
     pub(crate) chain: Chain,
+    faults: Option<Arc<Faults>>,
+    upstream: String,
 }
 
 struct Recording {
@@ -70,12 +74,13 @@ impl Tap {
         tasks: &Tasks,
         metrics: &ServerMetrics,
     ) -> Option<Arc<Tap>> {
-        let chain = Chain::build(settings);
+        let faults = settings.faults.as_ref().map(|plan| Arc::new(Faults::new(plan)));
+        let chain = Chain::new(faults.iter().map(|faults| Arc::clone(faults) as Arc<dyn Interceptor>).collect());
         let recording = upstream.record.as_ref().and_then(|record| start(record, upstream, settings, tasks, metrics));
         if recording.is_none() && chain.is_empty() {
             return None;
         }
-        Some(Arc::new(Tap { recording, chain }))
+        Some(Arc::new(Tap { recording, chain, faults, upstream: upstream.name.clone() }))
     }
 
     /// The tape of a session.
@@ -124,6 +129,10 @@ impl Tap {
 
     /// Ends all tapes, and waits until they are written, at most until `deadline`.
     pub(crate) async fn close(&self, deadline: Instant) {
+        let unused = self.faults.as_ref().map(|faults| faults.unused()).unwrap_or_default();
+        if !unused.is_empty() {
+            tracing::warn!(upstream = self.upstream, faults = ?unused, "Faults of the plan never happened");
+        }
         let Some(recording) = &self.recording else { return };
         recording.tapes.end("shutdown");
         if !recording.recorder.close(deadline).await {
@@ -156,16 +165,12 @@ fn start(
             return None;
         }
     };
-    if let Err(error) = disk::prepare(&record.folder) {
-        // What that means is up to the policy: it fails again with the first tape.
-        let folder = record.folder.display();
-        tracing::error!(upstream = upstream.name, %folder, %error, "Tapes cannot be written there");
-    }
     let keeping = Keeping {
         folder: record.folder.clone(),
         upstream: upstream.name.clone(),
         file_bytes: limits.tape_bytes as u64,
         file_age: settings.timeouts.tape_age,
+        compress: record.compress,
         open_max: limits.tape_files,
         folder_bytes: limits.tape_folder_bytes as u64,
     };

@@ -54,8 +54,11 @@ pub(super) struct Loss {
 
 /// Where entries go. It blocks.
 pub(super) trait Sink: Send + 'static {
-    /// Writes them; `false` if not all of it could be written. With nothing to write, it looks whether what failed works again.
-    fn write(&mut self, entries: VecDeque<Entry>) -> bool;
+    /// Writes them. With nothing to write, it looks whether what failed works again.
+    fn write(&mut self, entries: VecDeque<Entry>);
+
+    /// Whether the last attempts to write have worked.
+    fn is_fine(&self) -> bool;
 }
 
 /// Writes tapes. Clones share it.
@@ -130,7 +133,7 @@ impl Recorder {
             hurry: Notify::new(),
             room: Notify::new(),
             tapes: AtomicU64::new(0),
-            broken: AtomicBool::new(false),
+            broken: AtomicBool::new(!sink.is_fine()),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
             metrics,
@@ -212,13 +215,13 @@ impl Shared {
             };
             self.room.notify_waiters();
             let written = tasks.block_on_thread("recorder", move || {
-                let fine = sink.write(entries);
-                (sink, fine)
+                sink.write(entries);
+                sink
             });
             match written.await {
-                Some((back, fine)) => {
+                Some(back) => {
                     sink = back;
-                    self.broken.store(!fine, Ordering::Relaxed);
+                    self.broken.store(!sink.is_fine(), Ordering::Relaxed);
                 }
                 None => {
                     // A bug: without its disk it records nothing any more, and says so.
@@ -287,6 +290,9 @@ impl Tape {
     /// Dropped before it is done, nothing is noted.
     pub(crate) async fn note(&self, note: Note) -> Result<(), Unrecorded> {
         let shared = &self.0.recorder.0;
+        if self.0.recorder.refuses() {
+            return Err(Unrecorded);
+        }
         let mut note = note;
         loop {
             let room = shared.room.notified();
@@ -354,11 +360,6 @@ impl Tape {
         }
     }
 
-    /// Whether nothing may pass now, since it could not be recorded.
-    pub(crate) fn refuses(&self) -> bool {
-        self.0.recorder.refuses()
-    }
-
     fn put(&self, note: Note, times: usize) -> Put {
         let shared = &self.0.recorder.0;
         let mut queue = lock(&shared.queue);
@@ -408,3 +409,6 @@ impl Drop for Recorded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

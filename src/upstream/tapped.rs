@@ -71,7 +71,7 @@ impl<P: Pipe> Pipe for Tapped<P> {
                     self.note_sent();
                 }
             }
-            Event::Closed(why) => self.line.closed(&why.to_string()),
+            Event::Closed(_) => {}
         }
         event
     }
@@ -96,6 +96,10 @@ impl<P: Pipe> Pipe for Tapped<P> {
     }
 
     async fn close(self, why: UpstreamError) {
+        match &why {
+            UpstreamError::Closed { .. } => self.line.hung_up("closed by the proxy"),
+            why => self.line.closed(&why.to_string()),
+        }
         self.pipe.close(why).await;
     }
 }
