@@ -17,7 +17,7 @@ use crate::protocol::message::Message;
 ///
 /// let tape = Tape::open("fixtures/tapes/echo.tape.jsonl")?;
 /// let answer = tape.answer(r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hi"}}}"#)?;
-/// assert_eq!(answer, r#"{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"hi"}]}}"#);
+/// assert_eq!(answer, r#"{"jsonrpc":"2.0","id":7,"result":{"content":[{"text":"hi","type":"text"}]}}"#);
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

@@ -30,6 +30,8 @@ fn a_recorded_tape_has_no_faults() {
 #[test]
 fn faults_of_structure_are_told() {
     let (client, proxy, upstream) = (Party::Client, Party::Proxy, Party::Upstream);
+    let mut headless = Frame::new(13, 70, Kind::Message);
+    (headless.from, headless.to) = (Some(client), Some(proxy));
     let mut lost = Frame::new(12, 70, Kind::Message);
     lost.from = Some(client);
     let frames = [
@@ -44,7 +46,7 @@ fn faults_of_structure_are_told() {
         Frame::new(10, 60, Kind::Other("smell".into())),
         Frame::new(11, 60, Kind::End { reason: "done".into(), next: None }),
         lost,
-        Frame { to: Some(proxy), from: Some(client), ..Frame::new(13, 70, Kind::Message) },
+        headless,
     ];
     insta::assert_snapshot!(told(&frames, &WHOLE));
     insta::assert_snapshot!("a_torn_end", told(&[], &Ending::Torn { bytes: 9 }));

@@ -48,7 +48,7 @@ fn tape() -> Vec<Frame> {
         frame(12, 1_500_100, OUT, &result("\"a\"", r#"{"content":[]}"#)),
         frame(13, 1_600_000, OUT, &result("99", "{}")),
         frame(14, 1_600_000, DOWN, "Listening on port\u{1b}[31m 3000"),
-        frame(15, 1_700_000, IN, &call("8", "for\u{202e}ever\u{7}")),
+        frame(15, 1_700_000, IN, &call("8", "for\u{202e}ever\\u0007")),
         frame(16, 1_800_000, IN, r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":8}}"#),
         frame(
             17,

@@ -48,6 +48,7 @@ pub(super) async fn drive(
     let mut tokens: BTreeMap<usize, CancellationToken> = BTreeMap::new();
     for step in &script.steps {
         while step.after.iter().any(|place| !scene.heard.contains_key(place)) && scene.listen(&mut names).await {}
+        scene.is_greeted()?;
         match &step.action {
             Action::Ask(place) => {
                 let request = &script.requests[*place];
@@ -73,6 +74,8 @@ pub(super) async fn drive(
     let compared = |(_, request): &(usize, &Request)| request.answer.is_some();
     let last: Vec<usize> = script.requests.iter().enumerate().filter(compared).map(|(place, _)| place).collect();
     while last.iter().any(|place| !scene.heard.contains_key(place)) && scene.listen(&mut names).await {}
+    scene.is_greeted()?;
+    scene.is_answered()?;
 
     let mut heard = scene.heard;
     drop(scene.open);
@@ -150,6 +153,26 @@ impl Scene<'_> {
             };
             (place, (answer, began.elapsed()))
         }));
+    }
+
+    /// Whether the handshake has not failed: without one there is nothing to talk about.
+    fn is_greeted(&self) -> Result<(), Failure> {
+        let is_handshake = |place: &usize| self.script.requests[*place].message.known() == Some(Known::Initialize);
+        match self.heard.iter().find(|(place, _)| is_handshake(place)) {
+            Some((_, (Err(why), _))) => Err(Failure::Server(why.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the server has answered anything that it was asked.
+    fn is_answered(&self) -> Result<(), Failure> {
+        let mut asked = self.heard.iter().filter(|(place, _)| self.script.requests[**place].is_sent());
+        match asked.clone().next() {
+            Some((_, (Err(why), _))) if asked.all(|(_, (heard, _))| heard.is_err()) => {
+                Err(Failure::Server(why.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits for an answer, or for what the server says by itself; whether there was anything to wait for.
