@@ -70,7 +70,7 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("tape/redact", &["protocol", "tape/format", "tape/pointer"]),
     ("tape/schema", &["protocol", "tape/json", "tape/pointer"]),
     ("tape/show", &["protocol", "tape/compare", "tape/conversation", "tape/format", "tape/json"]),
-    ("replay", &["protocol", "tape/format", "tape/matching", "tape/pointer"]),
+    ("replay", &["protocol", "tape/canonical", "tape/format", "tape/matching", "tape/pointer"]),
     ("tap", &["rt", "metrics", "faults"]),
     ("upstream", &["rt", "metrics", "tap"]),
     // Bugs of the past can be switched on in its tests.

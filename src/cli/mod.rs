@@ -18,6 +18,7 @@ mod serve;
 mod tape;
 #[cfg(test)]
 mod tests;
+mod through;
 mod verify;
 
 pub use args::{

@@ -1,40 +1,36 @@
 //! `shadowcat replay`: a tape as a server.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::args::ReplayArgs;
 use super::run::{Ended, listen, pipe, with_runtime, workers_of_a_proxy};
+use super::tape::read;
 use super::{Exit, complain, start_log};
 use crate::protocol::revision::Era;
 use crate::replay::{Options, Replay, Timing};
 use crate::settings::{EraChoice, Settings, Target, UpstreamSettings};
 use crate::tape::pointer::Pointers;
-use crate::tape::{Ending, Frame, Header, Reader, TapeError};
 
 /// Answers clients from a tape until told to stop, or until the client goes.
 pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
     if let Err(code) = start_log(&args.log) {
         return code;
     }
-    let (header, frames) = match read(&args.tape) {
-        Ok(read) => read,
-        Err(error) => {
-            complain(format_args!("error: {}: {error}", args.tape.display()));
-            return Exit::Tape.into();
-        }
+    let tape = match read(&args.tape) {
+        Ok(tape) => tape,
+        Err(exit) => return exit.into(),
     };
     let timing = Timing { factor: args.timing, cap: args.timing_cap };
     let ignore = args.ignore.iter().cloned().fold(Pointers::default(), Pointers::and);
     let options = Options { order: args.order, timing, ignore, edge: args.edge, ..Options::default() };
-    let replay = Arc::new(Replay::new(&header, &frames, options));
-    drop(frames);
+    let replay = Arc::new(Replay::new(&tape.header, &tape.frames, options));
+    let name = tape.header.upstream.clone().unwrap_or_else(|| "tape".to_owned());
+    drop(tape);
     if replay.lost() > 0 {
         complain(format_args!("{}: {} frames are missing", args.tape.display(), replay.lost()));
     }
-    let mut upstream =
-        UpstreamSettings::new(header.upstream.as_deref().unwrap_or("tape"), Target::Tape(Arc::clone(&replay)));
+    let mut upstream = UpstreamSettings::new(name, Target::Tape(Arc::clone(&replay)));
     upstream.era = match replay.era() {
         Era::Legacy => EraChoice::Legacy,
         Era::Modern => EraChoice::Modern,
@@ -51,27 +47,6 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
         };
         judge(ended, &replay, require_all)
     })
-}
-
-/// All frames of a tape that can be read; what cannot is told.
-fn read(path: &Path) -> Result<(Header, Vec<Frame>), TapeError> {
-    let mut reader = Reader::open(path)?;
-    let mut frames = Vec::new();
-    for frame in reader.by_ref() {
-        match frame {
-            Ok(frame) => frames.push(frame),
-            Err(error) if error.is_of_one_line() => complain(format_args!("{}: {error}", path.display())),
-            Err(error) => return Err(error),
-        }
-    }
-    match reader.ending() {
-        Ending::Proper { .. } => {}
-        Ending::CutShort => complain(format_args!("{}: the tape was cut short", path.display())),
-        Ending::Torn { bytes } => {
-            complain(format_args!("{}: the tape was cut short; {bytes} bytes of a frame are left out", path.display()));
-        }
-    }
-    Ok((reader.header().clone(), frames))
 }
 
 /// Says what was not on the tape, and what of it was not asked for; either may be a reason for another exit code.

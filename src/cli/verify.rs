@@ -42,10 +42,20 @@ pub struct VerifyArgs {
         env = "SHADOWCAT_AGAINST",
         value_name = "URL",
         hide_env_values = true,
-        required_unless_present = "command",
-        conflicts_with = "command"
+        required_unless_present_any = ["command", "through"],
+        conflicts_with_all = ["command", "through"]
     )]
     pub against: Option<String>,
+
+    /// Instead of a server, verify the proxy itself: what the client said is said to it again, what the server said is given back,
+    /// and what comes of that must be what the tape says, which has to be one of both sides
+    #[arg(
+        long,
+        env = "SHADOWCAT_THROUGH",
+        value_parser = BoolishValueParser::new(),
+        conflicts_with_all = ["command", "update", "transport", "headers", "env", "pass_env", "cwd"]
+    )]
+    pub through: bool,
 
     /// How it speaks [default: auto]
     #[arg(long, env = "SHADOWCAT_TRANSPORT", value_parser = transport())]
@@ -146,7 +156,12 @@ impl VerifyArgs {
 
     fn options(&self) -> Result<Options, NotAPointer> {
         let parse = |texts: &[String]| Pointers::parse(texts.iter().map(String::as_str));
-        let usual = if self.no_default_ignore { Pointers::parse(["/id"])? } else { verify::ignored()? };
+        // The proxy says what it said, or it does not.
+        let usual = match (self.through, self.no_default_ignore) {
+            (true, _) => Pointers::default(),
+            (false, true) => Pointers::parse(["/id"])?,
+            (false, false) => verify::ignored()?,
+        };
         let rules = Rules {
             ignore: usual.and(parse(&self.ignore)?),
             unordered: parse(&self.unordered)?,
@@ -166,6 +181,9 @@ pub(super) fn verify(args: &VerifyArgs) -> ExitCode {
             return Exit::Usage.into();
         }
     };
+    if args.through {
+        return super::through::through(args, options);
+    }
     let server = match args.load(&variable) {
         Ok(server) => server,
         Err(faults) => return refuse(&faults),

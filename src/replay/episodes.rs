@@ -8,6 +8,7 @@ use crate::protocol::meta::{self, Envelope};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
 use crate::protocol::scan::DEPTH_MAX;
+use crate::tape::canonical::is_of_proxy;
 use crate::tape::format::{self, Edge, Frame};
 
 /// One message to the server, and what the server said because of it.
@@ -307,15 +308,4 @@ impl Builder {
             }
         }
     }
-}
-
-/// Whether the proxy says this in its own name: to find out what a server is, or to lease a connection.
-pub(crate) fn is_of_proxy(message: &Message) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Client {
-        name: String,
-    }
-    let client = message.param(meta::CLIENT_INFO_PARAM).or_else(|| message.meta(meta::CLIENT_INFO));
-    let client = client.and_then(|client| serde_json::from_str::<Client>(client).ok());
-    message.known() == Some(Known::Ping) || client.is_some_and(|client| client.name == env!("CARGO_PKG_NAME"))
 }

@@ -16,11 +16,8 @@ use std::time::Duration;
 
 use http::Uri;
 
-use crate::protocol::message::Message;
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
-use crate::protocol::scan::DEPTH_MAX;
-use crate::replay::episodes::is_of_proxy;
 use crate::replay::{self, Replay};
 use crate::server::{Running, StartError};
 use crate::settings::{
@@ -28,9 +25,9 @@ use crate::settings::{
 };
 use crate::tape::canonical::{self, Line, Thread};
 use crate::tape::compare;
-use crate::tape::format::{Edge, Frame, Header, Transport};
+use crate::tape::format::{Edge, Frame, Transport};
 use crate::tape::json::Json;
-use crate::tape::{Reader, TapeError};
+use crate::tape::{Reader, Tape, TapeError};
 use client::Client;
 
 /// How a tape is played through the proxy.
@@ -85,11 +82,11 @@ pub enum ThroughError {
 /// # Cancel safety
 /// Dropped before it is done, the proxies are stopped, and their files are removed.
 pub async fn through(
-    header: &Header,
-    frames: &[Frame],
+    tape: &Tape,
     options: &Options,
     settings: impl FnOnce(&mut Settings),
 ) -> Result<Outcome, ThroughError> {
+    let (header, frames) = (&tape.header, &tape.frames[..]);
     if !(header.edges.contains(&Edge::Client) && header.edges.contains(&Edge::Upstream)) {
         return Err(ThroughError::OneEdge);
     }
@@ -141,9 +138,9 @@ pub async fn through(
     // Where the handshake is the proxy's, so is the end of it.
     let shakes_hands = canonical::threads(Edge::Upstream, frames)
         .iter()
-        .any(|one| is_own(one) && method(one) == Some(Known::Initialize));
+        .any(|one| one.of_proxy && method(one) == Some(Known::Initialize));
     side(Edge::Upstream, "to the server", &|thread, line| {
-        line.upward && !is_own(thread) && !(shakes_hands && method(thread) == Some(Known::Initialized))
+        line.upward && !thread.of_proxy && !(shakes_hands && method(thread) == Some(Known::Initialized))
     });
     let report = replay.report();
     findings.extend(report.told.into_iter().map(|what| format!("to the server: {what}")));
@@ -165,12 +162,6 @@ fn url(running: &Running) -> Result<Uri, io::Error> {
 
 fn method(thread: &Thread) -> Option<Known> {
     thread.lines.first()?.message.as_ref()?.get("method").and_then(Json::as_str).and_then(Known::parse)
-}
-
-/// Whether the proxy says this in its own name.
-fn is_own(thread: &Thread) -> bool {
-    let Some(message) = thread.lines.first().and_then(|line| line.message.as_ref()) else { return false };
-    Message::parse(message.to_string().into(), DEPTH_MAX).is_ok_and(|message| is_of_proxy(&message))
 }
 
 /// All frames of all tapes in a folder.

@@ -2,16 +2,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 
+type Does = fn() -> BoxFuture<'static, Verdict>;
+
 /// Does what it is told to, with messages of one method.
 struct Puppet {
     name: &'static str,
-    does: fn() -> BoxFuture<'static, Verdict>,
+    does: Does,
     on_failure: OnFailure,
     asked: AtomicU64,
 }
 
 impl Puppet {
-    fn new(name: &'static str, does: fn() -> BoxFuture<'static, Verdict>) -> Puppet {
+    fn new(name: &'static str, does: Does) -> Puppet {
         Puppet { name, does, on_failure: OnFailure::Open, asked: AtomicU64::new(0) }
     }
 }
@@ -66,7 +68,7 @@ async fn they_are_asked_in_order_until_one_does_not_let_it_pass() {
 /// One that hangs or panics holds nothing up: the message passes, or is refused, as was said of that one.
 #[tokio::test(start_paused = true)]
 async fn one_that_fails_is_open_or_closed() {
-    let failures: [(fn() -> BoxFuture<'static, Verdict>, &str); 2] = [
+    let failures: [(Does, &str); 2] = [
         (|| std::future::pending().boxed(), "late"),
         (|| async { panic!("a bug of an interceptor") }.boxed(), "failed"),
     ];

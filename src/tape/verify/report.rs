@@ -113,6 +113,23 @@ pub fn junit(tape: &str, verified: &Verified) -> String {
     xml + "  </testsuite>\n</testsuites>\n"
 }
 
+/// As JUnit XML, of something that is one case.
+pub fn junit_of(tape: &str, case: &str, findings: &[String]) -> String {
+    let (suite, case, failures) = (escaped(tape), escaped(case), usize::from(!findings.is_empty()));
+    let failure = match findings {
+        [] => String::new(),
+        all => {
+            let lines: Vec<String> = all.iter().map(|one| escaped(one)).collect();
+            format!("<failure message=\"{} differences\">{}</failure>", all.len(), lines.join("\n"))
+        }
+    };
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"shadowcat verify\" tests=\"1\" failures=\"{failures}\">\n  \
+         <testsuite name=\"{suite}\" tests=\"1\" failures=\"{failures}\">\n    \
+         <testcase classname=\"{suite}\" name=\"{case}\">{failure}</testcase>\n  </testsuite>\n</testsuites>\n"
+    )
+}
+
 fn name(outcome: &Outcome) -> String {
     let subject = outcome.subject.as_ref().map(|subject| format!(" {}", printable(subject))).unwrap_or_default();
     format!("#{} {}{subject}", outcome.seq, printable(&outcome.method))
