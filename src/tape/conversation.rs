@@ -88,7 +88,7 @@ pub struct Pairing {
 /// What a frame of the kind `message` holds.
 pub enum Seen {
     /// One message, or each one of a batch.
-    Said(Said),
+    Said(Box<Said>),
     /// What is none: why.
     NotAMessage(message::ParseError),
 }
@@ -98,10 +98,10 @@ impl Pairing {
     pub fn see(&mut self, frame: &Frame) -> Vec<Seen> {
         let Some(body) = frame.body.as_ref().filter(|_| frame.kind == Kind::Message) else { return Vec::new() };
         match Incoming::parse(body.bytes().clone(), DEPTH_MAX) {
-            Ok(Incoming::One(message)) => vec![Seen::Said(self.say(frame, message))],
+            Ok(Incoming::One(message)) => vec![Seen::Said(Box::new(self.say(frame, message)))],
             Ok(Incoming::Batch(messages)) => messages
                 .into_iter()
-                .map(|one| one.map_or_else(Seen::NotAMessage, |message| Seen::Said(self.say(frame, message))))
+                .map(|one| one.map_or_else(Seen::NotAMessage, |message| Seen::Said(Box::new(self.say(frame, message)))))
                 .collect(),
             Err(error) => vec![Seen::NotAMessage(error)],
         }
@@ -207,7 +207,7 @@ pub fn calls(frames: &[Frame], edge: Edge) -> Vec<Call> {
         for seen in pairing.see(frame) {
             let Seen::Said(said) = seen else { continue };
             match &said.role {
-                Role::Request => calls.push(Call { request: said, answer: None, upward: frame.is_upward() }),
+                Role::Request => calls.push(Call { request: *said, answer: None, upward: frame.is_upward() }),
                 Role::Answer(Some(asked)) => {
                     let is_open = |call: &&mut Call| {
                         let id = call.request.message.id();
@@ -215,7 +215,7 @@ pub fn calls(frames: &[Frame], edge: Edge) -> Vec<Call> {
                     };
                     // It is more often one of the last than one of the first.
                     if let Some(call) = calls.iter_mut().rev().find(is_open) {
-                        call.answer = Some(said);
+                        call.answer = Some(*said);
                     }
                 }
                 Role::Answer(None) | Role::Notification(_) => {}

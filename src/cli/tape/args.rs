@@ -134,11 +134,17 @@ pub struct ExportArgs {
     pub tape: PathBuf,
 
     /// As an HTTP Archive
-    #[arg(long, required_unless_present = "json", conflicts_with = "json")]
+    #[arg(
+        long,
+        env = "SHADOWCAT_EXPORT_HAR",
+        value_parser = BoolishValueParser::new(),
+        required_unless_present = "json",
+        conflicts_with = "json"
+    )]
     pub har: bool,
 
     /// As one JSON document
-    #[arg(long)]
+    #[arg(long, env = "SHADOWCAT_EXPORT_JSON", value_parser = BoolishValueParser::new())]
     pub json: bool,
 
     /// Where to write it [default: standard output]

@@ -16,28 +16,10 @@ use super::format::{Body, Edge};
 use super::pointer::{NotAPointer, Pointers};
 use super::whole::Tape;
 use crate::protocol::message::Message;
+use crate::protocol::meta;
 use crate::protocol::scan::DEPTH_MAX;
 use crate::rt::Tasks;
 use crate::settings::UpstreamSettings;
-
-/// What of answers does not count unless it is asked for: names and times that are new with every run, and the server's version.
-pub const IGNORED: &[&str] = &[
-    "/id",
-    "/result/_meta",
-    "/result/nextCursor",
-    "/result/requestState",
-    "/result/serverInfo/version",
-    "/result/ttlMs",
-    "/result/taskId",
-    "/result/createdAt",
-    "/result/lastUpdatedAt",
-    "/result/task/taskId",
-    "/result/task/createdAt",
-    "/result/task/lastUpdatedAt",
-    "/result/tasks/*/taskId",
-    "/result/tasks/*/createdAt",
-    "/result/tasks/*/lastUpdatedAt",
-];
 
 /// How it is verified.
 #[derive(Debug, Clone)]
@@ -48,12 +30,18 @@ pub struct Options {
     pub patience: Duration,
 }
 
-/// What [`IGNORED`] says, as pointers.
+/// What of answers does not count unless it is asked for: names and times that are new with every run, and the server's version.
 ///
 /// # Errors
 /// None in practice.
 pub fn ignored() -> Result<Pointers, NotAPointer> {
-    Pointers::parse(IGNORED.iter().copied())
+    let mut texts: Vec<String> = ["/id", "/result/nextCursor", "/result/serverInfo/version"].map(str::to_owned).into();
+    texts.extend([meta::META, meta::REQUEST_STATE, meta::TTL_MS].map(|name| format!("/result/{name}")));
+    // A task stands for itself, in an answer that makes it, or in a list.
+    for place in ["", "/task", "/tasks/*"] {
+        texts.extend([meta::TASK_ID, "createdAt", "lastUpdatedAt"].map(|name| format!("/result{place}/{name}")));
+    }
+    Pointers::parse(texts.iter().map(String::as_str))
 }
 
 /// What came of one request of the tape.

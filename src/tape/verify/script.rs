@@ -38,7 +38,7 @@ pub(super) enum Action {
     /// It takes back what it asked.
     Cancel(usize),
     /// It tells something.
-    Tell(Message),
+    Tell(Box<Message>),
 }
 
 /// A request of the client.
@@ -111,7 +111,7 @@ impl Script {
                     }
                     // What cancels nothing that is open would cancel something else here.
                     (Role::Notification(None), true) if said.message.known() == Some(Known::Cancelled) => continue,
-                    (Role::Notification(_), true) => Action::Tell(said.message),
+                    (Role::Notification(_), true) => Action::Tell(Box::new(said.message)),
                     (Role::Answer(Some(_)), false) => {
                         seen.extend(answered.remove(&(said.seq, said.message.id())));
                         continue;
@@ -142,7 +142,7 @@ impl Script {
         self.requests.push(Request { seq: 0, message, params: Vec::new(), answer: None, redacted: false });
         let first = [
             Step { after: BTreeSet::new(), action: Action::Ask(place) },
-            Step { after: BTreeSet::from([place]), action: Action::Tell(done) },
+            Step { after: BTreeSet::from([place]), action: Action::Tell(Box::new(done)) },
         ];
         self.steps.splice(0..0, first);
     }
