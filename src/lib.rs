@@ -6,11 +6,13 @@ pub mod config;
 pub mod faults;
 pub mod load;
 pub mod protocol;
+pub mod replay;
 pub mod server;
 pub mod settings;
 pub mod tape;
 pub(crate) mod telemetry;
 pub mod testing;
+pub mod through;
 
 pub(crate) mod admin;
 pub(crate) mod backend;

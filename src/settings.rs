@@ -5,12 +5,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::faults::Plan;
+use crate::replay::Replay;
 
 /// How many children of one server there may be if nothing is said: each is a process.
 const CHILDREN_MAX: usize = 64;
@@ -184,7 +186,7 @@ impl UpstreamSettings {
             era: EraChoice::Auto,
             connections_max: match target {
                 Target::Stdio(_) => CHILDREN_MAX,
-                Target::Http(_) => UPSTREAM_SESSIONS_MAX,
+                Target::Http(_) | Target::Tape(_) => UPSTREAM_SESSIONS_MAX,
             },
             target,
             forward_headers: Vec::new(),
@@ -206,6 +208,8 @@ pub enum Target {
     Stdio(StdioTarget),
     /// An HTTP server.
     Http(HttpTarget),
+    /// A tape that answers in a server's place.
+    Tape(Arc<Replay>),
 }
 
 /// A child process: an argument vector, never a shell line. Its `Debug` only counts the arguments: they may hold secrets.

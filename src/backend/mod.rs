@@ -150,7 +150,7 @@ impl Backend {
                 .inspect_err(|error| tracing::error!(upstream = metrics.name(), %error, "Server cannot be used"))
                 .ok()
                 .map(Arc::new),
-            Target::Stdio(_) => None,
+            Target::Stdio(_) | Target::Tape(_) => None,
         };
         let starter = Starter {
             settings: upstream.clone(),

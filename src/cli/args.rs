@@ -8,9 +8,14 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::tape::TapeCommand;
+use super::verify::VerifyArgs;
 use crate::config::{self, FaultKind};
 use crate::probing::ToolCall;
+use crate::replay::Order;
 use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Timeouts};
+use crate::tape::format::Edge;
+use crate::tape::pointer::{NotAPointer, Pointers};
 
 /// A reverse proxy for MCP: any server behind one endpoint, any client revision.
 #[derive(Debug, Parser)]
@@ -45,6 +50,18 @@ pub enum Command {
     /// Exits with 0, with 7 if an answer was wrong or missing or the budget of --compare was not kept, with 5 if the server cannot be
     /// reached or used.
     Bench(Box<BenchArgs>),
+    /// Be the server of a tape, over standard input and output or over HTTP, for clients of every revision
+    ///
+    /// Exits with 0, with 7 if something was asked that is not on the tape, with 6 if the tape cannot be read.
+    Replay(Box<ReplayArgs>),
+    /// Ask a server what a tape's client asked, and compare the answers
+    ///
+    /// Exits with 0 if there is no difference, with 7 if there is, with 6 if the tape cannot be read, with 5 if the server cannot be
+    /// started or reached.
+    Verify(Box<VerifyArgs>),
+    /// Look at tapes, compare them, clean them
+    #[command(subcommand)]
+    Tape(TapeCommand),
     /// Run a fake MCP server whose behaviour is scripted
     #[command(subcommand)]
     Fake(Fake),
@@ -323,6 +340,54 @@ pub struct BenchArgs {
     pub command: Vec<String>,
 }
 
+/// `replay`: be the server of a tape.
+#[derive(Debug, Args)]
+// Its report would be lost between them.
+#[command(mut_arg("log", |arg| arg.default_value("warn")))]
+pub struct ReplayArgs {
+    /// The tape; of one with both edges, what the server said to the proxy
+    #[arg(value_name = "TAPE")]
+    pub tape: PathBuf,
+
+    /// Serve HTTP there; without it, one client on standard input and output
+    #[arg(long, env = "SHADOWCAT_LISTEN", value_name = "ADDR", value_parser = config::parse_address)]
+    pub listen: Option<SocketAddr>,
+
+    /// Path of the endpoint
+    #[arg(long, env = "SHADOWCAT_PATH", default_value = "/mcp", requires = "listen")]
+    pub path: String,
+
+    /// Which requests are answered: any of the tape's, or only the next one
+    #[arg(long, env = "SHADOWCAT_ORDER", value_parser = named(ORDERS), default_value = "any")]
+    pub order: Order,
+
+    /// What may differ in a request, as a JSON pointer such as `/params/arguments/at`; `*` stands for any member, `**` for any
+    /// number of them (repeatable, or separated by commas; `_meta` always may)
+    #[arg(long, env = "SHADOWCAT_IGNORE", value_name = "POINTER", value_delimiter = ',', value_parser = pointer)]
+    pub ignore: Vec<Pointers>,
+
+    /// Whose words to replay: what the server said to the proxy, or what the proxy said to the client [default: the server's, if
+    /// they were recorded]
+    #[arg(long, env = "SHADOWCAT_EDGE", value_parser = named(EDGES))]
+    pub edge: Option<Edge>,
+
+    /// When to answer: at once (`none`), as recorded (`recorded`), or so many times slower (`0.5x`, `2x`)
+    #[arg(long, env = "SHADOWCAT_TIMING", value_name = "HOW", default_value = "none", value_parser = timing)]
+    pub timing: f64,
+
+    /// Longest wait for one message, whatever the tape says
+    #[arg(long, env = "SHADOWCAT_TIMING_CAP", value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
+    pub timing_cap: Duration,
+
+    /// Exit with 7 also if there are requests on the tape that nobody made
+    #[arg(long, env = "SHADOWCAT_REQUIRE_ALL", value_parser = BoolishValueParser::new())]
+    pub require_all: bool,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
 /// Whether traffic is recorded, and how.
 #[derive(Debug, Args)]
 pub struct RecordArgs {
@@ -468,7 +533,7 @@ fn admin(text: &str) -> Result<Admin, FaultKind> {
     }
 }
 
-fn transport() -> impl TypedValueParser<Value = HttpTransport> {
+pub(super) fn transport() -> impl TypedValueParser<Value = HttpTransport> {
     named(HttpTransport::NAMED)
 }
 
@@ -510,7 +575,7 @@ fn count(range: &RangeInclusive<usize>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(*range.start() as u64..=*range.end() as u64)
 }
 
-fn request_timeout(text: &str) -> Result<Duration, FaultKind> {
+pub(super) fn request_timeout(text: &str) -> Result<Duration, FaultKind> {
     wait("request", text)
 }
 
@@ -550,6 +615,27 @@ fn percent(text: &str) -> Result<f64, FaultKind> {
         .filter(|number| (0.0..=1000.0).contains(number))
         .map(|number| number / 100.0)
         .ok_or(FaultKind::Malformed { expected: "a percentage such as `5%`" })
+}
+
+/// The sides of the proxy by their names.
+const EDGES: [(&str, Edge); 2] = [("client", Edge::Client), ("upstream", Edge::Upstream)];
+
+/// The choices of an order by their names.
+const ORDERS: [(&str, Order); 2] = [("any", Order::Any), ("strict", Order::Strict)];
+
+fn pointer(text: &str) -> Result<Pointers, NotAPointer> {
+    Pointers::parse([text])
+}
+
+/// Reads `none` as 0, `recorded` as 1, and a factor such as `2x`.
+fn timing(text: &str) -> Result<f64, FaultKind> {
+    let factor = match text {
+        "none" => Some(0.0),
+        "recorded" => Some(1.0),
+        scaled => scaled.strip_suffix('x').and_then(|factor| factor.parse().ok()),
+    };
+    let factor = factor.filter(|factor| (0.0..=1000.0).contains(factor));
+    factor.ok_or(FaultKind::Malformed { expected: "`none`, `recorded`, or a factor such as `0.5x`" })
 }
 
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {

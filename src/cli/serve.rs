@@ -215,7 +215,7 @@ pub(super) fn all(argument: &'static str, values: &[String]) -> Vec<Placed<Strin
     values.iter().map(|value| placed(argument, value.clone())).collect()
 }
 
-fn headers(given: &[String], loader: &mut Loader) -> Vec<(Placed<String>, Template)> {
+pub(super) fn headers(given: &[String], loader: &mut Loader) -> Vec<(Placed<String>, Template)> {
     let mut headers = pairs("--header", given, ':', "`NAME: VALUE`", loader);
     for (name, value) in &mut headers {
         name.value = name.value.trim_end().to_owned();
@@ -289,6 +289,7 @@ fn server(f: &mut fmt::Formatter<'_>, upstream: &UpstreamSettings) -> fmt::Resul
             write!(f, "connects to {}, transport {transport}", target.shown_url())?;
             list(f, "headers", target.headers.iter().map(|(name, _)| name.as_str()))?;
         }
+        Target::Tape(_) => f.write_str("replays a tape")?,
     }
     if let Some(record) = &upstream.record {
         let (edges, policy) =

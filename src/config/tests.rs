@@ -42,14 +42,14 @@ fn with_server(line: &str) -> String {
 fn stdio(settings: &Settings) -> &StdioTarget {
     match &settings.upstreams[0].target {
         Target::Stdio(target) => target,
-        Target::Http(target) => panic!("expected a program, got {target:?}"),
+        other => panic!("expected a program, got {other:?}"),
     }
 }
 
 fn http(settings: &Settings) -> &HttpTarget {
     match &settings.upstreams[0].target {
         Target::Http(target) => target,
-        Target::Stdio(target) => panic!("expected a URL, got {target:?}"),
+        other => panic!("expected a URL, got {other:?}"),
     }
 }
 

@@ -66,8 +66,10 @@ pub(crate) struct Server {
     tools: ToolHeaders,
     parking: Arc<Parking<Box<Half>>>,
     described: Described,
-    /// It is a child: it never sees a header.
+    /// It is a child, or a tape: it never sees a header.
     is_child: bool,
+    /// Headers that repeat what it is asked were checked when its tape was made.
+    is_tape: bool,
     forward_headers: Vec<HeaderName>,
     /// Who sees or changes what passes, if anybody does.
     pub(crate) tap: Option<Arc<Tap>>,
@@ -102,7 +104,8 @@ impl Proxy {
         let adopter = Adopter::default();
         let servers = settings.upstreams.iter().map(|upstream| {
             let metrics = metrics.server(&upstream.name);
-            let is_child = matches!(upstream.target, Target::Stdio(_));
+            let is_child = !matches!(upstream.target, Target::Http(_));
+            let is_tape = matches!(upstream.target, Target::Tape(_));
             let tap = Tap::build(upstream, &settings, &tasks, &metrics);
             let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone(), tap.clone()));
             let forward_headers = upstream.forward_headers.clone();
@@ -114,6 +117,7 @@ impl Proxy {
                 parking,
                 described: Described::default(),
                 is_child,
+                is_tape,
                 forward_headers,
                 tap,
             };
@@ -279,6 +283,7 @@ impl Proxy {
         // A server that does not tell its tools must not hold up their calls for longer than it may take to say who it is.
         let patience = self.settings.timeouts.probe;
         let headers = match mirrored {
+            _ if server.is_tape => HeaderMap::new(),
             Some(mirrored) if server.is_child => {
                 server.tools.check(&connection, request, &mirrored, patience).await?;
                 HeaderMap::new()

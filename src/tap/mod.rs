@@ -181,7 +181,7 @@ fn start(
         RecordEdges::Both => vec![Edge::Client, Edge::Upstream],
     };
     header.server = Some(match &upstream.target {
-        Target::Stdio(_) => Transport::Stdio,
+        Target::Stdio(_) | Target::Tape(_) => Transport::Stdio,
         Target::Http(target) if target.transport == HttpTransport::Sse => Transport::HttpSse,
         Target::Http(_) => Transport::Http,
     });

@@ -258,6 +258,25 @@ impl Kind {
     }
 }
 
+/// How a tape ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// It was ended in good order.
+    Proper {
+        /// Why, in words.
+        reason: String,
+        /// File name of the tape that goes on from there.
+        next: Option<String>,
+    },
+    /// It just stops: it is still being written, or whatever wrote it was.
+    CutShort,
+    /// It stops in the middle of a line (or of compressed data), which is left out.
+    Torn {
+        /// How many bytes are left out.
+        bytes: u64,
+    },
+}
+
 /// Facts of an HTTP request or response.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Http {

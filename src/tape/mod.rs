@@ -4,15 +4,26 @@
 //! passed. Messages are kept byte for byte (but for what was redacted before it was written). It can be read while it is being
 //! written, and after a crash: see C-TAPE in docs/contracts.md, and docs/tapes.md for the format in full.
 
+pub mod canonical;
+pub mod check;
 pub mod compare;
+pub mod conversation;
+pub mod diff;
+pub mod export;
 pub mod format;
 pub mod json;
 pub mod matching;
 pub mod pointer;
 mod reader;
 pub mod redact;
+pub mod schema;
+pub mod show;
+pub mod verify;
+mod whole;
 
+pub use conversation::Call;
 pub use format::{
-    Body, Edge, Form, Frame, FrameError, Header, HeaderError, Http, Intervention, Kind, Party, Sse, Transport,
+    Body, Edge, Ending, Form, Frame, FrameError, Header, HeaderError, Http, Intervention, Kind, Party, Sse, Transport,
 };
-pub use reader::{Ending, Reader, TapeError};
+pub use reader::{Reader, TapeError};
+pub use whole::{NoAnswer, Tape};

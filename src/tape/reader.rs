@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 
-use super::format::{Frame, FrameError, Header, HeaderError, Kind};
+use super::format::{Ending, Frame, FrameError, Header, HeaderError, Kind};
 
 /// Most bytes of a line, unless it is said otherwise: some times what a message may have.
 const LINE_BYTES_MAX: usize = 128 << 20;
@@ -54,25 +54,6 @@ impl TapeError {
     pub fn is_of_one_line(&self) -> bool {
         matches!(self, TapeError::Frame { .. } | TapeError::LineTooLong { .. })
     }
-}
-
-/// How a tape ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// It was ended in good order.
-    Proper {
-        /// Why, in words.
-        reason: String,
-        /// File name of the tape that goes on from there.
-        next: Option<String>,
-    },
-    /// It just stops: it is still being written, or whatever wrote it was.
-    CutShort,
-    /// It stops in the middle of a line (or of compressed data), which is left out.
-    Torn {
-        /// How many bytes are left out.
-        bytes: u64,
-    },
 }
 
 /// Reads a tape frame by frame. As an iterator, it goes to the end and takes a last line for what it is, whole or torn.

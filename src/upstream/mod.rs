@@ -11,6 +11,7 @@ mod redelivery;
 mod sse_2024;
 pub(crate) mod stdio;
 pub(crate) mod streamable;
+pub(crate) mod tape;
 pub(crate) mod tapped;
 
 use ::http::HeaderMap;
