@@ -319,7 +319,7 @@ pub(super) fn redact_frame(frame: &mut Frame, redactor: &Redactor) -> u64 {
         if left.bytes != *body.bytes() {
             frame.body = Some(Body::of(left.bytes));
             frame.redacted.extend(left.places);
-            frame.redacted_more += left.more;
+            frame.redacted_more = frame.redacted_more.saturating_add(left.more);
         }
     }
     count
