@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Uri};
+use tokio::io::DuplexStream;
 
 use crate::faults::Plan;
 use crate::replay::Replay;
@@ -209,7 +210,30 @@ pub enum Target {
     /// An HTTP server.
     Http(HttpTarget),
     /// A tape that answers in a server's place.
-    Tape(Arc<Replay>),
+    Tape(TapeTarget),
+}
+
+/// A tape that answers in a server's place.
+#[derive(Debug, Clone)]
+pub struct TapeTarget {
+    /// The tape.
+    pub replay: Arc<Replay>,
+    /// Who is asked what is not on the tape, if anybody is.
+    pub behind: Option<Arc<dyn Behind>>,
+}
+
+impl TapeTarget {
+    /// A tape, and nobody behind it.
+    #[must_use]
+    pub fn new(replay: Arc<Replay>) -> TapeTarget {
+        TapeTarget { replay, behind: None }
+    }
+}
+
+/// Who is asked what is not on a tape.
+pub trait Behind: fmt::Debug + Send + Sync {
+    /// A connection: one message in a line, either way.
+    fn open(&self) -> DuplexStream;
 }
 
 /// A child process: an argument vector, never a shell line. Its `Debug` only counts the arguments: they may hold secrets.

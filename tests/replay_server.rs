@@ -6,6 +6,8 @@ mod asking;
 mod common;
 #[path = "replay_server/matching.rs"]
 mod matching;
+#[path = "replay_server/modes.rs"]
+mod modes;
 #[path = "replay_server/support.rs"]
 mod support;
 

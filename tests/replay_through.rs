@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shadowcat::replay::{self, Replay};
-use shadowcat::settings::{Record, RecordEdges, Target};
+use shadowcat::settings::{Record, RecordEdges, TapeTarget, Target};
 use shadowcat::tape::compare::Rules;
 use shadowcat::tape::{Edge, Tape, canonical};
 use shadowcat::testing::client::{LegacySession, Modern};
@@ -187,7 +187,7 @@ async fn a_tape_of_a_tape_is_the_same_tape() {
         let (_folder, first) = recorded(era, play).await;
         let first = Tape::open(first).unwrap();
         let replay = Arc::new(Replay::new(&first.header, &first.frames, replay::Options::default()));
-        let (_folder, second) = recorded_at(Some(Target::Tape(Arc::clone(&replay))), era, play).await;
+        let (_folder, second) = recorded_at(Some(Target::Tape(TapeTarget::new(Arc::clone(&replay)))), era, play).await;
         let second = Tape::open(second).unwrap();
         for edge in [Edge::Client, Edge::Upstream] {
             let (one, other) = (canonical::threads(edge, &first.frames), canonical::threads(edge, &second.frames));

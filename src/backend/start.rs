@@ -208,10 +208,10 @@ impl Starter {
                 let pipe = StdioPipe::spawn(target, &self.limits, &self.timeouts, &self.tasks, &self.metrics)?;
                 Ok(self.drive(pipe, "child-driver", place))
             }
-            Target::Tape(replay) => {
+            Target::Tape(tape) => {
                 // Of those who come without a handshake of their own, none is who the tape was made for.
                 let transposed = matches!(key, Key::Legacy { handshake, .. } if handshake.is_of_bridge());
-                Ok(self.drive(TapePipe::new(replay, transposed), "tape-player", place))
+                Ok(self.drive(TapePipe::new(tape, transposed, self.limits.message_bytes), "tape-player", place))
             }
             Target::Http(_) => {
                 let (connection, standing, task) = self.http()?.legacy();

@@ -379,6 +379,36 @@ pub struct ReplayArgs {
     #[arg(long, env = "SHADOWCAT_TIMING_CAP", value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
     pub timing_cap: Duration,
 
+    /// What becomes of requests that are not on the tape, where a server stands behind it: with `once` they are refused, unless
+    /// there is no tape yet, which is then recorded; with `none` they are refused; with `new-episodes` the server is asked, and the
+    /// tape gets longer; with `all` the server is asked everything, and the tape is made anew [default: once]
+    #[arg(long, env = "SHADOWCAT_MODE", value_parser = named(Mode::NAMED))]
+    pub mode: Option<Mode>,
+
+    /// The server behind the tape: one that speaks HTTP
+    #[arg(long, env = "SHADOWCAT_UPSTREAM", value_name = "URL", hide_env_values = true, conflicts_with = "command")]
+    pub upstream: Option<String>,
+
+    /// How it speaks [default: auto]
+    #[arg(long, env = "SHADOWCAT_TRANSPORT", value_parser = transport(), requires = "upstream")]
+    pub transport: Option<HttpTransport>,
+
+    /// Headers for it.
+    #[command(flatten)]
+    pub headers: HeaderArgs,
+
+    /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
+    #[arg(long, env = "SHADOWCAT_ENV", value_name = "K=V", hide_env_values = true)]
+    pub env: Vec<String>,
+
+    /// Let COMMAND inherit a variable besides PATH, HOME and the like (repeatable, or separated by commas)
+    #[arg(long, env = "SHADOWCAT_PASS_ENV", value_name = "NAME", value_delimiter = ',')]
+    pub pass_env: Vec<String>,
+
+    /// Working directory of COMMAND
+    #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
+    pub cwd: Option<String>,
+
     /// Exit with 7 also if there are requests on the tape that nobody made
     #[arg(long, env = "SHADOWCAT_REQUIRE_ALL", value_parser = BoolishValueParser::new())]
     pub require_all: bool,
@@ -386,6 +416,10 @@ pub struct ReplayArgs {
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,
+
+    /// Or a program that speaks MCP on standard input and output
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 /// Whether traffic is recorded, and how.
@@ -619,6 +653,24 @@ fn percent(text: &str) -> Result<f64, FaultKind> {
 
 /// The sides of the proxy by their names.
 const EDGES: [(&str, Edge); 2] = [("client", Edge::Client), ("upstream", Edge::Upstream)];
+
+/// What becomes of requests that are not on a tape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Refused, unless there is no tape yet.
+    Once,
+    /// Refused.
+    None,
+    /// Answered by the server behind the tape, and added to it.
+    NewEpisodes,
+    /// As if there were no tape.
+    All,
+}
+
+impl Mode {
+    const NAMED: [(&'static str, Self); 4] =
+        [("once", Self::Once), ("none", Self::None), ("new-episodes", Self::NewEpisodes), ("all", Self::All)];
+}
 
 /// The choices of an order by their names.
 const ORDERS: [(&str, Order); 2] = [("any", Order::Any), ("strict", Order::Strict)];

@@ -22,7 +22,7 @@ mod through;
 mod verify;
 
 pub use args::{
-    Admin, BenchArgs, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, ProbeArgs,
+    Admin, BenchArgs, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, Mode, ProbeArgs,
     ReplayArgs, ServeArgs,
 };
 pub use exit::Exit;

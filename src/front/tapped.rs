@@ -46,11 +46,12 @@ pub(super) async fn endpoint(
     }
     let head = tap.request(method, headers);
     if *method != Method::POST {
-        let visit = Visit::of(tap, proxy, server, headers, None);
-        let result = match visit.note(Note::http(FROM_CLIENT, head)).await {
-            Ok(()) => visit.working(async { mcp::without_body(proxy, server, method, headers) }).await,
-            Err(error) => Err(error),
-        };
+        let mut visit = Visit::of(tap, proxy, server, headers, None);
+        if let Err(error) = visit.note(Note::http(FROM_CLIENT, head)).await {
+            visit.over = true;
+            return mcp::finish(proxy, headers, Err((error, None)));
+        }
+        let result = visit.working(async { mcp::without_body(proxy, server, method, headers) }).await;
         let response = mcp::finish(proxy, headers, result.map_err(|error| (error, None)));
         return visit.respond(response).await;
     }
@@ -62,9 +63,9 @@ pub(super) async fn endpoint(
         Ok(text) => text,
         Err(error) => {
             let visit = Visit::of(tap, proxy, server, headers, None);
-            let noted = visit.note(Note::http(FROM_CLIENT, head)).await;
-            let response = mcp::finish(proxy, headers, Err((noted.err().unwrap_or(error), None)));
-            return visit.respond(response).await;
+            // If it cannot be noted, neither can the answer, which says no more than this one.
+            let _ = visit.note(Note::http(FROM_CLIENT, head)).await;
+            return visit.respond(mcp::finish(proxy, headers, Err((error, None)))).await;
         }
     };
     post(tap, proxy, server, headers, head, text).await
@@ -91,7 +92,8 @@ async fn post(
     };
     let came = Note::message(FROM_CLIENT, text).head(head).touched(decision.by);
     if let Err(error) = visit.note(came).await {
-        return visit.respond(mcp::finish(proxy, headers, Err((error, id)))).await;
+        visit.over = true;
+        return mcp::finish(proxy, headers, Err((error, id)));
     }
     if let Some((planned, id)) = decision.answer.zip(id.clone()) {
         visit.answers.plan(id, planned);

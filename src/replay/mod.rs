@@ -3,6 +3,7 @@
 //! A [`Replay`] is an upstream like any other ([`Target::Tape`](crate::settings::Target::Tape)): what stands in front of it are the
 //! proxy's own sessions, fronts and bridges, so that a tape of either era serves clients of both.
 
+pub(crate) mod added;
 pub(crate) mod episodes;
 mod own;
 pub(crate) mod player;
@@ -20,6 +21,7 @@ use crate::protocol::revision::Era;
 use crate::tape::format::{Edge, Frame, Header};
 pub use crate::tape::matching::Order;
 use crate::tape::pointer::Pointers;
+use added::Added;
 use episodes::{Episodes, Step};
 use stage::{Inbox, Missed, Stage};
 
@@ -51,13 +53,22 @@ pub struct Options {
     pub ignore: Pointers,
     /// Whose words are replayed; without it, the server's, if they were recorded.
     pub edge: Option<Edge>,
+    /// What is not on the tape is not refused: whoever stands behind it is asked, and what comes of that is added to the tape.
+    pub passes: bool,
     /// Nothing is said before all has been that stands before it on the tape, for up to this time.
     pub in_step: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { order: Order::Any, timing: Timing::NONE, ignore: Pointers::default(), edge: None, in_step: None }
+        Options {
+            order: Order::Any,
+            timing: Timing::NONE,
+            ignore: Pointers::default(),
+            edge: None,
+            passes: false,
+            in_step: None,
+        }
     }
 }
 
@@ -74,6 +85,8 @@ pub struct Replay {
     players: Mutex<Vec<Weak<Inbox>>>,
     /// The session of all who have none of their own with the server of the tape.
     shared: OnceLock<Arc<Stage>>,
+    /// What is to be added to the tape.
+    added: Added,
 }
 
 /// What became of a replay.
@@ -95,7 +108,9 @@ impl Replay {
     #[must_use]
     pub fn new<'f>(header: &Header, frames: impl IntoIterator<Item = &'f Frame>, mut options: Options) -> Replay {
         let recorded = if header.edges.contains(&Edge::Upstream) { Edge::Upstream } else { Edge::Client };
-        let episodes = Episodes::of(options.edge.unwrap_or(recorded), frames);
+        let (edge, all) = (options.edge.unwrap_or(recorded), frames.into_iter().collect::<Vec<_>>());
+        let added = Added::after(edge, &all);
+        let episodes = Episodes::of(edge, all);
         let redacted = episodes.all.iter().flat_map(|episode| &episode.redacted).map(String::as_str);
         // What was taken out is not there to be compared.
         options.ignore = options.ignore.and(Pointers::parse(redacted).unwrap_or_default());
@@ -107,9 +122,15 @@ impl Replay {
             said: AtomicUsize::new(0),
             players: Mutex::default(),
             shared: OnceLock::new(),
+            added,
             episodes,
             options,
         }
+    }
+
+    /// What is to be added to the tape.
+    pub(crate) fn added(&self) -> &Added {
+        &self.added
     }
 
     /// The era in which the tape was made.

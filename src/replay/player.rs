@@ -15,6 +15,9 @@ use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 
+/// Questions of a tape are numbered from here: far from those of whoever stands behind it.
+const FIRST_QUESTION: i64 = 1 << 40;
+
 /// What a player does next.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -62,7 +65,7 @@ impl Player {
         let inbox = stage.join();
         replay.join(&inbox);
         let (plays, listeners, first) = (Vec::new(), Vec::new(), VecDeque::new());
-        Player { replay, stage, inbox, plays, listeners, first, next_question: 1 }
+        Player { replay, stage, inbox, plays, listeners, first, next_question: FIRST_QUESTION }
     }
 
     /// Ready when other players have something for this one.
@@ -70,21 +73,25 @@ impl Player {
         self.inbox.poll(context)
     }
 
-    /// Something is said to the server.
-    pub(crate) fn hear(&mut self, message: Message, now: Instant) {
+    /// Something is said to the server. What is returned is for whoever stands behind the tape.
+    pub(crate) fn hear(&mut self, message: Message, now: Instant) -> Option<Message> {
         match message.kind() {
             Kind::Request => self.request(message, now),
             Kind::Notification if message.known() == Some(Known::Cancelled) => {
                 let id = message.param(meta::REQUEST_ID).and_then(RequestId::from_json);
-                if let Some(at) = self.plays.iter().position(|play| play.id.is_some() && play.id == id) {
+                let playing = self.plays.iter().position(|play| play.id.is_some() && play.id == id);
+                if let Some(at) = playing {
                     self.withdraw(at, now);
                 }
+                let listening = self.listeners.len();
                 self.listeners.retain(|listener| Some(listener) != id.as_ref());
+                (playing.is_none() && listening == self.listeners.len()).then_some(message)
             }
             Kind::Notification => {
                 if let Ok(episode) = self.stage.find(&self.replay, &message) {
                     self.play(episode, None, None, now);
                 }
+                Some(message)
             }
             Kind::Result | Kind::Error => {
                 let id = message.own_id();
@@ -93,14 +100,16 @@ impl Player {
                         if !std::mem::replace(answered, true) {
                             self.replay.happened(1, 0);
                         }
+                        return None;
                     }
                 }
+                Some(message)
             }
         }
     }
 
-    fn request(&mut self, message: Message, now: Instant) {
-        let Some(id) = message.id() else { return };
+    fn request(&mut self, message: Message, now: Instant) -> Option<Message> {
+        let id = message.id()?;
         let token = message.meta(meta::PROGRESS_TOKEN).map(Box::from);
         match self.stage.take(&self.replay, &message) {
             Found::Episode(episode) => self.play(episode, Some(id), token, now),
@@ -109,8 +118,10 @@ impl Player {
                 self.listeners.push(id);
             }
             Found::Own(answer) => self.first.push_back(answer),
+            Found::Missed(_) if self.replay.options.passes => return Some(message),
             Found::Missed(missed) => self.first.extend(self.replay.refuse(&message, &missed)),
         }
+        None
     }
 
     fn play(&mut self, episode: usize, id: Option<RequestId>, token: Option<Box<str>>, now: Instant) {

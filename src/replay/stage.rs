@@ -112,8 +112,9 @@ impl Stage {
         };
         let Some(id) = request.id() else { return missed };
         match request.known() {
-            Some(Known::Listen) => Found::Listen(own::acknowledgement(request, &id)),
             Some(Known::Ping) => Found::Own(own::empty(&id)),
+            _ if replay.options.passes => missed,
+            Some(Known::Listen) => Found::Listen(own::acknowledgement(request, &id)),
             // The bridge asks these on behalf of clients that have other words for them.
             Some(Known::SetLevel | Known::ResourcesSubscribe | Known::ResourcesUnsubscribe) if self.transposed => {
                 Found::Own(own::empty(&id))

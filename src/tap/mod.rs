@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{ServerMetrics, TapeMetrics};
 use crate::rt::Tasks;
-use crate::settings::{Record, RecordEdges, Settings, Target, UpstreamSettings};
+use crate::settings::{HttpTransport, Record, RecordEdges, Settings, Target, UpstreamSettings};
 use crate::tape::format::{Edge, Header, Http, Transport};
 use disk::{Disk, Keeping};
 use faults::Faults;
@@ -182,6 +182,7 @@ fn start(
     };
     header.server = Some(match &upstream.target {
         Target::Stdio(_) | Target::Tape(_) => Transport::Stdio,
+        Target::Http(target) if target.transport == HttpTransport::Sse => Transport::HttpSse,
         Target::Http(_) => Transport::Http,
     });
     header.redaction = redaction.summary();

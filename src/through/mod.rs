@@ -21,7 +21,8 @@ use crate::protocol::revision::Era;
 use crate::replay::{self, Replay};
 use crate::server::{Running, StartError};
 use crate::settings::{
-    EraChoice, HttpTarget, HttpTransport, Record, RecordEdges, RecordPolicy, Settings, Target, UpstreamSettings,
+    EraChoice, HttpTarget, HttpTransport, Record, RecordEdges, RecordPolicy, Settings, TapeTarget, Target,
+    UpstreamSettings,
 };
 use crate::tape::canonical::{self, Line, Thread};
 use crate::tape::compare;
@@ -101,12 +102,13 @@ pub async fn through(
     let behind = match header.server {
         Some(Transport::Stdio | Transport::Other(_)) | None => None,
         Some(Transport::Http | Transport::HttpSse) => {
-            let settings = Settings::for_upstream(upstream(&name, Target::Tape(Arc::clone(&replay)), &replay));
+            let settings =
+                Settings::for_upstream(upstream(&name, Target::Tape(TapeTarget::new(Arc::clone(&replay))), &replay));
             Some(Running::start(settings).await?)
         }
     };
     let target = match &behind {
-        None => Target::Tape(Arc::clone(&replay)),
+        None => Target::Tape(TapeTarget::new(Arc::clone(&replay))),
         Some(behind) => {
             Target::Http(HttpTarget { url: url(behind)?, headers: Vec::new(), transport: HttpTransport::Streamable })
         }

@@ -1,6 +1,7 @@
 //! Tapes written by hand, and the program that plays them.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Stdio as Piped;
 
 use rustix::process::Signal;
@@ -135,18 +136,24 @@ pub(crate) struct Player {
     child: Child,
     pub(crate) url: String,
     log: tempfile::NamedTempFile,
-    _tape: tempfile::NamedTempFile,
+    _tape: Option<tempfile::NamedTempFile>,
 }
 
 impl Player {
     pub(crate) async fn start(tape: &str, options: &[&str]) -> Player {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), tape).unwrap();
+        let player = Player::at(file.path(), options).await;
+        Player { _tape: Some(file), ..player }
+    }
+
+    /// The same of a file.
+    pub(crate) async fn at(tape: &Path, options: &[&str]) -> Player {
         let log = tempfile::NamedTempFile::new().unwrap();
         #[expect(clippy::disallowed_methods, reason = "a test of processes")]
         let child = Command::new(PROGRAM)
             .arg("replay")
-            .arg(file.path())
+            .arg(tape)
             .args(["--listen", "127.0.0.1:0"])
             .args(options)
             .stdin(Piped::null())
@@ -157,7 +164,7 @@ impl Player {
         let read = async || std::fs::read_to_string(log.path()).unwrap();
         let said = until("it says where it listens", read, |said| said.contains("http://")).await;
         let url = said[said.find("http://").unwrap()..].split_whitespace().next().unwrap().to_owned();
-        Player { child, url, log, _tape: file }
+        Player { child, url, log, _tape: None }
     }
 
     /// Asks it to end: its exit code, and what it said but for where it listens.
