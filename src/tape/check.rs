@@ -139,7 +139,7 @@ impl Check {
     }
 
     fn order(&mut self, frame: &Frame) {
-        let (expected, since) = self.last.map_or((1, 0), |(seq, at)| (seq + 1, at));
+        let (expected, since) = self.last.map_or((1, 0), |(seq, at)| (seq.saturating_add(1), at));
         if frame.seq != expected {
             self.fault(frame.seq, format!("its number should be {expected}"));
         }

@@ -1,6 +1,6 @@
 //! In what two JSON values differ, as far as it matters. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::json::Json;
@@ -98,14 +98,18 @@ impl Walk<'_> {
             }
             (Json::Array(one), Json::Array(other)) if self.rules.shape_only => self.shapes(one, other, path, at),
             (Json::Array(one), Json::Array(other)) if at.is_hit() => self.any_order(one, other, path, at),
-            (Json::Array(one), Json::Array(other)) => {
-                for index in 0..one.len().max(other.len()) {
-                    match (one.get(index), other.get(index)) {
-                        (Some(expected), Some(actual)) => self.below(expected, actual, &index.to_string(), path, at),
-                        (expected, actual) => self.differ(expected, actual, &format!("{path}/{index}")),
+            (Json::Array(one), Json::Array(other)) => match (names(one), names(other)) {
+                (Some(names), Some(others)) => self.by_name((one, &names), (other, &others), path, at),
+                _ => {
+                    for index in 0..one.len().max(other.len()) {
+                        let place = index.to_string();
+                        match (one.get(index), other.get(index)) {
+                            (Some(expected), Some(actual)) => self.below(expected, actual, &place, path, at),
+                            (expected, actual) => self.differ(expected, actual, &format!("{path}/{place}")),
+                        }
                     }
                 }
-            }
+            },
             _ if self.rules.shape_only && expected.kind() == actual.kind() => {}
             (Json::Number(one), Json::Number(other)) if self.near(one.as_json(), other.as_json()) => {}
             _ if expected == actual => {}
@@ -119,6 +123,36 @@ impl Walk<'_> {
         path.push_str(&escaped(name));
         self.compare(expected, actual, path, &at.step(name));
         path.truncate(length);
+    }
+
+    /// Elements that have names (tools, prompts, resources) are compared with their namesakes, so that one that is missing does not
+    /// make all behind it differ. Their order counts.
+    fn by_name(
+        &mut self,
+        (expected, names): (&[Json], &[&str]),
+        (actual, others): (&[Json], &[&str]),
+        path: &mut String,
+        at: &Cursor<'_>,
+    ) {
+        let places: HashMap<&str, usize> = others.iter().enumerate().map(|(place, name)| (*name, place)).collect();
+        for (index, (name, element)) in names.iter().zip(expected).enumerate() {
+            match places.get(name) {
+                Some(place) => self.below(element, &actual[*place], &index.to_string(), path, at),
+                None => self.differ(Some(element), None, &format!("{path}/{index}")),
+            }
+        }
+        let known: HashSet<&str> = names.iter().copied().collect();
+        for (index, element) in actual.iter().enumerate().filter(|(index, _)| !known.contains(others[*index])) {
+            self.differ(None, Some(element), &format!("{path}/{index}"));
+        }
+        let common = |names: &[&str], others: &dyn Fn(&str) -> bool| -> Vec<Json> {
+            names.iter().filter(|name| others(name)).map(|name| Json::Text((*name).to_owned())).collect()
+        };
+        let (before, now) =
+            (common(names, &|name| places.contains_key(name)), common(others, &|name| known.contains(name)));
+        if before != now {
+            self.differ(Some(&Json::Array(before)), Some(&Json::Array(now)), path);
+        }
     }
 
     /// Each element is to look like one of those that are expected.
@@ -191,6 +225,14 @@ impl Walk<'_> {
     }
 }
 
+/// What elements are called, if all of them have different names.
+fn names(elements: &[Json]) -> Option<Vec<&str>> {
+    ["name", "uri", "uriTemplate"].into_iter().find_map(|member| {
+        let names: Option<Vec<&str>> = elements.iter().map(|element| element.get(member)?.as_str()).collect();
+        names.filter(|names| !names.is_empty() && names.iter().collect::<HashSet<_>>().len() == names.len())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,6 +287,29 @@ mod tests {
         assert_eq!(told(r#"{"l":[1]}"#, r#"{"l":[2,1]}"#, &rules), ["/l/0: expected nothing, got 2"]);
         let near = Rules { tolerance: 0.01, ..rules };
         assert_eq!(told(r#"{"l":[100,200]}"#, r#"{"l":[200.5,100.5]}"#, &near), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn what_has_a_name_is_compared_with_its_namesake() {
+        let found = told(
+            r#"[{"name":"a"},{"name":"b","x":1},{"name":"c"},{"name":"d"}]"#,
+            r#"[{"name":"d"},{"name":"b","x":2},{"name":"c"},{"name":"e"}]"#,
+            &Rules::default(),
+        );
+        assert_eq!(
+            found,
+            [
+                r#"/0: expected {"name":"a"}, got nothing"#,
+                "/1/x: expected 1, got 2",
+                r#"/3: expected nothing, got {"name":"e"}"#,
+                r#"the whole: expected ["b","c","d"], got ["d","b","c"]"#,
+            ]
+        );
+        // Not names, if two are the same.
+        assert_eq!(
+            told(r#"[{"name":"a"},{"name":"a"}]"#, r#"[{"name":"a"}]"#, &Rules::default()),
+            [r#"/1: expected {"name":"a"}, got nothing"#]
+        );
     }
 
     #[test]

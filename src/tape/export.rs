@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::conversation::Call;
-use super::format::{Edge, Frame, Http, Kind, Party};
+use super::format::{Edge, Frame, Http, Kind, Party, rfc3339};
 use super::whole::Tape;
 use crate::protocol::message::Message;
 
@@ -57,17 +57,20 @@ fn entry<'t>(tape: &Tape, call: &Call, started: SystemTime, frame: &dyn Fn(u64) 
     let text = |message: &Message| String::from_utf8_lossy(message.text()).into_owned();
     shape(
         tape,
-        started + Duration::from_micros(call.request.at),
+        after(started, call.request.at),
         until.saturating_sub(call.request.at),
         (asked, &text(&call.request.message)),
         answered.zip(call.answer.as_ref()).map(|(frame, answer)| (frame, text(&answer.message))),
     )
 }
 
+fn after(started: SystemTime, micros: u64) -> SystemTime {
+    started.checked_add(Duration::from_micros(micros)).unwrap_or(started)
+}
+
 fn sent(tape: &Tape, frame: &Frame, started: SystemTime) -> Value {
     let bytes = frame.body.as_ref().map(|body| body.bytes().clone()).unwrap_or_default();
-    let time = started + Duration::from_micros(frame.at);
-    shape(tape, time, 0, (Some(frame), &String::from_utf8_lossy(&bytes)), None)
+    shape(tape, after(started, frame.at), 0, (Some(frame), &String::from_utf8_lossy(&bytes)), None)
 }
 
 fn shape(
@@ -88,7 +91,7 @@ fn shape(
     let status = down.status.unwrap_or(if answer.is_some() { 200 } else { 0 });
     let text = answer.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
     json!({
-        "startedDateTime": humantime::format_rfc3339_millis(started).to_string(),
+        "startedDateTime": rfc3339(started),
         "time": milliseconds,
         "request": {
             "method": up.method.as_deref().unwrap_or("POST"),

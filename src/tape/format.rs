@@ -4,6 +4,7 @@
 //! slice of the line: they are copied when they are written, and not even that when they are read.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -76,7 +77,7 @@ impl Header {
     pub fn new(started: SystemTime) -> Header {
         Header {
             version: VERSION,
-            started: humantime::format_rfc3339_millis(started).to_string(),
+            started: rfc3339(started),
             by: concat!("shadowcat ", env!("CARGO_PKG_VERSION")).to_owned(),
             upstream: None,
             edges: Vec::new(),
@@ -119,6 +120,15 @@ impl Header {
     #[must_use]
     pub fn started_at(&self) -> Option<SystemTime> {
         humantime::parse_rfc3339(&self.started).ok()
+    }
+}
+
+/// A time to the millisecond; of one before 1970 or after 9999, the first that there is.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    let mut text = String::new();
+    match write!(text, "{}", humantime::format_rfc3339_millis(time)) {
+        Ok(()) => text,
+        Err(_) => "1970-01-01T00:00:00.000Z".to_owned(),
     }
 }
 
@@ -482,7 +492,7 @@ impl Frame {
             let shown = &self.redacted[..self.redacted.len().min(REDACTED_MAX)];
             member(out, "redacted", shown);
         }
-        let more = self.redacted_more + self.redacted.len().saturating_sub(REDACTED_MAX) as u64;
+        let more = self.redacted_more.saturating_add(self.redacted.len().saturating_sub(REDACTED_MAX) as u64);
         optional(out, "redacted_more", Some(&more).filter(|more| **more > 0));
         match &self.kind {
             Kind::Message | Kind::Http | Kind::Event | Kind::Other(_) => {}

@@ -26,4 +26,5 @@ pub use format::{
     Body, Edge, Ending, Form, Frame, FrameError, Header, HeaderError, Http, Intervention, Kind, Party, Sse, Transport,
 };
 pub use reader::{Reader, TapeError};
+pub(crate) use whole::write_private;
 pub use whole::{NoAnswer, Tape};

@@ -81,6 +81,8 @@ pub struct Reader<R> {
     number: u64,
     /// The line was too long; the rest of it is passed over.
     skipping: bool,
+    /// The source is compressed.
+    compressed: bool,
     /// Compressed data ended in the middle.
     broken_off: bool,
     /// How the tape ends, as far as it has been read.
@@ -102,12 +104,12 @@ impl Reader<Box<dyn BufRead + Send>> {
     /// There is no such file, or it is no tape.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TapeError> {
         let mut file = BufReader::with_capacity(READ_BYTES, File::open(path)?);
-        let source: Box<dyn BufRead + Send> = if file.fill_buf()?.starts_with(ZSTD_MAGIC) {
-            Box::new(BufReader::with_capacity(READ_BYTES, zstd::Decoder::with_buffer(file)?))
-        } else {
-            Box::new(file)
+        let compressed = file.fill_buf()?.starts_with(ZSTD_MAGIC);
+        let source: Box<dyn BufRead + Send> = match compressed {
+            true => Box::new(BufReader::with_capacity(READ_BYTES, zstd::Decoder::with_buffer(file)?)),
+            false => Box::new(file),
         };
-        Reader::new(source)
+        Ok(Reader { compressed, ..Reader::new(source)? })
     }
 }
 
@@ -132,6 +134,7 @@ impl<R: BufRead> Reader<R> {
             line: BytesMut::new(),
             number: 1,
             skipping: false,
+            compressed: false,
             broken_off: false,
             ending: Ending::CutShort,
         };
@@ -150,6 +153,11 @@ impl<R: BufRead> Reader<R> {
     /// The first line.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Whether the file was compressed: then more of it cannot be read when it has grown.
+    pub fn is_compressed(&self) -> bool {
+        self.compressed
     }
 
     /// The number of the line that the last frame, or error, was about. The header is line 1.

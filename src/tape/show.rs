@@ -110,7 +110,7 @@ impl Timeline {
                 }
             }
             Kind::Gap { lost, bytes, why } => {
-                self.seen.lost += lost;
+                self.seen.lost = self.seen.lost.saturating_add(*lost);
                 // Whatever is looked for may have been there.
                 let _ = writeln!(text, "{place}  ✘ {lost} frames ({bytes} bytes) are missing: {}", printable(why));
             }
@@ -319,7 +319,7 @@ impl fmt::Display for Marks<'_> {
             let time = one.ms.map(|ms| format!(" {ms} ms")).unwrap_or_default();
             write!(f, "  [{}: {}{time}]", printable(&one.name), printable(&one.did))?;
         }
-        match frame.redacted.len() as u64 + frame.redacted_more {
+        match frame.redacted_more.saturating_add(frame.redacted.len() as u64) {
             0 => Ok(()),
             count => write!(f, "  [{count} redacted]"),
         }

@@ -120,17 +120,22 @@ impl Tape {
         if path.extension().is_some_and(|extension| extension == "zst") {
             text = zstd::encode_all(&text[..], 0)?;
         }
-        let beside = beside(path);
-        let written = create_private(&beside).and_then(|mut file| {
-            file.write_all(&text)?;
-            file.sync_all()
-        });
-        let saved = written.and_then(|()| std::fs::rename(&beside, path));
-        if saved.is_err() {
-            let _ = std::fs::remove_file(&beside);
-        }
-        saved
+        write_private(path, &text)
     }
+}
+
+/// Writes a file in place of whatever is there, all or nothing, readable by its owner only.
+pub(crate) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    let beside = beside(path);
+    let written = create_private(&beside).and_then(|mut file| {
+        file.write_all(text)?;
+        file.sync_all()
+    });
+    let saved = written.and_then(|()| std::fs::rename(&beside, path));
+    if saved.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    saved
 }
 
 /// A name in the same folder, so that the file can be renamed.

@@ -44,6 +44,7 @@ fn notes_are_faults_if_it_is_said_so() {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program while it runs")]
 async fn a_tape_is_followed_until_its_end() {
     let folder = Folder::new();
     let whole = std::fs::read(echo()).unwrap();
@@ -108,6 +109,8 @@ fn secrets_are_taken_out_of_a_tape_and_nothing_else() {
     assert_eq!(before.lines().nth(3), after.lines().nth(3));
     let (clean, tape) = (Tape::open(clean).unwrap(), Tape::open(&tape).unwrap());
     assert_eq!((&clean.frames, &clean.header), (&tape.frames, &tape.header));
+    let followed = shadowcat(&["tape", "show", "--follow", &folder.path("clean.tape.jsonl.zst")]);
+    assert_eq!(folder.told(&followed), "exit 2\nerror: clean.tape.jsonl.zst: a compressed tape cannot be followed\n");
     assert_eq!(tape.frames[0].redacted, ["/params/arguments/password", "/params/arguments/ssn"]);
     assert_eq!(tape.header.redaction, ["defaults", "keys: 1"]);
 }

@@ -14,7 +14,7 @@ use crate::tape::diff::{Change, Drift, Surface};
 use crate::tape::pointer::Pointers;
 use crate::tape::redact::{self, Header, Redactor};
 use crate::tape::show::{Filter, Timeline, printable, title};
-use crate::tape::{Body, Ending, Frame, Reader, Tape, TapeError, export};
+use crate::tape::{Body, Ending, Frame, Reader, Tape, TapeError, export, write_private};
 
 mod args;
 
@@ -57,6 +57,10 @@ pub(super) fn read(path: &Path) -> Result<Tape, Exit> {
 
 fn show(args: &ShowArgs) -> Result<Exit, Exit> {
     let mut reader = Reader::open(&args.tape).map_err(|error| unreadable(&args.tape, &error))?;
+    if args.follow && reader.is_compressed() {
+        complain(format_args!("error: {}: a compressed tape cannot be followed", args.tape.display()));
+        return Err(Exit::Usage);
+    }
     let filter = Filter { method: args.method.clone(), subject: args.tool.clone(), id: args.id.clone() };
     let mut timeline = Timeline::new(filter);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -315,7 +319,7 @@ pub(super) fn redact_frame(frame: &mut Frame, redactor: &Redactor) -> u64 {
         if left.bytes != *body.bytes() {
             frame.body = Some(Body::of(left.bytes));
             frame.redacted.extend(left.places);
-            frame.redacted_more += left.more;
+            frame.redacted_more = frame.redacted_more.saturating_add(left.more);
         }
     }
     count
@@ -337,7 +341,7 @@ fn export(args: &ExportArgs) -> Result<Exit, Exit> {
     };
     match &args.output {
         None => Ok(print(format_args!("{}", String::from_utf8_lossy(&text)))),
-        Some(path) => std::fs::write(path, text).map(|()| Exit::Fine).map_err(|error| {
+        Some(path) => write_private(path, &text).map(|()| Exit::Fine).map_err(|error| {
             complain(format_args!("error: {}: cannot be written: {error}", path.display()));
             Exit::Internal
         }),

@@ -247,3 +247,92 @@ pub(super) fn no_answer(id: &RequestId) -> Option<Message> {
         r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"The tape has no answer to this question"}}}}"#
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::format::Ending;
+    use super::super::super::format::{Frame, Header, Party};
+    use super::*;
+
+    fn tape(dialogue: &[(char, &str)]) -> Tape {
+        let frames = dialogue.iter().zip(1..).map(|((way, text), seq)| match way {
+            '>' => Frame::message(seq, 0, Party::Client, Party::Proxy, (*text).to_owned()),
+            _ => Frame::message(seq, 0, Party::Proxy, Party::Client, (*text).to_owned()),
+        });
+        let header = Header::new(std::time::UNIX_EPOCH);
+        Tape { header, frames: frames.collect(), ending: Ending::CutShort, faults: vec![] }
+    }
+
+    fn message(text: &str) -> Message {
+        composed(text.to_owned()).unwrap()
+    }
+
+    /// Steps in words: `ask 0`, `ask 1 after 0`.
+    fn steps(script: &Script) -> Vec<String> {
+        let told = |step: &Step| {
+            let action = match &step.action {
+                Action::Ask(place) => format!("ask {place}"),
+                Action::Cancel(place) => format!("cancel {place}"),
+                Action::Tell(message) => format!("tell {}", message.method().unwrap_or_default()),
+            };
+            let after = step.after.iter().map(|place| format!(" after {place}"));
+            [action].into_iter().chain(after).collect::<String>()
+        };
+        script.steps.iter().map(told).collect()
+    }
+
+    #[test]
+    fn what_is_asked_waits_for_what_was_answered_before() {
+        let tape = tape(&[
+            ('>', r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#),
+            ('<', r#"{"jsonrpc":"2.0","id":0,"result":{}}"#),
+            ('>', r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#),
+            ('>', r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#),
+            ('>', r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}"#),
+            ('<', r#"{"jsonrpc":"2.0","id":2,"result":{}}"#),
+            ('>', r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#),
+            ('>', r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#),
+            ('>', r#"[{"jsonrpc":"2.0","id":3,"method":"ping"},{"jsonrpc":"2.0","id":4,"method":"ping"}]"#),
+        ]);
+        let script = Script::of(&tape).unwrap();
+        assert_eq!(
+            steps(&script),
+            ["ask 0", "tell notifications/initialized after 0", "ask 1", "ask 2", "cancel 1 after 2", "ask 3", "ask 4"]
+        );
+    }
+
+    #[test]
+    fn a_tape_that_begins_in_the_middle_of_a_session_gets_a_handshake() {
+        let script = Script::of(&tape(&[('>', r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#)])).unwrap();
+        assert_eq!(steps(&script), ["ask 1", "tell notifications/initialized after 1", "ask 0"]);
+        assert_eq!(script.requests[1].message.known(), Some(Known::Initialize));
+        assert!(Script::of(&tape(&[('<', r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)])).is_none());
+    }
+
+    #[test]
+    fn names_that_the_server_gives_are_given_back() {
+        let mut names = Names::default();
+        let answers = [
+            (r#"{"nextCursor":"c1"}"#, r#"{"nextCursor":"x\"1"}"#),
+            (r#"{"requestState":"s"}"#, r#"{"requestState":"t"}"#),
+            (r#"{"task":{"taskId":"one"}}"#, r#"{"task":{"taskId":"eins"}}"#),
+            (r#"{"taskId":"two"}"#, r#"{"other":"zwei"}"#),
+        ];
+        for (then, now) in answers {
+            let answer = |result: &str| message(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#));
+            names.learn(&answer(then), &answer(now));
+        }
+        let translated = |params: &str| {
+            let request = message(&format!(r#"{{"jsonrpc":"2.0","id":"a","method":"m","params":{params}}}"#));
+            String::from_utf8(names.translate(&request, 7).text().to_vec()).unwrap()
+        };
+        let expected = |params: &str| format!(r#"{{"jsonrpc":"2.0","id":7,"method":"m","params":{params}}}"#);
+        assert_eq!(translated(r#"{"cursor":"c1"}"#), expected(r#"{"cursor":"x\"1"}"#));
+        assert_eq!(translated(r#"{"requestState":"s","x":1.0}"#), expected(r#"{"requestState":"t","x":1.0}"#));
+        assert_eq!(
+            translated(r#"{"taskId":"one","_meta":{"progressToken":"p"}}"#),
+            expected(r#"{"taskId":"eins","_meta":{"progressToken":7}}"#)
+        );
+        assert_eq!(translated(r#"{"taskId":"two","cursor":"s"}"#), expected(r#"{"taskId":"two","cursor":"s"}"#));
+    }
+}
