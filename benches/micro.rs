@@ -1,18 +1,27 @@
 //! What the parts cost that every request passes: `cargo bench --bench micro`, quickly with `-- --quick`.
 //!
-//! The files of the pool are compiled in here, because it is no part of the public interface.
-#![allow(dead_code, reason = "not all that the pool can do is measured")]
+//! The files of the pool and of the interceptors are compiled in here, because they are no part of the public interface.
+#![allow(dead_code, reason = "not all that they can do is measured")]
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![allow(missing_docs, reason = "the macros of criterion")]
 
 #[path = "../src/pool/desk.rs"]
 mod desk;
+#[path = "../src/tap/intercept/mod.rs"]
+mod intercept;
 #[path = "../src/pool/ledger/mod.rs"]
 mod ledger;
 #[path = "../src/pool/mutant.rs"]
 mod mutant;
 #[path = "../src/pool/sync.rs"]
 mod sync;
+
+mod protocol {
+    pub(crate) use shadowcat::protocol::message;
+}
+mod tape {
+    pub(crate) use shadowcat::tape::format;
+}
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -25,6 +34,8 @@ use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use desk::Desk;
+use futures_util::future::BoxFuture;
+use intercept::{Chain, Decision, Direction, Interceptor, Verdict};
 use shadowcat::protocol::message::Message;
 use shadowcat::protocol::sse::{self, Decoder, Event, Item};
 
@@ -191,5 +202,42 @@ fn events(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pool, message, events);
+/// Wants messages of one method.
+struct Of(&'static str);
+
+impl Interceptor for Of {
+    fn name(&self) -> &'static str {
+        "bench"
+    }
+
+    fn wants(&self, _direction: Direction, message: &Message) -> bool {
+        message.method() == Some(self.0)
+    }
+
+    fn intercept<'a>(&'a self, _direction: Direction, _message: &'a Message) -> BoxFuture<'a, Verdict> {
+        Box::pin(std::future::ready(Verdict::default()))
+    }
+}
+
+/// Asking those who may interfere, with a message that has been read.
+fn interceptors(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("interceptors");
+    let message = Message::parse(call(200), 128).unwrap();
+    for (what, method) in [("that want nothing of it", "tools/list"), ("that let it pass", "tools/call")] {
+        for count in [0, 1, 5] {
+            let chain = Chain::new((0..count).map(|_| Arc::new(Of(method)) as Arc<dyn Interceptor>).collect());
+            group.bench_function(format!("{count} {what}"), |bench| {
+                // The clock that limits them is the runtime's.
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                bench.iter(|| match black_box(&chain).on(Direction::Up, black_box(&message)) {
+                    Some(asked) => runtime.block_on(asked),
+                    None => Decision::default(),
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, pool, message, events, interceptors);
 criterion_main!(benches);

@@ -1,9 +1,16 @@
 //! What must hold for any input. The fuzz targets and `tests/fuzz_corpus.rs` include this file.
 
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
 use shadowcat::protocol::lines::{LineError, Lines, single_line};
 use shadowcat::protocol::message::{Incoming, Message};
 use shadowcat::protocol::sse::{self, DecodeError, Decoder, Item};
+use shadowcat::tape::check::Check;
+use shadowcat::tape::diff::Surface;
+use shadowcat::tape::redact::{Redactor, Rules};
+use shadowcat::tape::show::Timeline;
+use shadowcat::tape::{Frame, Reader, Tape, compare, export};
 
 /// Small, so that inputs of a few hundred bytes get there.
 const LIMIT: usize = 128;
@@ -78,6 +85,46 @@ pub(crate) fn message_edit(input: &[u8]) {
         assert_eq!(edited.param(name).map(str::to_owned), back(name));
     }
     assert_eq!(edited.method(), message.method());
+}
+
+/// Made once: its patterns take longer than all the rest.
+static REDACTOR: LazyLock<Redactor> = LazyLock::new(|| Redactor::new(Rules::default()).expect("rules that make sense"));
+
+/// Whatever a tape holds, it is read within its bounds, written as it was read, and can be shown, checked and cleaned.
+pub(crate) fn tape_read(input: &[u8]) {
+    const LINE: usize = 1 << 16;
+    let Ok(mut tape) = Reader::with_limit(input, LINE) else { return };
+    let (mut timeline, mut check) = (Timeline::default(), Check::default());
+    for frame in tape.by_ref() {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                assert!(error.is_of_one_line(), "{error}");
+                check.broken(&error);
+                continue;
+            }
+        };
+        let mut line = Vec::new();
+        frame.write(&mut line);
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        let again = Frame::parse(&Bytes::from(line)).expect("what was written is read");
+        assert_eq!(again, frame);
+        let shown = timeline.see(&frame);
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+        check.see(&frame);
+        if let Some(body) = &frame.body {
+            let once = REDACTOR.message(body.bytes());
+            assert_eq!(REDACTOR.message(&once.bytes).bytes, once.bytes, "nothing is left to be taken out");
+        }
+    }
+    let ending = tape.ending();
+    let _ = timeline.summary(&ending);
+    let _ = check.finish(&ending);
+    if let Ok(whole) = Reader::with_limit(input, LINE).and_then(Tape::read) {
+        let _ = export::har(&whole);
+        let surface = Surface::of(&whole.calls(whole.edge()));
+        assert_eq!(surface.drift(&surface, &compare::Rules::default()), []);
+    }
 }
 
 /// As deep as messages may be nested by default.

@@ -3,12 +3,16 @@
 
 pub mod cli;
 pub mod config;
+pub mod faults;
 pub mod load;
 pub mod protocol;
+pub mod replay;
 pub mod server;
 pub mod settings;
+pub mod tape;
 pub(crate) mod telemetry;
 pub mod testing;
+pub mod through;
 
 pub(crate) mod admin;
 pub(crate) mod backend;
@@ -20,4 +24,5 @@ pub(crate) mod probing;
 pub(crate) mod proxy;
 pub(crate) mod rt;
 pub(crate) mod session;
+pub(crate) mod tap;
 pub(crate) mod upstream;

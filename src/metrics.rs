@@ -2,6 +2,7 @@
 
 mod reading;
 mod streams;
+mod tapes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::bridge::loss::Loss;
 
 pub(crate) use streams::{CircuitAt, StreamAt, StreamMetrics, StreamState};
+pub(crate) use tapes::TapeMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ServerLabels {
@@ -97,6 +99,7 @@ pub(crate) struct Metrics {
     listens: Family<ReasonLabels, Counter>,
     repeats: Family<ReasonLabels, Counter>,
     upstream: streams::StreamFamilies,
+    tapes: tapes::TapeFamilies,
     children: Family<ServerLabels, Gauge>,
     child_starts: Family<ServerLabels, Counter>,
     child_exits: Family<ReasonLabels, Counter>,
@@ -147,6 +150,7 @@ impl Metrics {
             listens: Family::default(),
             repeats: Family::default(),
             upstream: streams::StreamFamilies::default(),
+            tapes: tapes::TapeFamilies::default(),
             children: Family::default(),
             child_starts: Family::default(),
             child_exits: Family::default(),
@@ -223,6 +227,7 @@ impl Metrics {
             metrics.repeats.clone(),
         );
         metrics.upstream.register(r);
+        metrics.tapes.register(r);
         r.register("children", "Child processes that live, or are not reaped yet", metrics.children.clone());
         r.register("child_starts", "Child processes started", metrics.child_starts.clone());
         r.register("child_exits", "Child processes that have ended, by reason", metrics.child_exits.clone());

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
@@ -23,13 +24,16 @@ use crate::front::{self, Front};
 use crate::proxy::Proxy;
 use crate::rt::Tasks;
 use crate::session::EndReason;
-use crate::settings::{Settings, UpstreamSettings};
+use crate::settings::{Behind, Settings, UpstreamSettings};
 
 /// How long the accept loop rests after an error that will not go away by itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long clients are given to read that their requests are cut off.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How much waits between a tape and whoever stands behind it, in bytes each way.
+const PIPE_BYTES: usize = 64 << 10;
 
 /// Most connections to the admin listener at once: it has limits of its own, so that it answers when the other one is full.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -94,8 +98,44 @@ pub(crate) async fn connect(upstream: UpstreamSettings, tasks: &Tasks) -> io::Re
         return Err(io::Error::other("there is no upstream"));
     };
     let served = front::stdio::serve(&proxy, &server, tokio::io::stdin(), tokio::io::stdout()).await;
+    proxy.end_tapes(Instant::now() + shutdown).await;
     tasks.close(Instant::now() + shutdown).await;
     served
+}
+
+/// A proxy within this process, whose clients need no socket.
+pub(crate) struct Inside {
+    proxy: Arc<Proxy>,
+}
+
+impl Inside {
+    /// In front of this server.
+    pub(crate) fn new(upstream: UpstreamSettings, tasks: &Tasks) -> Inside {
+        Inside { proxy: Proxy::build(Settings::for_upstream(upstream), tasks.clone()) }
+    }
+}
+
+impl std::fmt::Debug for Inside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inside")
+    }
+}
+
+impl Behind for Inside {
+    fn open(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let proxy = Arc::clone(&self.proxy);
+        self.proxy.tasks.spawn("inside", async move {
+            let Some(server) = proxy.server(None).cloned() else { return };
+            let (input, output) = tokio::io::split(theirs);
+            let stop = proxy.tasks.stop().clone();
+            tokio::select! {
+                _ = front::stdio::serve(&proxy, &server, input, output) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        ours
+    }
 }
 
 /// A running proxy. Dropping it stops everything, without waiting for anything.
@@ -210,6 +250,7 @@ impl Running {
             () = proxy.close(started + timeouts.shutdown) => {}
             () = proxy.tasks.stop().cancelled() => {}
         }
+        proxy.end_tapes(started + timeouts.shutdown).await;
         let survivors = proxy.tasks.close(started + timeouts.shutdown).await;
         self.enter(Phase::Done);
         ShutdownReport { requests_cut, survivors: survivors.into_iter().map(|task| task.name.to_owned()).collect() }

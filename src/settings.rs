@@ -5,10 +5,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Uri};
+use tokio::io::DuplexStream;
+
+use crate::faults::Plan;
+use crate::replay::Replay;
 
 /// How many children of one server there may be if nothing is said: each is a process.
 const CHILDREN_MAX: usize = 64;
@@ -39,6 +44,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Waits.
     pub timeouts: Timeouts,
+    /// What goes wrong on purpose, between clients and the proxy.
+    pub faults: Option<Plan>,
 }
 
 impl Settings {
@@ -55,6 +62,7 @@ impl Settings {
             upstreams: vec![upstream],
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            faults: None,
         }
     }
 }
@@ -89,6 +97,86 @@ pub struct UpstreamSettings {
     pub principal_header: HeaderName,
     /// What happens to a session whose connection is lost.
     pub on_crash: OnCrash,
+    /// Whether traffic is recorded, and how.
+    pub record: Option<Record>,
+}
+
+/// How traffic is recorded (C-TAPE).
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Where the tapes go. It is made if it is not there.
+    pub folder: PathBuf,
+    /// What is recorded.
+    pub edges: RecordEdges,
+    /// What happens when the disk cannot keep up, or fails.
+    pub policy: RecordPolicy,
+    /// Whether tapes are compressed (zstd).
+    pub compress: bool,
+    /// What is replaced before it comes to the disk.
+    pub redact: Redact,
+}
+
+impl Record {
+    /// The defaults, in this folder.
+    pub fn to(folder: impl Into<PathBuf>) -> Record {
+        Record {
+            folder: folder.into(),
+            edges: RecordEdges::Client,
+            policy: RecordPolicy::Drop,
+            compress: false,
+            redact: Redact::default(),
+        }
+    }
+}
+
+/// Which sides of the proxy are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordEdges {
+    /// What passes between client and proxy.
+    Client,
+    /// That, and what passes between proxy and upstream.
+    Both,
+}
+
+impl RecordEdges {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 2] = [("client", Self::Client), ("both", Self::Both)];
+}
+
+/// What happens to traffic that cannot be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordPolicy {
+    /// It waits while the disk is slow. If the disk fails, it passes, and what is missing is counted.
+    Block,
+    /// It passes, and what is missing is counted.
+    Drop,
+    /// It waits while the disk is slow, and is refused while the disk fails.
+    Required,
+}
+
+impl RecordPolicy {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 3] =
+        [("block", Self::Block), ("drop", Self::Drop), ("required", Self::Required)];
+}
+
+/// What is replaced before anything comes to the disk. Credentials in headers never come there, whatever is said here.
+#[derive(Debug, Clone)]
+pub struct Redact {
+    /// Whether the usual names and forms of secrets are replaced.
+    pub defaults: bool,
+    /// Members with such names, in which `*` stands for anything.
+    pub keys: Vec<String>,
+    /// What is at such JSON pointers into a message.
+    pub pointers: Vec<String>,
+    /// What matches such regular expressions in a text.
+    pub patterns: Vec<String>,
+}
+
+impl Default for Redact {
+    fn default() -> Self {
+        Redact { defaults: true, keys: Vec::new(), pointers: Vec::new(), patterns: Vec::new() }
+    }
 }
 
 impl UpstreamSettings {
@@ -99,7 +187,7 @@ impl UpstreamSettings {
             era: EraChoice::Auto,
             connections_max: match target {
                 Target::Stdio(_) => CHILDREN_MAX,
-                Target::Http(_) => UPSTREAM_SESSIONS_MAX,
+                Target::Http(_) | Target::Tape(_) => UPSTREAM_SESSIONS_MAX,
             },
             target,
             forward_headers: Vec::new(),
@@ -109,6 +197,7 @@ impl UpstreamSettings {
             warm_spares: 0,
             principal_header: AUTHORIZATION,
             on_crash: OnCrash::Reinitialize,
+            record: None,
         }
     }
 }
@@ -120,6 +209,31 @@ pub enum Target {
     Stdio(StdioTarget),
     /// An HTTP server.
     Http(HttpTarget),
+    /// A tape that answers in a server's place.
+    Tape(TapeTarget),
+}
+
+/// A tape that answers in a server's place.
+#[derive(Debug, Clone)]
+pub struct TapeTarget {
+    /// The tape.
+    pub replay: Arc<Replay>,
+    /// Who is asked what is not on the tape, if anybody is.
+    pub behind: Option<Arc<dyn Behind>>,
+}
+
+impl TapeTarget {
+    /// A tape, and nobody behind it.
+    #[must_use]
+    pub fn new(replay: Arc<Replay>) -> TapeTarget {
+        TapeTarget { replay, behind: None }
+    }
+}
+
+/// Who is asked what is not on a tape.
+pub trait Behind: fmt::Debug + Send + Sync {
+    /// A connection: one message in a line, either way.
+    fn open(&self) -> DuplexStream;
 }
 
 /// A child process: an argument vector, never a shell line. Its `Debug` only counts the arguments: they may hold secrets.
@@ -413,6 +527,16 @@ numbers! {
         tasks_per_principal: 8, in 1..=10_000;
         /// How often a client (2026-07-28) is asked something in one call to a server with a handshake.
         rounds: 16, in 1..=1_000;
+        /// How large a tape gets before it goes on in another file, in bytes.
+        tape_bytes: 64 * MIB, in 64 * KIB..=BYTES_MAX;
+        /// Most files of tapes that are open at once, for one upstream; there may be more tapes than that.
+        tape_files: 64, in 1..=10_000;
+        /// Most bytes of tapes in a folder, those that were there before included: beyond it nothing is recorded.
+        tape_folder_bytes: 2048 * MIB, in 64 * KIB..=BYTES_MAX;
+        /// Most messages of one upstream that wait to be recorded.
+        tape_queue: 4_096, in 16..=1_000_000;
+        /// Most bytes of them.
+        tape_queue_bytes: 16 * MIB, in 64 * KIB..=BYTES_MAX;
     }
 }
 
@@ -511,6 +635,12 @@ numbers! {
         stop_eof: secs(2), in ms(10)..=hours(1);
         /// Stopping a child: from SIGTERM to SIGKILL.
         stop_term: secs(3), in ms(10)..=hours(1);
+        /// After how long a tape goes on in another file.
+        tape_age: hours(1), in secs(1)..=days(30);
+        /// Silence of a client without a session after which its tape ends.
+        tape_idle: secs(60), in secs(1)..=hours(24);
+        /// Shutdown: how long what was recorded may take to be written.
+        tape_flush: secs(2), in ms(10)..=hours(1);
         /// Shutdown: how long requests in flight may finish.
         drain: secs(20), in ms(10)..=hours(1);
         /// Shutdown at all.

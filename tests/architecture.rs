@@ -16,9 +16,23 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream/probe", 0),
     ("session/backlog", 0),
     ("probing/judge", 0),
+    ("tape/canonical", 0),
+    ("tape/check", 0),
+    ("tape/compare", 0),
+    ("tape/conversation", 0),
+    ("tape/diff", 0),
+    ("tape/format", 0),
+    ("tape/json", 0),
+    ("tape/matching", 0),
+    ("tape/pointer", 0),
+    ("tape/redact", 0),
+    ("tape/schema", 0),
+    ("tape/show", 0),
+    ("replay", 0),
     ("upstream", 1),
     ("rt", 1),
     ("metrics", 1),
+    ("tap", 1),
     ("telemetry", 1),
     ("pool/ledger", 0),
     ("pool/restarts", 0),
@@ -26,11 +40,13 @@ const FLOORS: &[(&str, u8)] = &[
     ("backend", 2),
     ("session", 2),
     ("probing", 2),
+    ("tape", 2),
     ("load", 1),
     ("proxy", 3),
     ("front", 4),
     ("admin", 4),
     ("server", 5),
+    ("through", 5),
     ("cli", 5),
     ("main", 5),
     ("lib", 5),
@@ -43,22 +59,37 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("upstream/circuit", &["protocol"]),
     ("upstream/probe", &["protocol"]),
     ("session/backlog", &["protocol"]),
-    ("upstream", &["rt", "metrics"]),
+    ("tape/canonical", &["protocol", "tape/compare", "tape/format", "tape/json"]),
+    ("tape/check", &["protocol", "tape/conversation", "tape/format", "tape/json", "tape/schema", "tape/show"]),
+    ("tape/compare", &["tape/json", "tape/pointer"]),
+    ("tape/conversation", &["protocol", "tape/format"]),
+    ("tape/diff", &["protocol", "tape/compare", "tape/conversation", "tape/json", "tape/show"]),
+    ("tape/format", &["protocol"]),
+    ("tape/json", &["protocol", "tape/pointer"]),
+    ("tape/matching", &["protocol", "tape/compare", "tape/json", "tape/pointer"]),
+    ("tape/redact", &["protocol", "tape/format", "tape/pointer"]),
+    ("tape/schema", &["protocol", "tape/json", "tape/pointer"]),
+    ("tape/show", &["protocol", "tape/compare", "tape/conversation", "tape/format", "tape/json"]),
+    ("replay", &["protocol", "tape/canonical", "tape/format", "tape/matching", "tape/pointer"]),
+    ("tap", &["rt", "metrics", "faults"]),
+    ("upstream", &["rt", "metrics", "tap"]),
     // Bugs of the past can be switched on in its tests.
     ("pool/ledger", &["pool"]),
     ("backend", &["pool"]),
     ("session", &["backend"]),
     ("admin", &["front"]),
-    ("cli", &["server", "config", "testing"]),
+    ("through", &["server"]),
+    ("cli", &["server", "through", "config", "faults", "testing"]),
     ("main", &["cli"]),
     // Plain data: everybody may read settings, only those who make them know the configuration.
-    ("config", &["settings", "protocol"]),
-    ("settings", &["protocol"]),
+    ("config", &["settings", "protocol", "tape/redact"]),
+    // A tape that was read is plain data, too.
+    ("settings", &["protocol", "faults", "replay"]),
     ("testing", &["protocol", "rt"]),
 ];
 
 /// Beside the house: not on any floor.
-const BESIDE: &[&str] = &["config", "settings", "testing"];
+const BESIDE: &[&str] = &["config", "faults", "settings", "testing"];
 
 /// What a floor without input and output, clock and chance does not know.
 const OUTSIDE_WORLD: &[&str] = &[
@@ -321,7 +352,7 @@ fn pure(files: &[File]) -> Vec<String> {
 /// Only `rt/tasks` spawns; the one thread is the watchdog's.
 fn spawning(files: &[File]) -> Vec<String> {
     let forbidden = |file: &File, word: &str| match (file.name.as_str(), word) {
-        ("rt/tasks", "tokio::spawn") | ("cli/run", "thread::spawn") => false,
+        ("rt/tasks", "tokio::spawn" | "spawn_blocking") | ("cli/run", "thread::spawn") => false,
         // The fake HTTP server owns its connections, and its tests see that it does.
         ("testing/mock_sse", "JoinSet") => false,
         _ => has(&file.code, word),

@@ -17,6 +17,7 @@ fn every_target_accepts_its_corpus() {
         ("message_edit", checks::message_edit),
         ("message_parse", checks::message_parse),
         ("sse_decode", checks::sse_decode),
+        ("tape_read", checks::tape_read),
     ];
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let mut folders = names(&corpus);

@@ -1,4 +1,5 @@
-//! The performance gate: is shadowcat as fast as the legacy baseline? `cargo bench --bench budget`, `-- --quick` for a minute of it.
+//! The performance gate: is shadowcat as fast as the legacy baseline? `cargo bench --bench budget`, `-- --quick` for a minute of it,
+//! `-- --recording` for what recording costs.
 //!
 //! Contract: C-PERF. All that is compared runs at the same time, each proxy as a process of its own, in front of the same server,
 //! called by the same clients. They are measured in turns (A B, B A, A B …), each turn a fraction of a second: first closed-loop,
@@ -16,6 +17,7 @@ mod gate;
 mod legacy;
 mod memory;
 mod paths;
+mod recording;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
@@ -50,7 +52,9 @@ fn main() -> ExitCode {
         if quick || has("--controls") {
             outcomes.extend(controls::run(&effort).await);
         }
-        if !has("--controls") {
+        if has("--recording") {
+            outcomes.extend(recording::run(&effort).await);
+        } else if !has("--controls") {
             let only = value("--only");
             let against = value("--against");
             outcomes.extend(paths::run(&effort, quick, only.as_deref(), against.as_deref()).await);

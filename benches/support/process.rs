@@ -74,8 +74,17 @@ impl Server {
         Server::build_of_shadowcat(env!("CARGO_BIN_EXE_shadowcat"), behind, modern)
     }
 
+    /// The same, with both sides of all that passes written to tapes.
+    pub fn recording(behind: Behind<'_>, modern: bool) -> Server {
+        Server::start(env!("CARGO_BIN_EXE_shadowcat"), behind, modern, true)
+    }
+
     /// Another build of it.
     pub fn build_of_shadowcat(program: &str, behind: Behind<'_>, modern: bool) -> Server {
+        Server::start(program, behind, modern, false)
+    }
+
+    fn start(program: &str, behind: Behind<'_>, modern: bool, records: bool) -> Server {
         let files = tempfile::tempdir().unwrap();
         let config = files.path().join("shadowcat.toml");
         let limits =
@@ -85,6 +94,9 @@ impl Server {
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "error"]);
         command.args(["--era", if modern { "modern" } else { "legacy" }, "--max-connections", "10000"]);
         command.arg("--config").arg(config);
+        if records {
+            command.arg("--record").arg(files.path().join("tapes")).args(["--record-edges", "both"]);
+        }
         match behind {
             Behind::Http(target) => command.args(["--upstream", &target.to_string()]),
             Behind::Stdio => command.args(["--isolation", "shared", "--", &own_program(), "--role", "stdio"]),

@@ -27,6 +27,7 @@ use crate::pool::{self, Config, Patience, Pool};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
 use crate::settings::{EraChoice, Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings};
+use crate::tap::Tap;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::reconnect::{self, Origin, Reconnect};
 use crate::upstream::streamable::HttpUpstream;
@@ -141,14 +142,15 @@ impl Backend {
         tasks: &Tasks,
         adopter: &Adopter,
         metrics: ServerMetrics,
+        tap: Option<Arc<Tap>>,
     ) -> Backend {
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = match &upstream.target {
-            Target::Http(target) => HttpUpstream::new(target, limits, timeouts, tasks, metrics.clone())
+            Target::Http(target) => HttpUpstream::new(target, limits, timeouts, tasks, metrics.clone(), tap.clone())
                 .inspect_err(|error| tracing::error!(upstream = metrics.name(), %error, "Server cannot be used"))
                 .ok()
                 .map(Arc::new),
-            Target::Stdio(_) => None,
+            Target::Stdio(_) | Target::Tape(_) => None,
         };
         let starter = Starter {
             settings: upstream.clone(),
@@ -157,6 +159,7 @@ impl Backend {
             tasks: tasks.clone(),
             metrics: metrics.clone(),
             http: http.clone(),
+            tap,
         };
         // Each has a connection, or waits for one.
         let shared_max = upstream.connections_max + limits.queue;

@@ -17,11 +17,14 @@ use crate::protocol::message::{Kind, Message};
 use crate::rt::Tasks;
 use crate::rt::mailbox::Reader;
 use crate::settings::{Isolation, Limits, Target, Timeouts, UpstreamSettings};
-use crate::upstream::driver::{self, CallFacts, DriverLimits, Sharing};
+use crate::tap::Tap;
+use crate::upstream::driver::{self, CallFacts, DriverLimits, Pipe, Sharing};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::probe::{self, Verdict};
 use crate::upstream::stdio::StdioPipe;
 use crate::upstream::streamable::HttpUpstream;
+use crate::upstream::tape::TapePipe;
+use crate::upstream::tapped;
 use crate::upstream::{Call, Connection, Replies};
 
 /// Most messages that are kept which the server sends before it has answered the handshake.
@@ -193,32 +196,23 @@ pub(crate) struct Starter {
     pub(super) tasks: Tasks,
     pub(super) metrics: ServerMetrics,
     pub(super) http: Option<Arc<HttpUpstream>>,
+    pub(super) tap: Option<Arc<Tap>>,
 }
 
 impl Starter {
-    fn open(&self, place: Place) -> Result<Link, UpstreamError> {
+    fn open(&self, key: &Key, place: Place) -> Result<Link, UpstreamError> {
         if self.tasks.drain().is_cancelled() {
             return Err(UpstreamError::Closed { sent: false });
         }
         match &self.settings.target {
             Target::Stdio(target) => {
                 let pipe = StdioPipe::spawn(target, &self.limits, &self.timeouts, &self.tasks, &self.metrics)?;
-                let limits = DriverLimits { depth: self.limits.depth, message_bytes: self.limits.message_bytes };
-                let stop = self.tasks.stop().clone();
-                let (writer, standing) = driver::standing();
-                let (handle, task) =
-                    driver::drive(pipe, writer, Sharing::Exclusive, limits, self.metrics.clone(), stop);
-                // Only after this is the process gone: until then it counts (C-POOL-12).
-                self.tasks.spawn(
-                    "child-driver",
-                    task.map(move |worked| {
-                        let mut place = place;
-                        if worked {
-                            place.worked();
-                        }
-                    }),
-                );
-                Ok(Link::new(Connection::Driven(handle), standing))
+                Ok(self.drive(pipe, "child-driver", place))
+            }
+            Target::Tape(tape) => {
+                // Of those who come without a handshake of their own, none is who the tape was made for.
+                let transposed = matches!(key, Key::Legacy { handshake, .. } if handshake.is_of_bridge());
+                Ok(self.drive(TapePipe::new(tape, transposed, self.limits.message_bytes), "tape-player", place))
             }
             Target::Http(_) => {
                 let (connection, standing, task) = self.http()?.legacy();
@@ -233,6 +227,23 @@ impl Starter {
                 Ok(Link::new(Connection::Http(connection), standing))
             }
         }
+    }
+
+    fn drive(&self, pipe: impl Pipe, name: &'static str, place: Place) -> Link {
+        let limits = DriverLimits { depth: self.limits.depth, message_bytes: self.limits.message_bytes };
+        let stop = self.tasks.stop().clone();
+        let (writer, standing) = driver::standing();
+        let line = self.tap.as_ref().and_then(|tap| tap.line());
+        let (handle, task) = tapped::drive(pipe, line, writer, Sharing::Exclusive, limits, self.metrics.clone(), stop);
+        // Only after this is the process gone: until then it counts (C-POOL-12).
+        let reaped = task.map(move |worked| {
+            let mut place = place;
+            if worked {
+                place.worked();
+            }
+        });
+        self.tasks.spawn(name, reaped);
+        Link::new(Connection::Driven(handle), standing)
     }
 
     pub(super) fn http(&self) -> Result<&Arc<HttpUpstream>, UpstreamError> {
@@ -256,7 +267,7 @@ impl Starter {
         needed: impl Future<Output = ()> + Send,
     ) -> Result<Link, StartError> {
         let begun = Instant::now();
-        let mut link = self.open(place).map_err(StartError::Start)?;
+        let mut link = self.open(key, place).map_err(StartError::Start)?;
         match key {
             Key::Spare => {
                 // A ping is the one thing that may be said before the handshake (2025-11-25, Lifecycle). Whatever it answers,

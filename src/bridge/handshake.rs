@@ -13,6 +13,7 @@ use crate::protocol::revision::{Era, Revision};
 pub(crate) struct Handshake {
     request: Message,
     says: String,
+    of_bridge: bool,
 }
 
 impl PartialEq for Handshake {
@@ -26,7 +27,7 @@ impl Eq for Handshake {}
 impl Handshake {
     /// The client's own.
     pub(crate) fn of_client(request: &Message) -> Handshake {
-        Handshake { says: essence(request), request: request.detached() }
+        Handshake { says: essence(request), request: request.detached(), of_bridge: false }
     }
 
     /// The proxy's own, in the version that the client asks for: with the client's capabilities where the server may ask
@@ -42,7 +43,7 @@ impl Handshake {
     /// The proxy's own for clients that make none, with these capabilities (JSON).
     pub(crate) fn of_bridge(capabilities: &str) -> Handshake {
         match Handshake::compose(Revision::LATEST_LEGACY, capabilities) {
-            Some(composed) => composed,
+            Some(composed) => Handshake { of_bridge: true, ..composed },
             None => unreachable!("BUG: the proxy's own capabilities are no JSON"),
         }
     }
@@ -65,6 +66,11 @@ impl Handshake {
     pub(crate) fn request(&self, id: i64) -> Message {
         let name = id.to_string();
         self.request.edit().id(&name).meta(meta::PROGRESS_TOKEN, &name).finish()
+    }
+
+    /// Whether it is the proxy's own, for clients that make none.
+    pub(crate) fn is_of_bridge(&self) -> bool {
+        self.of_bridge
     }
 
     /// Whether the client has folders that it tells the server of: what a server does then depends on them.

@@ -8,9 +8,14 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::tape::TapeCommand;
+use super::verify::VerifyArgs;
 use crate::config::{self, FaultKind};
 use crate::probing::ToolCall;
-use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse, Timeouts};
+use crate::replay::Order;
+use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Timeouts};
+use crate::tape::format::Edge;
+use crate::tape::pointer::{NotAPointer, Pointers};
 
 /// A reverse proxy for MCP: any server behind one endpoint, any client revision.
 #[derive(Debug, Parser)]
@@ -45,6 +50,18 @@ pub enum Command {
     /// Exits with 0, with 7 if an answer was wrong or missing or the budget of --compare was not kept, with 5 if the server cannot be
     /// reached or used.
     Bench(Box<BenchArgs>),
+    /// Be the server of a tape, over standard input and output or over HTTP, for clients of every revision
+    ///
+    /// Exits with 0, with 7 if something was asked that is not on the tape, with 6 if the tape cannot be read.
+    Replay(Box<ReplayArgs>),
+    /// Ask a server what a tape's client asked, and compare the answers
+    ///
+    /// Exits with 0 if there is no difference, with 7 if there is, with 6 if the tape cannot be read, with 5 if the server cannot be
+    /// started or reached.
+    Verify(Box<VerifyArgs>),
+    /// Look at tapes, compare them, clean them
+    #[command(subcommand)]
+    Tape(TapeCommand),
     /// Run a fake MCP server whose behaviour is scripted
     #[command(subcommand)]
     Fake(Fake),
@@ -143,6 +160,14 @@ pub struct ServeArgs {
     /// What happens to a session whose connection is lost [default: reinitialize]
     #[arg(long, env = "SHADOWCAT_ON_CRASH", value_parser = on_crash())]
     pub on_crash: Option<OnCrash>,
+
+    /// How traffic is recorded.
+    #[command(flatten)]
+    pub record: RecordArgs,
+
+    /// Let go wrong what this plan says, between clients and the proxy (JSON; see docs/faults.md)
+    #[arg(long, env = "SHADOWCAT_FAULTS", value_name = "FILE")]
+    pub faults: Option<PathBuf>,
 
     /// Origin of web pages that may connect, besides loopback ones (repeatable, or separated by commas)
     #[arg(long = "allow-origin", env = "SHADOWCAT_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
@@ -315,6 +340,138 @@ pub struct BenchArgs {
     pub command: Vec<String>,
 }
 
+/// `replay`: be the server of a tape.
+#[derive(Debug, Args)]
+// Its report would be lost between them.
+#[command(mut_arg("log", |arg| arg.default_value("warn")))]
+pub struct ReplayArgs {
+    /// The tape; of one with both edges, what the server said to the proxy
+    #[arg(value_name = "TAPE")]
+    pub tape: PathBuf,
+
+    /// Serve HTTP there; without it, one client on standard input and output
+    #[arg(long, env = "SHADOWCAT_LISTEN", value_name = "ADDR", value_parser = config::parse_address)]
+    pub listen: Option<SocketAddr>,
+
+    /// Path of the endpoint
+    #[arg(long, env = "SHADOWCAT_PATH", default_value = "/mcp", requires = "listen")]
+    pub path: String,
+
+    /// Which requests are answered: any of the tape's, or only the next one
+    #[arg(long, env = "SHADOWCAT_ORDER", value_parser = named(ORDERS), default_value = "any")]
+    pub order: Order,
+
+    /// What may differ in a request, as a JSON pointer such as `/params/arguments/at`; `*` stands for any member, `**` for any
+    /// number of them (repeatable, or separated by commas; `_meta` always may)
+    #[arg(long, env = "SHADOWCAT_IGNORE", value_name = "POINTER", value_delimiter = ',', value_parser = pointer)]
+    pub ignore: Vec<Pointers>,
+
+    /// Whose words to replay: what the server said to the proxy, or what the proxy said to the client [default: the server's, if
+    /// they were recorded]
+    #[arg(long, env = "SHADOWCAT_EDGE", value_parser = named(EDGES))]
+    pub edge: Option<Edge>,
+
+    /// When to answer: at once (`none`), as recorded (`recorded`), or so many times slower (`0.5x`, `2x`)
+    #[arg(long, env = "SHADOWCAT_TIMING", value_name = "HOW", default_value = "none", value_parser = timing)]
+    pub timing: f64,
+
+    /// Longest wait for one message, whatever the tape says
+    #[arg(long, env = "SHADOWCAT_TIMING_CAP", value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
+    pub timing_cap: Duration,
+
+    /// What becomes of requests that are not on the tape, where a server stands behind it: with `once` they are refused, unless
+    /// there is no tape yet, which is then recorded; with `none` they are refused; with `new-episodes` the server is asked, and the
+    /// tape gets longer; with `all` the server is asked everything, and the tape is made anew [default: once]
+    #[arg(long, env = "SHADOWCAT_MODE", value_parser = named(Mode::NAMED))]
+    pub mode: Option<Mode>,
+
+    /// The server behind the tape: one that speaks HTTP
+    #[arg(long, env = "SHADOWCAT_UPSTREAM", value_name = "URL", hide_env_values = true, conflicts_with = "command")]
+    pub upstream: Option<String>,
+
+    /// How it speaks [default: auto]
+    #[arg(long, env = "SHADOWCAT_TRANSPORT", value_parser = transport(), requires = "upstream")]
+    pub transport: Option<HttpTransport>,
+
+    /// Headers for it.
+    #[command(flatten)]
+    pub headers: HeaderArgs,
+
+    /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
+    #[arg(long, env = "SHADOWCAT_ENV", value_name = "K=V", hide_env_values = true)]
+    pub env: Vec<String>,
+
+    /// Let COMMAND inherit a variable besides PATH, HOME and the like (repeatable, or separated by commas)
+    #[arg(long, env = "SHADOWCAT_PASS_ENV", value_name = "NAME", value_delimiter = ',')]
+    pub pass_env: Vec<String>,
+
+    /// Working directory of COMMAND
+    #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
+    pub cwd: Option<String>,
+
+    /// Exit with 7 also if there are requests on the tape that nobody made
+    #[arg(long, env = "SHADOWCAT_REQUIRE_ALL", value_parser = BoolishValueParser::new())]
+    pub require_all: bool,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// Or a program that speaks MCP on standard input and output
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Whether traffic is recorded, and how.
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// Record traffic into this folder, as tapes: of all servers for which the file does not say otherwise
+    #[arg(long, env = "SHADOWCAT_RECORD", value_name = "DIR")]
+    pub record: Option<String>,
+
+    /// What is recorded: what passes between clients and the proxy, or also what passes between the proxy and its servers
+    /// [default: client]
+    #[arg(long, env = "SHADOWCAT_RECORD_EDGES", value_parser = named(RecordEdges::NAMED), requires = "record")]
+    pub record_edges: Option<RecordEdges>,
+
+    /// What happens to what cannot be recorded: it waits for a slow disk, it passes and is marked as missing, or it is refused
+    /// [default: drop]
+    #[arg(long, env = "SHADOWCAT_RECORD_POLICY", value_parser = named(RecordPolicy::NAMED), requires = "record")]
+    pub record_policy: Option<RecordPolicy>,
+
+    /// Compress tapes (zstd)
+    #[arg(long, env = "SHADOWCAT_RECORD_COMPRESS", value_parser = BoolishValueParser::new(), requires = "record")]
+    pub record_compress: bool,
+
+    /// Take values of members with this name out of what is recorded, besides the usual ones; `*` stands for anything (repeatable)
+    #[arg(
+        long = "redact-key",
+        env = "SHADOWCAT_REDACT_KEY",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "record"
+    )]
+    pub redact_keys: Vec<String>,
+
+    /// Take out what is at this JSON pointer into a message (repeatable)
+    #[arg(
+        long = "redact-pointer",
+        env = "SHADOWCAT_REDACT_POINTER",
+        value_name = "POINTER",
+        value_delimiter = ',',
+        requires = "record"
+    )]
+    pub redact_pointers: Vec<String>,
+
+    /// Take out what matches this regular expression (repeatable)
+    #[arg(long = "redact-pattern", env = "SHADOWCAT_REDACT_PATTERN", value_name = "REGEX", requires = "record")]
+    pub redact_patterns: Vec<String>,
+
+    /// Leave the usual names and forms of secrets in what is recorded
+    #[arg(long, env = "SHADOWCAT_NO_REDACT_DEFAULTS", value_parser = BoolishValueParser::new(), requires = "record")]
+    pub no_redact_defaults: bool,
+}
+
 /// Headers for an HTTP upstream.
 #[derive(Debug, Args)]
 pub struct HeaderArgs {
@@ -410,7 +567,7 @@ fn admin(text: &str) -> Result<Admin, FaultKind> {
     }
 }
 
-fn transport() -> impl TypedValueParser<Value = HttpTransport> {
+pub(super) fn transport() -> impl TypedValueParser<Value = HttpTransport> {
     named(HttpTransport::NAMED)
 }
 
@@ -452,7 +609,7 @@ fn count(range: &RangeInclusive<usize>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(*range.start() as u64..=*range.end() as u64)
 }
 
-fn request_timeout(text: &str) -> Result<Duration, FaultKind> {
+pub(super) fn request_timeout(text: &str) -> Result<Duration, FaultKind> {
     wait("request", text)
 }
 
@@ -492,6 +649,45 @@ fn percent(text: &str) -> Result<f64, FaultKind> {
         .filter(|number| (0.0..=1000.0).contains(number))
         .map(|number| number / 100.0)
         .ok_or(FaultKind::Malformed { expected: "a percentage such as `5%`" })
+}
+
+/// The sides of the proxy by their names.
+const EDGES: [(&str, Edge); 2] = [("client", Edge::Client), ("upstream", Edge::Upstream)];
+
+/// What becomes of requests that are not on a tape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Refused, unless there is no tape yet.
+    Once,
+    /// Refused.
+    None,
+    /// Answered by the server behind the tape, and added to it.
+    NewEpisodes,
+    /// As if there were no tape.
+    All,
+}
+
+impl Mode {
+    const NAMED: [(&'static str, Self); 4] =
+        [("once", Self::Once), ("none", Self::None), ("new-episodes", Self::NewEpisodes), ("all", Self::All)];
+}
+
+/// The choices of an order by their names.
+const ORDERS: [(&str, Order); 2] = [("any", Order::Any), ("strict", Order::Strict)];
+
+fn pointer(text: &str) -> Result<Pointers, NotAPointer> {
+    Pointers::parse([text])
+}
+
+/// Reads `none` as 0, `recorded` as 1, and a factor such as `2x`.
+fn timing(text: &str) -> Result<f64, FaultKind> {
+    let factor = match text {
+        "none" => Some(0.0),
+        "recorded" => Some(1.0),
+        scaled => scaled.strip_suffix('x').and_then(|factor| factor.parse().ok()),
+    };
+    let factor = factor.filter(|factor| (0.0..=1000.0).contains(factor));
+    factor.ok_or(FaultKind::Malformed { expected: "`none`, `recorded`, or a factor such as `0.5x`" })
 }
 
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {

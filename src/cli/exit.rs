@@ -18,8 +18,10 @@ pub enum Exit {
     Listen = 4,
     /// An upstream cannot be started or reached.
     Upstream = 5,
+    /// A tape cannot be read.
+    Tape = 6,
     /// The answer is no: a server is not safe to share, answers wrongly, or is slower than its budget; a fault of a plan never
-    /// happened.
+    /// happened; a tape was asked for what it does not have.
     Negative = 7,
     /// What was asked for is unsafe, and nobody has said that it is meant.
     Refused = 8,

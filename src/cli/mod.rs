@@ -12,16 +12,22 @@ mod bench;
 mod exit;
 mod fake;
 mod probe;
+mod replay;
 mod run;
 mod serve;
+mod tape;
 #[cfg(test)]
 mod tests;
+mod through;
+mod verify;
 
 pub use args::{
-    Admin, BenchArgs, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, ProbeArgs,
-    ServeArgs,
+    Admin, BenchArgs, Cli, Command, ConfigCommand, ConnectArgs, Fake, HeaderArgs, LogArgs, LogFormat, Mode, ProbeArgs,
+    ReplayArgs, ServeArgs,
 };
 pub use exit::Exit;
+pub use tape::{CheckArgs, DiffArgs, ExportArgs, ListArgs, RedactArgs, ShowArgs, TapeCommand};
+pub use verify::{Format, VerifyArgs};
 
 use crate::config::{FaultKind, Faults, Note, NoteKind, Place};
 
@@ -40,6 +46,9 @@ pub fn main() -> ExitCode {
         Command::Connect(args) => connect(&args),
         Command::Probe(args) => probe::probe(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Replay(args) => replay::replay(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Tape(command) => tape::tape(&command),
         Command::Fake(fake) => fake::run(fake),
         Command::Config(ConfigCommand::Schema) => print(format_args!("{:#}\n", crate::config::schema())).into(),
     }

@@ -21,50 +21,59 @@ pub(super) fn serve(settings: Settings, workers: Option<usize>) -> ExitCode {
     if let Err(code) = check_programs(&settings) {
         return code;
     }
-    with_runtime(workers.unwrap_or_else(workers_of_a_proxy), async move |signals| {
-        let shutdown_time = settings.timeouts.shutdown;
-        let names: Vec<String> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-        let (path, http_sse) = (settings.path.clone(), settings.http_sse);
-        let running = match Running::start(settings).await {
-            Ok(running) => running,
-            Err(error) => {
-                complain(format_args!("error: {error}"));
-                return Ended::Exit(Exit::Listen);
-            }
-        };
-        complain(format_args!("{}", banner(&running, &names, &path, http_sse)));
-        let signal = signals.obey(running.tasks()).await;
-        tracing::info!(?signal, "Stopping; a second signal stops at once");
-        watchdog(shutdown_time + WATCHDOG_GRACE);
-        tokio::select! {
-            biased;
-            report = running.shutdown() => {
-                if report.is_clean() {
-                    return Ended::Exit(Exit::Fine);
-                }
-                tracing::warn!(requests_cut = report.requests_cut, survivors = ?report.survivors, "Stopped by force");
-                Ended::Exit(Exit::Forced)
-            }
-            signal = signals.obey(running.tasks()) => Ended::Signal(signal),
+    if let Err(code) = check_tapes(&settings) {
+        return code;
+    }
+    with_runtime(workers.unwrap_or_else(workers_of_a_proxy), async move |signals| listen(settings, signals).await)
+}
+
+/// Serves HTTP until told to stop.
+pub(super) async fn listen(settings: Settings, signals: &mut Signals) -> Ended {
+    let shutdown_time = settings.timeouts.shutdown;
+    let names: Vec<String> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+    let (path, http_sse) = (settings.path.clone(), settings.http_sse);
+    let running = match Running::start(settings).await {
+        Ok(running) => running,
+        Err(error) => {
+            complain(format_args!("error: {error}"));
+            return Ended::Exit(Exit::Listen);
         }
-    })
+    };
+    complain(format_args!("{}", banner(&running, &names, &path, http_sse)));
+    let signal = signals.obey(running.tasks()).await;
+    tracing::info!(?signal, "Stopping; a second signal stops at once");
+    watchdog(shutdown_time + WATCHDOG_GRACE);
+    tokio::select! {
+        biased;
+        report = running.shutdown() => {
+            if report.is_clean() {
+                return Ended::Exit(Exit::Fine);
+            }
+            tracing::warn!(requests_cut = report.requests_cut, survivors = ?report.survivors, "Stopped by force");
+            Ended::Exit(Exit::Forced)
+        }
+        signal = signals.obey(running.tasks()) => Ended::Signal(signal),
+    }
 }
 
 /// Relays between standard input and output and an HTTP server until either ends.
 pub(super) fn connect(upstream: UpstreamSettings) -> ExitCode {
-    with_runtime(workers_of_a_proxy(), async move |signals| {
-        let tasks = Tasks::new();
-        tokio::select! {
-            ended = crate::server::connect(upstream, &tasks) => match ended {
-                Ok(()) => Ended::Exit(Exit::Fine),
-                Err(error) => {
-                    complain(format_args!("error: {error}"));
-                    Ended::Exit(Exit::Internal)
-                }
-            },
-            signal = signals.obey(&tasks) => Ended::Signal(signal),
-        }
-    })
+    with_runtime(workers_of_a_proxy(), async move |signals| pipe(upstream, signals).await)
+}
+
+/// Serves one client on standard input and output until either end closes.
+pub(super) async fn pipe(upstream: UpstreamSettings, signals: &mut Signals) -> Ended {
+    let tasks = Tasks::new();
+    tokio::select! {
+        ended = crate::server::connect(upstream, &tasks) => match ended {
+            Ok(()) => Ended::Exit(Exit::Fine),
+            Err(error) => {
+                complain(format_args!("error: {error}"));
+                Ended::Exit(Exit::Internal)
+            }
+        },
+        signal = signals.obey(&tasks) => Ended::Signal(signal),
+    }
 }
 
 /// How a command came to its end.
@@ -83,7 +92,7 @@ pub(super) fn all_workers() -> usize {
 
 /// Half of the processors: the servers behind the proxy, and often its clients, run on the same machine. Besides, what
 /// is done for a request takes less time than handing it from one thread to another (docs/performance.md).
-fn workers_of_a_proxy() -> usize {
+pub(super) fn workers_of_a_proxy() -> usize {
     (all_workers() / 2).max(1)
 }
 
@@ -122,6 +131,20 @@ fn watchdog(time: Duration) {
         complain(format_args!("error: the shutdown hangs; ending the process"));
         std::process::exit(Exit::Forced as i32);
     });
+}
+
+/// Who asks for tapes is told at once if there will be none.
+fn check_tapes(settings: &Settings) -> Result<(), ExitCode> {
+    for record in settings.upstreams.iter().filter_map(|upstream| upstream.record.as_ref()) {
+        if let Err(error) = crate::tap::check(&record.folder) {
+            let folder = record.folder.display();
+            complain(format_args!(
+                "error: cannot record to {folder}: {error}; name a folder that can be written with --record"
+            ));
+            return Err(Exit::Config.into());
+        }
+    }
+    Ok(())
 }
 
 /// A single server whose program does not exist is refused at once. Among several it must not take the others down.

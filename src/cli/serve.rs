@@ -2,10 +2,14 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
-use super::args::{Admin, ConnectArgs, ServeArgs};
+use super::args::{Admin, ConnectArgs, RecordArgs, ServeArgs};
 use crate::config::{Config, FaultKind, Faults, Loaded, Loader, Place, Placed, ServerConfig, Template};
-use crate::settings::{EraChoice, HttpTransport, Isolation, Reuse, Settings, Target, UpstreamSettings};
+use crate::faults::Plan;
+use crate::settings::{
+    EraChoice, HttpTransport, Isolation, RecordEdges, RecordPolicy, Reuse, Settings, Target, UpstreamSettings,
+};
 
 /// Where health and metrics are served if nothing is said: the port that Prometheus exporters of this kind use.
 const ADMIN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9464);
@@ -32,9 +36,11 @@ impl ServeArgs {
             self.refuse_server_options(&mut loader);
         }
         self.overlay(loader.config_mut());
+        let faults = self.faults.as_deref().and_then(|path| faults(path, &mut loader));
         let admin_said = loader.config_mut().admin.is_some();
         let mut loaded = loader.finish(variable)?;
         let settings = &mut loaded.settings;
+        settings.faults = faults;
         let admin = SocketAddr::from(ADMIN);
         // A default yields to what was asked for.
         if !admin_said && settings.listen.port() != admin.port() {
@@ -129,6 +135,9 @@ impl ServeArgs {
         if self.no_http_sse {
             config.http_sse = Some(placed("--no-http-sse", false));
         }
+        for server in config.servers.iter_mut().filter(|server| server.record.is_none()) {
+            self.record.overlay(server);
+        }
         config.allow_origins.extend(all("--allow-origin", &self.allow_origins));
         config.allow_hosts.extend(all("--allow-host", &self.allow_hosts));
         if let Some(request) = self.request_timeout {
@@ -140,6 +149,40 @@ impl ServeArgs {
             }
             config.timeouts.insert("request", given);
         }
+    }
+}
+
+/// The plan in a file.
+fn faults(path: &Path, loader: &mut Loader) -> Option<Plan> {
+    let place = Place::Argument("--faults");
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            loader.fault(place, FaultKind::Unreadable(error));
+            return None;
+        }
+    };
+    Plan::from_json(&text).map_err(|error| loader.fault(place, FaultKind::Syntax(error.to_string()))).ok()
+}
+
+impl RecordArgs {
+    /// Lays what is said about recording over what is known of a server.
+    fn overlay(&self, server: &mut ServerConfig) {
+        let Some(folder) = &self.record else { return };
+        server.record = Some(placed("--record", Template::literal(folder)));
+        server.record_edges =
+            self.record_edges.map(|value| placed("--record-edges", value)).or(server.record_edges.take());
+        server.record_policy =
+            self.record_policy.map(|value| placed("--record-policy", value)).or(server.record_policy.take());
+        if self.record_compress {
+            server.record_compress = Some(placed("--record-compress", true));
+        }
+        if self.no_redact_defaults {
+            server.redact_defaults = Some(placed("--no-redact-defaults", false));
+        }
+        server.redact_keys.extend(all("--redact-key", &self.redact_keys));
+        server.redact_pointers.extend(all("--redact-pointer", &self.redact_pointers));
+        server.redact_patterns.extend(all("--redact-pattern", &self.redact_patterns));
     }
 }
 
@@ -172,7 +215,7 @@ pub(super) fn all(argument: &'static str, values: &[String]) -> Vec<Placed<Strin
     values.iter().map(|value| placed(argument, value.clone())).collect()
 }
 
-fn headers(given: &[String], loader: &mut Loader) -> Vec<(Placed<String>, Template)> {
+pub(super) fn headers(given: &[String], loader: &mut Loader) -> Vec<(Placed<String>, Template)> {
     let mut headers = pairs("--header", given, ':', "`NAME: VALUE`", loader);
     for (name, value) in &mut headers {
         name.value = name.value.trim_end().to_owned();
@@ -213,6 +256,9 @@ impl fmt::Display for Summary<'_> {
             Some(admin) => writeln!(f, "admin   {admin}")?,
             None => writeln!(f, "admin   off")?,
         }
+        if let Some(plan) = &settings.faults {
+            writeln!(f, "faults  {}", plan.faults.len())?;
+        }
         for (what, values) in [("hosts", &settings.allow_hosts), ("origins", &settings.allow_origins)] {
             if !values.is_empty() {
                 writeln!(f, "{what:7} {}", values.join(", "))?;
@@ -243,6 +289,12 @@ fn server(f: &mut fmt::Formatter<'_>, upstream: &UpstreamSettings) -> fmt::Resul
             write!(f, "connects to {}, transport {transport}", target.shown_url())?;
             list(f, "headers", target.headers.iter().map(|(name, _)| name.as_str()))?;
         }
+        Target::Tape(_) => f.write_str("replays a tape")?,
+    }
+    if let Some(record) = &upstream.record {
+        let (edges, policy) =
+            (name_of(&RecordEdges::NAMED, record.edges), name_of(&RecordPolicy::NAMED, record.policy));
+        write!(f, ", records {edges} to {} (policy {policy})", record.folder.display())?;
     }
     list(f, "forwards", upstream.forward_headers.iter().map(|name| name.as_str()))?;
     let era = name_of(&EraChoice::NAMED, upstream.era);

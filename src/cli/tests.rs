@@ -6,7 +6,7 @@ use clap::Parser as _;
 use crate::settings::Settings;
 
 use super::*;
-use crate::settings::{HttpTransport, Isolation, OnCrash, Reuse, Target};
+use crate::settings::{HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Target};
 
 fn parse(line: &[&str]) -> Command {
     let args = std::iter::once("shadowcat").chain(line.iter().copied()).map(OsString::from);
@@ -133,6 +133,47 @@ fn the_options_of_a_program_arrive() {
     assert_eq!(target.env[1].1.0, "");
     assert_eq!(target.pass_env, ["A", "B", "C"]);
     assert_eq!(target.cwd.as_deref(), Some(std::path::Path::new("/srv")));
+}
+
+/// What is said about recording is said of all servers that have nothing of their own in the file.
+#[test]
+fn the_options_of_recording_are_for_all_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, plan) = (folder.path().join("c.toml"), folder.path().join("plan.json"));
+    let own = "[servers.a]\ncommand = 'a'\n[servers.b]\ncommand = 'b'\nrecord = '/own'\n";
+    std::fs::write(&file, own).unwrap();
+    std::fs::write(&plan, r#"{ "faults": [{ "do": "hang" }] }"#).unwrap();
+    let (file, plan) = (file.to_str().unwrap(), plan.to_str().unwrap());
+    let options = [
+        ["--record", "/t"],
+        ["--record-edges", "both"],
+        ["--record-policy", "block"],
+        ["--redact-key", "pin"],
+        ["--redact-pointer", "/a"],
+        ["--redact-pattern", "[a,b]"],
+        ["--faults", plan],
+    ];
+    let arguments = ["serve", "--config", file, "--no-redact-defaults", "--record-compress"];
+    let settings = load(&[&arguments[..], options.as_flattened()].concat()).unwrap();
+    let record = |at: usize| settings.upstreams[at].record.as_ref().unwrap();
+    assert_eq!((record(0).edges, record(0).policy, record(0).compress), (RecordEdges::Both, RecordPolicy::Block, true));
+    let redact = &record(0).redact;
+    assert_eq!((redact.defaults, redact.keys.len(), redact.pointers.len()), (false, 1, 1));
+    assert_eq!(redact.patterns, ["[a,b]"]);
+    assert_eq!((record(1).folder.to_str(), record(1).edges), (Some("/own"), RecordEdges::Client));
+    assert_eq!(settings.faults.as_ref().unwrap().faults.len(), 1);
+    let summary = serve::Summary(&settings).to_string();
+    assert!(summary.contains("records both to /t (policy block)") && summary.contains("faults  1"), "{summary}");
+}
+
+#[test]
+fn a_plan_that_makes_no_sense_is_refused() {
+    let plan = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(plan.path(), r#"{ "faults": [{ "do": "nothing" }] }"#).unwrap();
+    let refused = load(&["serve", "--faults", plan.path().to_str().unwrap()]).unwrap_err().to_string();
+    assert!(refused.starts_with("--faults: not a plan: unknown variant `nothing`"), "{refused}");
+    let refused = load(&["serve", "--faults", "/no/such/file"]).unwrap_err().to_string();
+    assert!(refused.starts_with("--faults: cannot be read"), "{refused}");
 }
 
 #[test]

@@ -10,7 +10,9 @@ use super::keys::{Key, Kind, Optional, SERVER, TOP};
 use super::suggest::suggest;
 use super::values;
 use super::{Config, ServerConfig, Template};
-use crate::settings::{EraChoice, HttpTransport, Isolation, Limits, Number, OnCrash, Reuse, Timeouts};
+use crate::settings::{
+    EraChoice, HttpTransport, Isolation, Limits, Number, OnCrash, RecordEdges, RecordPolicy, Reuse, Timeouts,
+};
 
 /// Reads a configuration file. What is faulty is left out of the result.
 pub(crate) fn read(source: &Source<'_>, faults: &mut Vec<Fault>) -> Config {
@@ -92,6 +94,8 @@ impl Reader<'_> {
             Kind::Isolation(slot) => self.choice(node, path, &Isolation::NAMED, *slot, into),
             Kind::Reuse(slot) => self.choice(node, path, &Reuse::NAMED, *slot, into),
             Kind::OnCrash(slot) => self.choice(node, path, &OnCrash::NAMED, *slot, into),
+            Kind::RecordEdges(slot) => self.choice(node, path, &RecordEdges::NAMED, *slot, into),
+            Kind::RecordPolicy(slot) => self.choice(node, path, &RecordPolicy::NAMED, *slot, into),
             Kind::Limits(slot) => {
                 *slot(into) = self.numbers(node, path, Limits::NUMBERS, |reader, node, path, number| {
                     reader.count(node, path, &number.range, number.is_size())

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Config, Placed, ServerConfig, Template};
-use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse};
+use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse};
 
 /// A key of the table `T`.
 pub(crate) struct Key<T: 'static> {
@@ -34,6 +34,8 @@ pub(crate) enum Kind<T: 'static> {
     Isolation(Optional<T, Isolation>),
     Reuse(Optional<T, Reuse>),
     OnCrash(Optional<T, OnCrash>),
+    RecordEdges(Optional<T, RecordEdges>),
+    RecordPolicy(Optional<T, RecordPolicy>),
     Limits(fn(&mut T) -> &mut BTreeMap<&'static str, Placed<usize>>),
     Timeouts(fn(&mut T) -> &mut BTreeMap<&'static str, Placed<Duration>>),
     Servers(fn(&mut T) -> &mut Vec<ServerConfig>),
@@ -180,5 +182,48 @@ pub(crate) const SERVER: &[Key<ServerConfig>] = &[
                 makes a new one, and repeats the handshake, the log level and the subscriptions. \"end-session\": it \
                 ends, for servers that keep state which must not be lost without the client knowing.",
         kind: Kind::OnCrash(|server| &mut server.on_crash),
+    },
+    Key {
+        name: "record",
+        about: "Folder into which traffic with the server is recorded, as tapes. Default: nothing is recorded.",
+        kind: Kind::Template(|server| &mut server.record),
+    },
+    Key {
+        name: "record_edges",
+        about: "What is recorded. \"client\", the default: what passes between clients and the proxy. \"both\": also what \
+                passes between the proxy and the server.",
+        kind: Kind::RecordEdges(|server| &mut server.record_edges),
+    },
+    Key {
+        name: "record_policy",
+        about: "What happens to what cannot be recorded. \"drop\", the default: it passes, and what is missing is counted and \
+                marked on the tape. \"block\": it waits for a slow disk; where the disk fails it passes. \"required\": it waits \
+                for a slow disk, and is refused while the disk fails.",
+        kind: Kind::RecordPolicy(|server| &mut server.record_policy),
+    },
+    Key {
+        name: "record_compress",
+        about: "Whether tapes are compressed (zstd). Default: false.",
+        kind: Kind::Flag(|server| &mut server.record_compress),
+    },
+    Key {
+        name: "redact_defaults",
+        about: "Whether the usual names and forms of secrets are taken out before anything is recorded. Default: true.",
+        kind: Kind::Flag(|server| &mut server.redact_defaults),
+    },
+    Key {
+        name: "redact_keys",
+        about: "Names of further members whose values are taken out; `*` stands for anything: \"*pin*\".",
+        kind: Kind::Texts(|server| &mut server.redact_keys),
+    },
+    Key {
+        name: "redact_pointers",
+        about: "JSON pointers to further values that are taken out: \"/params/arguments/pin\"; `*` stands for any one part.",
+        kind: Kind::Texts(|server| &mut server.redact_pointers),
+    },
+    Key {
+        name: "redact_patterns",
+        about: "Regular expressions: what they match within texts is taken out, too.",
+        kind: Kind::Texts(|server| &mut server.redact_patterns),
     },
 ];

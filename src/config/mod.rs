@@ -13,7 +13,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, Reuse, Settings, UpstreamSettings};
+use crate::settings::{
+    EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Settings, UpstreamSettings,
+};
 
 mod checks;
 mod document;
@@ -98,6 +100,22 @@ pub struct ServerConfig {
     pub principal_header: Option<Placed<String>>,
     /// What happens to a session whose connection is lost.
     pub on_crash: Option<Placed<OnCrash>>,
+    /// The folder for its tapes.
+    pub record: Option<Placed<Template>>,
+    /// Which sides of the proxy are recorded.
+    pub record_edges: Option<Placed<RecordEdges>>,
+    /// What happens to what cannot be recorded.
+    pub record_policy: Option<Placed<RecordPolicy>>,
+    /// Whether its tapes are compressed.
+    pub record_compress: Option<Placed<bool>>,
+    /// Whether the usual secrets are taken out of what is recorded.
+    pub redact_defaults: Option<Placed<bool>>,
+    /// Names of further secrets.
+    pub redact_keys: Vec<Placed<String>>,
+    /// JSON pointers to further secrets.
+    pub redact_pointers: Vec<Placed<String>>,
+    /// Forms of further secrets.
+    pub redact_patterns: Vec<Placed<String>>,
 }
 
 impl ServerConfig {
@@ -123,6 +141,14 @@ impl ServerConfig {
             warm_spares: None,
             principal_header: None,
             on_crash: None,
+            record: None,
+            record_edges: None,
+            record_policy: None,
+            record_compress: None,
+            redact_defaults: None,
+            redact_keys: Vec::new(),
+            redact_pointers: Vec::new(),
+            redact_patterns: Vec::new(),
         }
     }
 }

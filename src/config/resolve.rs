@@ -14,9 +14,10 @@ use super::expand::expand;
 use super::fault::{Fault, FaultKind, Place, Placed};
 use super::{Config, ServerConfig, Template, values};
 use crate::settings::{
-    HttpTarget, HttpTransport, Isolation, Limits, Reuse, Secret, Settings, StdioTarget, Target, Timeouts,
-    UpstreamSettings,
+    HttpTarget, HttpTransport, Isolation, Limits, Record, Redact, Reuse, Secret, Settings, StdioTarget, Target,
+    Timeouts, UpstreamSettings,
 };
+use crate::tape::redact::{Redactor, Rules};
 
 /// Where the proxy listens if nothing is said.
 const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8080);
@@ -53,6 +54,7 @@ pub(crate) fn settings(
         upstreams: config.servers.iter().map(|server| resolver.upstream(server)).collect(),
         limits: limits(config),
         timeouts: resolver.timeouts(config),
+        faults: None,
     };
     resolver.exposure(config, &settings);
     settings
@@ -172,11 +174,59 @@ impl Resolver<'_> {
             warm_spares: server.warm_spares.as_ref().map_or(defaults.warm_spares, |n| n.value),
             principal_header: principal_header.unwrap_or(defaults.principal_header),
             on_crash: server.on_crash.as_ref().map_or(defaults.on_crash, |it| it.value),
+            record: self.record(server),
             name: defaults.name,
             target: defaults.target,
         };
         self.sharing(server, &upstream);
         upstream
+    }
+
+    /// How traffic is recorded, if it is.
+    fn record(&mut self, server: &ServerConfig) -> Option<Record> {
+        let texts = |texts: &[Placed<String>]| texts.iter().map(|text| text.value.clone()).collect();
+        let redact = Redact {
+            defaults: server.redact_defaults.as_ref().is_none_or(|flag| flag.value),
+            keys: texts(&server.redact_keys),
+            pointers: texts(&server.redact_pointers),
+            patterns: texts(&server.redact_patterns),
+        };
+        for pattern in &server.redact_patterns {
+            let rules = Rules { defaults: false, patterns: vec![pattern.value.clone()], ..Rules::default() };
+            if Redactor::new(rules).is_err() {
+                self.fault(&pattern.place, FaultKind::Malformed { expected: "a regular expression" });
+            }
+        }
+        for pointer in &server.redact_pointers {
+            let rules = Rules { defaults: false, pointers: vec![pointer.value.clone()], ..Rules::default() };
+            if Redactor::new(rules).is_err() {
+                self.fault(
+                    &pointer.place,
+                    FaultKind::Malformed { expected: "a JSON pointer such as /params/arguments/pin" },
+                );
+            }
+        }
+        let Some(folder) = &server.record else {
+            let given = server.record_edges.as_ref().map(|it| &it.place);
+            let given = given.or(server.record_policy.as_ref().map(|it| &it.place));
+            let given = given.or(server.record_compress.as_ref().map(|it| &it.place));
+            let given = given.or(server.redact_defaults.as_ref().map(|it| &it.place));
+            let texts = [&server.redact_keys, &server.redact_pointers, &server.redact_patterns];
+            let given = given.or(texts.into_iter().flatten().next().map(|it| &it.place));
+            if let Some(place) = given {
+                self.fault(place, FaultKind::DoesNotApply { why: "nothing is recorded: name a folder with `record`" });
+            }
+            return None;
+        };
+        let folder = self.filled(folder);
+        let usual = Record::to(folder);
+        Some(Record {
+            edges: server.record_edges.as_ref().map_or(usual.edges, |it| it.value),
+            policy: server.record_policy.as_ref().map_or(usual.policy, |it| it.value),
+            compress: server.record_compress.as_ref().map_or(usual.compress, |it| it.value),
+            redact,
+            folder: usual.folder,
+        })
     }
 
     /// What is said about connections that several use, at once or one after the other, must make sense together.

@@ -4,7 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{Key, Kind, SERVER, TOP};
 use super::values;
-use crate::settings::{EraChoice, HttpTransport, Isolation, Limits, OnCrash, Reuse, Timeouts};
+use crate::settings::{
+    EraChoice, HttpTransport, Isolation, Limits, OnCrash, RecordEdges, RecordPolicy, Reuse, Timeouts,
+};
 
 /// The JSON schema of the configuration file.
 ///
@@ -34,6 +36,8 @@ fn of<T>(kind: &Kind<T>) -> Map<String, Value> {
         Kind::Isolation(_) => choice(&Isolation::NAMED),
         Kind::Reuse(_) => choice(&Reuse::NAMED),
         Kind::OnCrash(_) => choice(&OnCrash::NAMED),
+        Kind::RecordEdges(_) => choice(&RecordEdges::NAMED),
+        Kind::RecordPolicy(_) => choice(&RecordPolicy::NAMED),
         Kind::Limits(_) => limits(),
         Kind::Timeouts(_) => timeouts(),
         Kind::Servers(_) => {

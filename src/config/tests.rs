@@ -42,14 +42,14 @@ fn with_server(line: &str) -> String {
 fn stdio(settings: &Settings) -> &StdioTarget {
     match &settings.upstreams[0].target {
         Target::Stdio(target) => target,
-        Target::Http(target) => panic!("expected a program, got {target:?}"),
+        other => panic!("expected a program, got {other:?}"),
     }
 }
 
 fn http(settings: &Settings) -> &HttpTarget {
     match &settings.upstreams[0].target {
         Target::Http(target) => target,
-        Target::Stdio(target) => panic!("expected a URL, got {target:?}"),
+        other => panic!("expected a URL, got {other:?}"),
     }
 }
 
@@ -94,6 +94,14 @@ const EVERYTHING: &str = r#"
     reuse = "same-principal"
     warm_spares = 9
     principal_header = "X-User"
+    record = "/var/${UNSET:-tapes}"
+    record_edges = "both"
+    record_policy = "required"
+    record_compress = true
+    redact_defaults = false
+    redact_keys = ["*pin*"]
+    redact_pointers = ["/params/arguments/pin"]
+    redact_patterns = ["[0-9]{16}"]
 "#;
 
 #[test]
@@ -140,6 +148,29 @@ fn everything_that_can_be_said_arrives() {
     assert_eq!((fs.isolation, fs.reuse), (Isolation::Session, Reuse::SamePrincipal));
     assert_eq!((fs.connections_max, fs.warm_spares), (9, 9));
     assert_eq!((fs.principal_header.as_str(), fs.on_crash), ("x-user", OnCrash::Reinitialize));
+    assert!(web.record.is_none());
+    let record = fs.record.as_ref().unwrap();
+    assert_eq!(record.folder, Path::new("/var/tapes"));
+    assert_eq!((record.edges, record.policy, record.compress), (RecordEdges::Both, RecordPolicy::Required, true));
+    let redact = &record.redact;
+    assert!(!redact.defaults);
+    assert_eq!((&redact.keys[..], &redact.patterns[..]), (&["*pin*".to_owned()][..], &["[0-9]{16}".to_owned()][..]));
+    assert_eq!(redact.pointers, ["/params/arguments/pin"]);
+}
+
+#[test]
+fn rules_of_recording_must_make_sense() {
+    let server = |keys: &str| load(&format!("[servers.s]\ncommand = \"x\"\n{keys}"));
+    let fault = |keys: &str| server(keys).unwrap_err().to_string();
+    let refused = fault("record = \"t\"\nredact_patterns = [\"(\"]\nredact_pointers = [\"nowhere\"]");
+    assert!(refused.contains("servers.s.redact_patterns[0]: expected a regular expression"), "{refused}");
+    assert!(refused.contains("servers.s.redact_pointers[0]: expected a JSON pointer"), "{refused}");
+    for keys in
+        ["record_edges = \"both\"", "record_policy = \"drop\"", "record_compress = true", "redact_keys = [\"x\"]"]
+    {
+        assert!(fault(keys).contains("nothing is recorded: name a folder with `record`"), "{keys}");
+    }
+    assert!(fault("record = \"\"").contains("servers.s.record"));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use crate::proxy::error::ProxyError;
 use crate::proxy::{Caller, Proxy, Server, Work};
 use crate::rt::mailbox::{Bounds, PushError, Reader, Writer, mailbox};
 use crate::session::{EndReason, Session, SessionError};
+use crate::tap::{self, CURRENT, Tap};
 
 /// Most messages that wait for a client to read them; a request that has more to say waits.
 const OUTBOX_ITEMS: usize = 64;
@@ -79,6 +80,11 @@ impl Duplex {
             return Err(SessionError::NotFound.into());
         }
         Ok(())
+    }
+
+    /// Who sees or changes what passes, if anybody does.
+    pub(super) fn tap(&self) -> Option<&Arc<Tap>> {
+        self.server.tap.as_ref()
     }
 
     /// Whether the handshake is done.
@@ -334,16 +340,21 @@ impl Duplex {
 
     fn adopt(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
         let closed = self.closed.clone();
-        self.proxy.adopter.adopt(async move {
+        let work = async move {
             tokio::select! {
                 biased;
                 () = closed.cancelled() => {}
                 () = work => {}
             }
-        });
+        };
+        // It stays the work of whoever it was.
+        match tap::current() {
+            None => self.proxy.adopter.adopt(work),
+            tape => self.proxy.adopter.adopt(CURRENT.scope(tape, work)),
+        }
     }
 
-    async fn refuse(&self, error: &ProxyError, id: Option<RequestId>) {
+    pub(super) async fn refuse(&self, error: &ProxyError, id: Option<RequestId>) {
         let (side, kind) = error.blame();
         self.proxy.metrics.refused(side, kind);
         let text = error.outward().error.to_json(id.as_ref().or(error.id()));
@@ -351,7 +362,7 @@ impl Duplex {
     }
 
     /// Writes one message; waits while the client does not read.
-    async fn say(&self, line: Bytes) {
+    pub(super) async fn say(&self, line: Bytes) {
         let mut line = line;
         loop {
             let bytes = line.len();

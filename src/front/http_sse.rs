@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::duplex::Duplex;
 use super::guard::{Accepts, check_content_type, read_body};
 use super::reply::{empty, encode, event_stream, message_event};
+use super::tapped::{self, Answers, Visit};
 use crate::metrics::GaugeGuard;
 use crate::protocol::message::Incoming;
 use crate::protocol::sse::{Event, KEEP_ALIVE};
@@ -23,7 +24,13 @@ use crate::session::{SessionError, random_id};
 
 /// The clients that are connected, by the name in the address they post to.
 #[derive(Default)]
-pub(super) struct Clients(Mutex<HashMap<String, Arc<Duplex>>>);
+pub(super) struct Clients(Mutex<HashMap<String, Entry>>);
+
+struct Entry {
+    duplex: Arc<Duplex>,
+    /// Where its traffic is seen, what is to become of answers to it.
+    answers: Option<Answers>,
+}
 
 /// The parameter in that address.
 const PARAMETER: &str = "sessionId=";
@@ -35,7 +42,7 @@ pub(super) fn open(
     clients: &Arc<Clients>,
     headers: &HeaderMap,
     messages: &str,
-) -> Result<Response, ProxyError> {
+) -> Result<(Response, Option<Visit>), ProxyError> {
     if !Accepts::of(headers).sse {
         return Err(ProxyError::NotAcceptable);
     }
@@ -44,12 +51,17 @@ pub(super) fn open(
     }
     let id = random_id()?;
     let (duplex, outbox) = Duplex::open(proxy, server, server.caller(headers)?, server.shown(headers));
+    let visit = match &server.tap {
+        Some(tap) => Some(Visit::of_stream(tap, proxy, &id, headers, duplex.closed())?),
+        None => None,
+    };
     {
         let mut table = clients.0.lock().unwrap_or_else(PoisonError::into_inner);
         if table.len() >= proxy.settings.limits.sessions {
             return Err(SessionError::TooMany.into());
         }
-        table.insert(id.clone(), Arc::clone(&duplex));
+        let answers = visit.as_ref().map(Visit::answers);
+        table.insert(id.clone(), Entry { duplex: Arc::clone(&duplex), answers });
     }
     let mut endpoint = BytesMut::new();
     let address = format!("{messages}?{PARAMETER}{id}");
@@ -65,10 +77,11 @@ pub(super) fn open(
         outbox,
         _counted: proxy.metrics.stream(),
     };
-    Ok(event_stream(stream::unfold(streaming, |mut streaming| async move {
+    let response = event_stream(stream::unfold(streaming, |mut streaming| async move {
         let frame = streaming.frame().await?;
         Some((frame, streaming))
-    })))
+    }));
+    Ok((response, visit))
 }
 
 struct Streaming {
@@ -130,10 +143,17 @@ pub(super) async fn post(
     check_content_type(&parts.headers)?;
     let query = parts.uri.query().unwrap_or_default();
     let id = query.split('&').find_map(|pair| pair.strip_prefix(PARAMETER)).ok_or(ProxyError::SessionMissing)?;
-    let duplex = clients.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-    let duplex = duplex.ok_or(SessionError::NotFound)?;
+    let (duplex, answers) = {
+        let table = clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = table.get(id).ok_or(SessionError::NotFound)?;
+        (Arc::clone(&entry.duplex), entry.answers.clone())
+    };
     duplex.check_caller(&parts.headers)?;
     let body = read_body(&parts.headers, body, &proxy.settings.limits, &proxy.settings.timeouts).await?;
+    if let (Some(tap), Some(answers)) = (duplex.tap(), answers) {
+        let visit = Visit::of_post(tap, proxy, id, answers);
+        return Box::pin(tapped::accept(tap, proxy, &duplex, &parts.headers, visit, body)).await;
+    }
     let incoming = Incoming::parse(body, proxy.settings.limits.depth);
     if let Err(error) = incoming {
         return Err(ProxyError::Parse(error));

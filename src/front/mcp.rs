@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::guard::{Accepts, check_content_type, read_body};
 use super::reply::{Running, answer, empty, event_stream, json, message_event, refuse, resumed, unanswered};
+use super::tapped;
 use crate::protocol::headers;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message, ParseError};
@@ -25,18 +26,38 @@ use crate::session::{EndReason, Session, SessionError};
 
 /// Answers one HTTP request to the endpoint of `server`.
 pub(super) async fn endpoint(proxy: &Arc<Proxy>, server: &Arc<Server>, request: Request<Body>) -> Response {
+    if let Some(tap) = &server.tap {
+        return Box::pin(tapped::endpoint(tap, proxy, server, request)).await;
+    }
     let (parts, body) = request.into_parts();
-    let headers = &parts.headers;
     let result = match parts.method {
-        Method::POST => post(proxy, server, headers, body).await,
-        Method::GET => get(proxy, server, headers).map_err(|error| (error, None)),
-        Method::DELETE => delete(proxy, server, headers).map_err(|error| (error, None)),
-        _ => Err((ProxyError::MethodNotAllowed, None)),
+        Method::POST => post(proxy, server, &parts.headers, body).await,
+        _ => without_body(proxy, server, &parts.method, &parts.headers).map_err(|error| (error, None)),
     };
-    result.unwrap_or_else(|(error, id)| refuse(proxy, &error, id.as_ref(), Version::of(&parts.headers).era()))
+    finish(proxy, &parts.headers, result)
 }
 
-type Refused = (ProxyError, Option<RequestId>);
+/// Answers a request that has no body.
+pub(super) fn without_body(
+    proxy: &Arc<Proxy>,
+    server: &Server,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, ProxyError> {
+    match *method {
+        Method::GET => get(proxy, server, headers),
+        Method::DELETE => delete(proxy, server, headers),
+        _ => Err(ProxyError::MethodNotAllowed),
+    }
+}
+
+/// The response, also to what is refused.
+pub(super) fn finish(proxy: &Proxy, headers: &HeaderMap, result: Result<Response, Refused>) -> Response {
+    result.unwrap_or_else(|(error, id)| refuse(proxy, &error, id.as_ref(), Version::of(headers).era()))
+}
+
+/// Why, and the id of the request, where it is known.
+pub(super) type Refused = (ProxyError, Option<RequestId>);
 
 /// What the version header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,10 +90,20 @@ impl Version {
 async fn post(proxy: &Arc<Proxy>, server: &Arc<Server>, headers: &HeaderMap, body: Body) -> Result<Response, Refused> {
     let plain = |error| (error, None);
     check_content_type(headers).map_err(plain)?;
-    let accepts = Accepts::of(headers);
     let body = read_body(headers, body, &proxy.settings.limits, &proxy.settings.timeouts).await.map_err(plain)?;
-    let version = Version::of(headers);
-    match Incoming::parse(body, proxy.settings.limits.depth) {
+    take(proxy, server, headers, Incoming::parse(body, proxy.settings.limits.depth)).await
+}
+
+/// Answers what came as the body of a POST.
+pub(super) async fn take(
+    proxy: &Arc<Proxy>,
+    server: &Arc<Server>,
+    headers: &HeaderMap,
+    incoming: Result<Incoming, ParseError>,
+) -> Result<Response, Refused> {
+    let plain = |error| (error, None);
+    let (accepts, version) = (Accepts::of(headers), Version::of(headers));
+    match incoming {
         Ok(Incoming::One(message)) => {
             let response = match era_of(version, &message) {
                 Era::Modern => modern(proxy, server, headers, accepts, &message).await,

@@ -6,6 +6,7 @@ mod http_sse;
 mod mcp;
 mod reply;
 pub(crate) mod stdio;
+mod tapped;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
 use crate::settings::Settings;
 use http_sse::Clients;
+use tapped::Visit;
 
 /// Everything that is served to clients. Clones share it.
 ///
@@ -92,7 +94,11 @@ impl Front {
                 Some(server) => return Ok(mcp::endpoint(proxy, &server, request).await),
                 None => Err(ProxyError::NotFound),
             },
-            Some(Place::Sse(name)) if request.method() == Method::GET => self.open_sse(name, &request),
+            Some(Place::Sse(name)) if request.method() == Method::GET => match self.open_sse(name, &request) {
+                Ok((response, None)) => Ok(response),
+                Ok((response, Some(visit))) => Ok(Box::pin(visit.respond(response)).await),
+                Err(error) => Err(error),
+            },
             Some(Place::Messages) if request.method() == Method::POST => {
                 Box::pin(http_sse::post(proxy, &self.0.clients, request)).await
             }
@@ -102,7 +108,11 @@ impl Front {
         Ok(answered.unwrap_or_else(|error| reply::refuse(proxy, &error, None, None)))
     }
 
-    fn open_sse(&self, name: Option<&str>, request: &Request<Incoming>) -> Result<Response, ProxyError> {
+    fn open_sse(
+        &self,
+        name: Option<&str>,
+        request: &Request<Incoming>,
+    ) -> Result<(Response, Option<Visit>), ProxyError> {
         let proxy = &self.0.proxy;
         let server = proxy.server(name).cloned().ok_or(ProxyError::NotFound)?;
         let messages = match name {

@@ -42,6 +42,8 @@ pub const TOO_LARGE: i32 = -31007;
 pub const SESSION_NOT_FOUND: i32 = -31008;
 /// Refused by a guard: origin, host, headers.
 pub const REFUSED: i32 = -31009;
+/// The tape that is replayed has no answer to this.
+pub const NOT_ON_TAPE: i32 = -31010;
 
 /// A JSON-RPC error that the proxy itself makes. It always says so: `data.origin` is `"proxy"`.
 #[derive(Debug, Clone, PartialEq)]

@@ -127,6 +127,14 @@ pub(crate) enum ProxyError {
     /// The proxy is on its way out.
     #[error("the proxy is shutting down")]
     ShuttingDown,
+    /// What passes has to be recorded, and cannot be.
+    #[error(
+        "traffic must be recorded here, and the tape cannot be written: nothing was sent; the operator finds the reason in the proxy's log"
+    )]
+    Unrecorded,
+    /// An interceptor failed that must not.
+    #[error("refused by an interceptor of the proxy: nothing was sent")]
+    Intercepted,
 }
 
 /// An error as it leaves the proxy.
@@ -156,6 +164,8 @@ impl ProxyError {
             ProxyError::Open(OpenError::Resting { .. }) => ("upstream", "resting"),
             ProxyError::Open(_)
             | ProxyError::ShuttingDown
+            | ProxyError::Unrecorded
+            | ProxyError::Intercepted
             | ProxyError::Session(SessionError::TooMany | SessionError::NoRandomness) => ("proxy", reason),
             _ => ("client", reason),
         }
@@ -262,6 +272,8 @@ impl ProxyError {
             ProxyError::NotFound => row(StatusCode::NOT_FOUND, code::REFUSED, "not_found"),
             ProxyError::Resume(_) => bad(code::REFUSED, "gap"),
             ProxyError::EventId => bad(code::REFUSED, "event_id"),
+            ProxyError::Unrecorded => later(code::OVERLOADED, "unrecorded", 5),
+            ProxyError::Intercepted => later(code::REFUSED, "intercepted", 5),
         }
     }
 }

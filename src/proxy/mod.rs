@@ -36,6 +36,7 @@ use crate::rt::adopter::Adopter;
 use crate::session::route::{Opened, Route};
 use crate::session::{CallError, Pending, Session, SessionError, Sessions};
 use crate::settings::{Settings, Target};
+use crate::tap::Tap;
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::{Call, Connection};
@@ -68,9 +69,13 @@ pub(crate) struct Server {
     parking: Arc<Parking<Box<Half>>>,
     tasking: Arc<Tasking>,
     described: Described,
-    /// It is a child: it never sees a header.
+    /// It is a child, or a tape: it never sees a header.
     is_child: bool,
+    /// Headers that repeat what it is asked were checked when its tape was made.
+    is_tape: bool,
     forward_headers: Vec<HeaderName>,
+    /// Who sees or changes what passes, if anybody does.
+    pub(crate) tap: Option<Arc<Tap>>,
 }
 
 impl Server {
@@ -102,8 +107,10 @@ impl Proxy {
         let adopter = Adopter::default();
         let servers = settings.upstreams.iter().map(|upstream| {
             let metrics = metrics.server(&upstream.name);
-            let is_child = matches!(upstream.target, Target::Stdio(_));
-            let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone()));
+            let is_child = !matches!(upstream.target, Target::Http(_));
+            let is_tape = matches!(upstream.target, Target::Tape(_));
+            let tap = Tap::build(upstream, &settings, &tasks, &metrics);
+            let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone(), tap.clone()));
             let forward_headers = upstream.forward_headers.clone();
             let parking = Arc::new(Parking::new(&settings.limits, &settings.timeouts, metrics.clone()));
             let tasking = Arc::new(Tasking::new(&settings.limits, &settings.timeouts, metrics.clone()));
@@ -115,7 +122,9 @@ impl Proxy {
                 tasking,
                 described: Described::default(),
                 is_child,
+                is_tape,
                 forward_headers,
+                tap,
             };
             (upstream.name.clone(), Arc::new(server))
         });
@@ -169,6 +178,10 @@ impl Proxy {
             Err(OpenError::Refused(answer)) => return Ok((None, refusal(&answer, &id))),
             Err(error) => return Err(error.into()),
         };
+        if let (Some(_), Some(connection)) = (&server.tap, opened.connection()) {
+            // The handshake was made by whoever made the connection: from here on it is known for whom.
+            connection.attach();
+        }
         let answer = opened.answer();
         let (limits, timeouts) = (&self.settings.limits, &self.settings.timeouts);
         let session = self.sessions.open(opened, limits, timeouts, server.metrics.clone())?;
@@ -274,6 +287,7 @@ impl Proxy {
         // A server that does not tell its tools must not hold up their calls for longer than it may take to say who it is.
         let patience = self.settings.timeouts.probe;
         let headers = match mirrored {
+            _ if server.is_tape => HeaderMap::new(),
             Some(mirrored) if server.is_child => {
                 server.tools.check(Source::modern(&connection), request, &mirrored, patience).await?;
                 HeaderMap::new()
@@ -402,6 +416,13 @@ impl Proxy {
     pub(crate) async fn close(&self, deadline: Instant) {
         let closing = self.servers.values().map(|server| server.backend.close(deadline));
         futures_util::future::join_all(closing).await;
+    }
+
+    /// Ends the tapes, when nothing passes any more, and waits until they are written, at most until `deadline`.
+    pub(crate) async fn end_tapes(&self, deadline: Instant) {
+        let deadline = deadline.min(Instant::now() + self.settings.timeouts.tape_flush);
+        let taps = self.servers.values().filter_map(|server| server.tap.as_ref());
+        futures_util::future::join_all(taps.map(|tap| tap.close(deadline))).await;
     }
 
     fn start_sweeper(&self) {

@@ -144,6 +144,29 @@ impl Tasks {
         }
     }
 
+    /// Runs work that blocks (files) on a thread that is there for that, and waits for it. `None` if it panicked, which is counted
+    /// and logged, or if the runtime is shutting down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Work that has begun goes on, and nobody hears of its result.
+    pub(crate) async fn block_on_thread<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(value) => Some(value),
+            Err(ended) => {
+                if ended.is_panic() {
+                    self.inner.panics.fetch_add(1, Ordering::Relaxed);
+                    error!(task = name, "Work panicked");
+                }
+                None
+            }
+        }
+    }
+
     /// The token that asks for draining: finish what you have, take nothing new.
     pub(crate) fn drain(&self) -> &CancellationToken {
         &self.inner.drain

@@ -136,6 +136,15 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// The connection, where it is already known which one it is.
+    pub(crate) fn connection(&self) -> Option<&Connection> {
+        match (&self.lease, &self.hub) {
+            (Some(lease), _) => Some(&lease.connection),
+            (None, Some(hub)) => Some(hub.connection()),
+            (None, None) => None,
+        }
+    }
+
     /// The result of the handshake, as the client is to see it.
     pub(crate) fn answer(&self) -> Message {
         if self.route.stateless.is_some() {

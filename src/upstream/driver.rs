@@ -20,6 +20,7 @@ use crate::protocol::message::{Incoming, Kind, Message, cancelled};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::rt::mailbox::{Bounds, PushError, Reader, Time, Writer, mailbox};
+use crate::tap::Line;
 use crate::upstream::error::UpstreamError;
 
 /// Bytes in, bytes out: what a driver drives.
@@ -117,6 +118,8 @@ struct Shared {
     closing: CancellationToken,
     gone: CancellationToken,
     why: OnceLock<UpstreamError>,
+    /// Who records what passes, if anybody does.
+    line: OnceLock<Arc<Line>>,
 }
 
 enum Command {
@@ -146,6 +149,9 @@ impl Handle {
         let (replies, reader) = mailbox(if exclusive { EXCLUSIVE_QUEUE } else { SHARED_QUEUE });
         let command = Command::Call { id, line, facts, replies };
         let permit = self.commands.reserve().await.map_err(|_| self.why_gone().with_sent(false))?;
+        if let Some(line) = self.shared.line.get() {
+            line.begin(id);
+        }
         self.shared.outstanding.fetch_add(1, Ordering::Relaxed);
         permit.send(command);
         Ok(Replies { id, reader, shared: Arc::clone(&self.shared), open: true })
@@ -163,6 +169,18 @@ impl Handle {
     /// It overtakes what waits to be sent.
     pub(crate) fn cancel(&self, id: i64, notification: Option<Bytes>) {
         self.shared.cancel(id, notification);
+    }
+
+    /// What passes is recorded.
+    pub(crate) fn watched_by(&self, line: Arc<Line>) {
+        let _ = self.shared.line.set(line);
+    }
+
+    /// See [`Connection::attach`](super::Connection::attach).
+    pub(crate) fn attach(&self) {
+        if let Some(line) = self.shared.line.get() {
+            line.attach();
+        }
     }
 
     /// From now on these use the connection.
@@ -313,6 +331,7 @@ pub(crate) fn drive<P: Pipe>(
         closing: stop.child_token(),
         gone: CancellationToken::new(),
         why: OnceLock::new(),
+        line: OnceLock::new(),
     });
     let driver = Driver {
         pipe,

@@ -29,6 +29,7 @@ use tower::Service;
 
 use crate::protocol::sse::{self, DecodeError, Decoder};
 use crate::settings::{Limits, Timeouts};
+use crate::tap::Exchange;
 use pool::{Lease, Pool, SendError};
 
 mod pool;
@@ -88,6 +89,8 @@ pub(crate) struct SseBody {
     /// Ends when there may be something to see on the clock: not later, but it may be earlier.
     alarm: Pin<Box<Sleep>>,
     over: bool,
+    /// Who records what comes, if anybody does.
+    tap: Option<Box<Exchange>>,
 }
 
 /// Why there is no response, or no more of it. Nothing that it displays was sent by us or is secret.
@@ -279,6 +282,7 @@ impl SseBody {
             silent_until: None,
             alarm: Box::pin(sleep(idle)),
             over: false,
+            tap: None,
         }
     }
 
@@ -295,7 +299,20 @@ impl SseBody {
     ///
     /// Nothing is lost by dropping the future, and the time it has waited counts.
     pub(crate) async fn next(&mut self) -> Option<Result<sse::Item, HttpError>> {
+        if let Some(tap) = &self.tap {
+            // Before anything is taken, which would be lost if this were dropped while it waits.
+            Box::pin(tap.room()).await;
+        }
         let outcome = self.try_next().await.transpose();
+        if let Some(tap) = &self.tap {
+            match &outcome {
+                Some(Ok(sse::Item::Event(event))) => tap.event(event),
+                Some(Ok(sse::Item::Comment)) => {}
+                Some(Err(error)) => tap.closed(&error.to_string()),
+                None if !self.over => tap.closed("end of stream"),
+                None => {}
+            }
+        }
         self.over |= !matches!(outcome, Some(Ok(_)));
         outcome
     }
@@ -304,6 +321,11 @@ impl SseBody {
     pub(crate) fn be_patient(&mut self, silence: Duration) {
         self.idle = self.idle.max(silence);
         self.silent_until = None;
+    }
+
+    /// What comes is recorded.
+    pub(super) fn watched_by(&mut self, tap: Exchange) {
+        self.tap = Some(Box::new(tap));
     }
 
     /// Nothing that is still to come matters: if it is only the end, the connection can be used again.

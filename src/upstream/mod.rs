@@ -11,6 +11,8 @@ mod redelivery;
 mod sse_2024;
 pub(crate) mod stdio;
 pub(crate) mod streamable;
+pub(crate) mod tape;
+pub(crate) mod tapped;
 
 use ::http::HeaderMap;
 use bytes::Bytes;
@@ -91,6 +93,14 @@ impl Connection {
             // If the connection is gone, so is who would read it.
             Connection::Driven(handle) => drop(handle.send(message.line()).await),
             Connection::Http(http) => http.leave(message).await,
+        }
+    }
+
+    /// Whose work is being done uses the connection: from now on, and for what was done to make it (see [`crate::tap`]).
+    pub(crate) fn attach(&self) {
+        match self {
+            Connection::Driven(handle) => handle.attach(),
+            Connection::Http(http) => http.attach(),
         }
     }
 

@@ -237,9 +237,20 @@ impl Program {
 
     /// The same with variables in its environment.
     pub(crate) async fn with(script: Script, options: &[&str], env: &[(&str, &str)]) -> Program {
-        let file = script_file(&script);
         #[expect(clippy::disallowed_methods, reason = "a test of processes")]
-        let mut command = Command::new(PROGRAM);
+        Program::run(Command::new(PROGRAM), script, options, env).await
+    }
+
+    /// The same, started by a program with these arguments, which gets the command as further ones.
+    pub(crate) async fn under(starter: &[&str], script: Script, options: &[&str]) -> Program {
+        #[expect(clippy::disallowed_methods, reason = "a test of processes")]
+        let mut command = Command::new(starter[0]);
+        command.args(&starter[1..]).arg(PROGRAM);
+        Program::run(command, script, options, &[]).await
+    }
+
+    async fn run(mut command: Command, script: Script, options: &[&str], env: &[(&str, &str)]) -> Program {
+        let file = script_file(&script);
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
             .args(options)

@@ -62,6 +62,11 @@ fn document(path: &[&str], value: &Value) -> Value {
     if path == ["servers", "s", "url"] {
         document["servers"]["s"].as_object_mut().unwrap().remove("command");
     }
+    if let ["servers", "s", key] = path
+        && (key.starts_with("record_") || key.starts_with("redact_"))
+    {
+        document["servers"]["s"]["record"] = json!("/tapes");
+    }
     document
 }
 
@@ -104,6 +109,8 @@ fn samples() -> Vec<Value> {
         json!("session"),
         json!("never"),
         json!("end-session"),
+        json!("both"),
+        json!("required"),
         json!("http://h"),
         json!("x"),
         json!("no such choice"),

@@ -66,7 +66,7 @@ impl Core {
         };
         let deadline = Instant::now() + upstream.timeouts.probe;
         let headers = self.headers(&BOTH, own);
-        let response = upstream.client.send(Method::POST, &upstream.target.url, headers, question, deadline).await;
+        let response = self.send(Method::POST, headers, question, deadline).await;
         turn.responded(&response, upstream.limits.depth);
     }
 
@@ -92,7 +92,7 @@ impl Core {
                 sent.insert(headers::LAST_EVENT_ID, id);
             }
             let deadline = Instant::now() + upstream.timeouts.start;
-            let response = upstream.client.send(Method::GET, &upstream.target.url, sent, Bytes::new(), deadline).await;
+            let response = core.send(Method::GET, sent, Bytes::new(), deadline).await;
             match &response {
                 // Some servers send headers with the first event, which may never come.
                 Err(HttpError::Timeout { sent: true }) => drop(pass),

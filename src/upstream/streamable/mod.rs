@@ -32,6 +32,7 @@ use super::error::UpstreamError;
 use super::http::{Body, HttpClient, HttpError, Response};
 use super::probe::{self, Verdict};
 use super::reconnect;
+use super::tapped;
 use crate::metrics::{ServerMetrics, StreamAt, StreamMetrics, StreamState};
 use crate::protocol::headers;
 use crate::protocol::message::{Incoming, Message};
@@ -41,6 +42,7 @@ use crate::protocol::sse::{Event, Item};
 use crate::rt::mailbox::{Reader, Writer};
 use crate::rt::{Spawner, Tasks};
 use crate::settings::{HttpTarget, HttpTransport, Limits, Timeouts};
+use crate::tap::{Line, Tap};
 use failure::{failure, refusal};
 use gate::{Entered, Gate};
 pub(crate) use replies::HttpReplies;
@@ -69,6 +71,7 @@ pub(crate) struct HttpUpstream {
     sessions: TaskTracker,
     /// It was found to speak the transport of 2024-11-05 only.
     is_2024: AtomicBool,
+    tap: Option<Arc<Tap>>,
 }
 
 impl HttpUpstream {
@@ -82,6 +85,7 @@ impl HttpUpstream {
         timeouts: &Timeouts,
         tasks: &Tasks,
         metrics: ServerMetrics,
+        tap: Option<Arc<Tap>>,
     ) -> std::io::Result<HttpUpstream> {
         let (sessions, connections) = (TaskTracker::new(), CancellationToken::new());
         let spawner = Spawner::new(tasks, "upstream-connection", connections.clone());
@@ -107,6 +111,7 @@ impl HttpUpstream {
             timeouts: timeouts.clone(),
             tasks: tasks.clone(),
             metrics,
+            tap,
         })
     }
 
@@ -168,7 +173,7 @@ impl HttpUpstream {
         // Whether it is there again is found out by this as well as by any other question.
         let (Entered::Pass(pass) | Entered::Turn(pass)) = self.gate.enter()?;
         let deadline = Instant::now() + self.timeouts.probe;
-        let response = self.client.send(Method::POST, &self.target.url, headers, body, deadline).await;
+        let response = connection.core.send(Method::POST, headers, body, deadline).await;
         pass.responded(&response, self.limits.depth);
         let response = response.map_err(|e| failure(&e))?;
         if !probe::is_evidence(response.status) {
@@ -217,6 +222,8 @@ struct Core {
     answered: Notify,
     /// Calls whose answer has not been seen: those that were given up may still be under way.
     unanswered: AtomicUsize,
+    /// Who records what passes, if anybody does.
+    line: Option<Arc<Line>>,
     /// Cancelled when nobody wants the connection any more.
     open: CancellationToken,
     /// Cancelled when the client has completed the handshake: the standing stream may be opened.
@@ -264,6 +271,15 @@ impl HttpConnection {
     /// Ends the session, whoever else holds the connection.
     pub(crate) fn close(&self) {
         self.core.open.cancel();
+    }
+
+    /// See [`Connection::attach`](super::Connection::attach).
+    pub(crate) fn attach(&self) {
+        match (self.core.driven.get(), &self.core.line) {
+            (Some(handle), _) => handle.attach(),
+            (None, Some(line)) => line.attach(),
+            (None, None) => {}
+        }
     }
 
     /// Prepares a request; it is sent when the replies are asked for.
@@ -346,6 +362,7 @@ impl Core {
             wake: Notify::new(),
             answered: Notify::new(),
             unanswered: AtomicUsize::new(0),
+            line: upstream.tap.as_ref().and_then(|tap| tap.line()),
             open: CancellationToken::new(),
             initialized: CancellationToken::new(),
             wanted: CancellationToken::new(),
@@ -404,8 +421,26 @@ impl Core {
     fn post(self: &Arc<Self>, body: Bytes, headers: HeaderMap, deadline: Instant) -> Sending {
         let core = Arc::clone(self);
         let headers = self.headers(&BOTH, headers);
+        if self.line.is_some() {
+            return async move { core.send(Method::POST, headers, body, deadline).await }.boxed();
+        }
         async move { core.upstream.client.send(Method::POST, &core.upstream.target.url, headers, body, deadline).await }
             .boxed()
+    }
+
+    /// Sends a request of a rare kind.
+    fn send(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Response, HttpError>> {
+        let (client, url) = (&self.upstream.client, &self.upstream.target.url);
+        match &self.line {
+            None => client.send(method, url, headers, body, deadline).boxed(),
+            Some(line) => tapped::send(line, client, method, url, headers, body, deadline).boxed(),
+        }
     }
 
     /// Sends something that has no answer.

@@ -21,7 +21,7 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::http::{Body, Response, SseBody};
 use crate::upstream::reconnect::{self, Heard, Loss, Step};
 use crate::upstream::redelivery::Redelivery;
-use crate::upstream::{driver, sse_2024};
+use crate::upstream::{driver, sse_2024, tapped};
 
 /// Most messages without an answer that are on their way at once.
 const LEFTOVERS_AT_ONCE: usize = 8;
@@ -39,8 +39,15 @@ impl Core {
             driver::DriverLimits { depth: upstream.limits.depth, message_bytes: upstream.limits.message_bytes };
         let stop = upstream.tasks.stop().clone();
         let standing = Arc::clone(&self.standing);
-        let (handle, task) =
-            driver::drive(pipe, standing, driver::Sharing::Exclusive, limits, upstream.metrics.clone(), stop);
+        let (handle, task) = tapped::drive(
+            pipe,
+            self.line.clone(),
+            standing,
+            driver::Sharing::Exclusive,
+            limits,
+            upstream.metrics.clone(),
+            stop,
+        );
         let core = Arc::clone(self);
         // The handle lives in `core`: this ends with the session, or with the connection.
         upstream.tasks.spawn("upstream-sse", async move {
@@ -108,9 +115,8 @@ impl Core {
             let mut headers = self.headers(&BOTH, forwarded);
             headers.remove(CONTENT_TYPE);
             let deadline = Instant::now() + DELETE_WAIT;
-            let url = &self.upstream.target.url;
             // 405 means that it has no use for this; silence means nothing.
-            drop(Box::pin(self.upstream.client.send(Method::DELETE, url, headers, Bytes::new(), deadline)).await);
+            drop(self.send(Method::DELETE, headers, Bytes::new(), deadline).await);
         }
     }
 

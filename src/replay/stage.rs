@@ -1,0 +1,184 @@
+//! What the players of one session have in common: how far the tape has been played, and what is told to all of them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use serde_json::{Value, json};
+
+use super::episodes::Episodes;
+use super::{Options, Order, Replay, own, words};
+use crate::protocol::message::{Kind, Message};
+use crate::protocol::method::Known;
+use crate::tape::matching::{Key, Matcher, Miss, Rules};
+
+/// Most messages that wait for one player; it is there to take them.
+const INBOX_MAX: usize = 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// What has a place in the order of requests, and what has not.
+    inner: Mutex<[Part; 2]>,
+    /// Those who ask are not those for whom the tape was made: they ask for less, and for more, in between.
+    transposed: bool,
+    inboxes: Mutex<Vec<Weak<Inbox>>>,
+}
+
+#[derive(Debug)]
+struct Part {
+    matcher: Matcher,
+    /// Episodes by their places.
+    episodes: Vec<usize>,
+}
+
+/// What a request is answered with.
+pub(super) enum Found {
+    /// The tape.
+    Episode(usize),
+    /// It listens to all that is told on the tape: this is its acknowledgement.
+    Listen(Bytes),
+    /// An answer that is on no tape and needs none.
+    Own(Bytes),
+    /// Nothing.
+    Missed(Missed),
+}
+
+/// Why the tape has no answer to a request, and the episode that comes nearest.
+#[derive(Debug)]
+pub(super) struct Missed {
+    miss: Miss,
+    nearest: Option<usize>,
+}
+
+impl Missed {
+    pub(super) fn told(&self, tape: &Episodes) -> String {
+        self.miss.told(|_| {
+            let nearest = self.nearest.map(|nearest| &tape.all[nearest]);
+            nearest.map_or_else(String::new, |one| format!("frame {}, {}", one.seq, words(&one.message)))
+        })
+    }
+
+    /// For a program.
+    pub(super) fn nearest(&self, tape: &Episodes) -> Option<Value> {
+        let nearest = &tape.all[self.nearest?];
+        let differs: Vec<&str> =
+            self.miss.nearest.iter().flat_map(|(_, all)| all).map(|one| one.path.as_str()).collect();
+        Some(json!({ "frame": nearest.seq, "method": nearest.message.method(), "differs": differs }))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stage {
+    pub(super) fn new(tape: &Episodes, options: &Options, transposed: bool) -> Stage {
+        let part = |aside: bool| {
+            let order = if aside { Order::Any } else { options.order };
+            let rules = Rules { order, ignore: options.ignore.clone(), again: true };
+            let of_it = tape.all.iter().enumerate().filter(|(_, one)| is_aside(&one.message) == aside);
+            let keyed = of_it.filter_map(|(at, one)| Some((at, Key::of(&one.message, &options.ignore)?)));
+            let (episodes, keys): (Vec<usize>, Vec<Key>) = keyed.unzip();
+            Part { matcher: Matcher::new(rules, keys), episodes }
+        };
+        Stage { inner: Mutex::new([part(false), part(true)]), transposed, inboxes: Mutex::default() }
+    }
+
+    /// A new player's inbox.
+    pub(super) fn join(&self) -> Arc<Inbox> {
+        let inbox = Arc::new(Inbox::default());
+        let mut inboxes = lock(&self.inboxes);
+        inboxes.retain(|inbox| inbox.strong_count() > 0);
+        inboxes.push(Arc::downgrade(&inbox));
+        inbox
+    }
+
+    /// Tells all players but one.
+    pub(super) fn tell(&self, message: &Bytes, but: &Arc<Inbox>) {
+        let inboxes: Vec<_> = lock(&self.inboxes).iter().filter_map(Weak::upgrade).collect();
+        inboxes.iter().filter(|inbox| !Arc::ptr_eq(inbox, but)).for_each(|inbox| inbox.put(message.clone()));
+    }
+
+    /// Finds what a request is answered with, and notes that it has been: equal ones are answered in the order of the tape, and
+    /// after that with the last answer.
+    pub(super) fn take(&self, replay: &Replay, request: &Message) -> Found {
+        let missed = match self.find(replay, request) {
+            Ok(episode) => return Found::Episode(episode),
+            Err(missed) => Found::Missed(missed),
+        };
+        let Some(id) = request.id() else { return missed };
+        match request.known() {
+            Some(Known::Ping) => Found::Own(own::empty(&id)),
+            _ if replay.options.passes => missed,
+            Some(Known::Listen) => Found::Listen(own::acknowledgement(request, &id)),
+            // The bridge asks these on behalf of clients that have other words for them.
+            Some(Known::SetLevel | Known::ResourcesSubscribe | Known::ResourcesUnsubscribe) if self.transposed => {
+                Found::Own(own::empty(&id))
+            }
+            Some(Known::Initialize | Known::Discover) => {
+                own::greeting(request, &id, &replay.episodes).map_or(missed, Found::Own)
+            }
+            _ => missed,
+        }
+    }
+
+    /// The episode that this message begins.
+    pub(super) fn find(&self, replay: &Replay, message: &Message) -> Result<usize, Missed> {
+        let mut inner = lock(&self.inner);
+        let part = &mut inner[usize::from(is_aside(message))];
+        let place = part.matcher.take(message).map_err(|miss| {
+            let nearest = miss.nearest.as_ref().map(|(place, _)| part.episodes[*place]);
+            Missed { miss, nearest }
+        })?;
+        let episode = part.episodes[place];
+        drop(inner);
+        replay.note_played(episode);
+        replay.happened(usize::from(replay.episodes.all[episode].counts), 0);
+        Ok(episode)
+    }
+}
+
+/// Whether it has no place in the order of requests.
+fn is_aside(message: &Message) -> bool {
+    message.kind() != Kind::Request
+        || matches!(message.known(), Some(Known::Ping | Known::Initialize | Known::Discover | Known::Listen))
+}
+
+/// What others have for a player.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    messages: Mutex<VecDeque<Bytes>>,
+    woken: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Inbox {
+    fn put(&self, message: Bytes) {
+        let mut messages = lock(&self.messages);
+        if messages.len() < INBOX_MAX {
+            messages.push_back(message);
+        }
+        drop(messages);
+        self.wake();
+    }
+
+    /// There is something to look at.
+    pub(super) fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub(super) fn take(&self) -> Option<Bytes> {
+        lock(&self.messages).pop_front()
+    }
+
+    /// Whether there is something.
+    pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        self.waker.register(context.waker());
+        if self.woken.swap(false, Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

@@ -1,0 +1,241 @@
+//! One connection to an upstream, as tapes see it.
+//!
+//! Connections are made before it is known for whom, change hands, and are shared. So a connection keeps what it has to note until
+//! somebody uses it, and then knows for whom each call is. What belongs to no call is for all who use it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+
+use super::current;
+use super::note::{FROM_UPSTREAM, Note, TO_UPSTREAM};
+use super::recorder::Tape;
+use super::redaction::Redaction;
+use crate::metrics::TapeMetrics;
+use crate::protocol::id::RequestId;
+use crate::protocol::message::{Kind, Message};
+use crate::protocol::meta;
+use crate::protocol::method::Known;
+use crate::protocol::sse::Event;
+use crate::tape::format::Party;
+
+/// Most that is kept of a connection which nobody uses yet: a handshake, and what a server says around it.
+const HELD_MAX: usize = 256;
+/// Most bytes of that.
+const HELD_BYTES_MAX: usize = 1 << 20;
+/// Most calls of which it is remembered for whom they are.
+const CALLS_MAX: usize = 4096;
+/// Deepest nesting of what is looked at to find out for whom it is. What is deeper is for all.
+const DEPTH_MAX: usize = 128;
+
+/// See the module.
+pub(crate) struct Line {
+    redaction: Arc<Redaction>,
+    metrics: TapeMetrics,
+    exchanges: Arc<AtomicU64>,
+    /// Held for a look or a note, never over an await.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Those who use it, each with the number that it has on that tape.
+    tapes: Vec<(Tape, u64)>,
+    /// Calls without an answer, and for whom they are.
+    calls: BTreeMap<i64, Tape>,
+    held: Vec<Note>,
+    held_bytes: usize,
+}
+
+impl Line {
+    pub(super) fn new(redaction: &Arc<Redaction>, metrics: TapeMetrics, exchanges: &Arc<AtomicU64>) -> Arc<Line> {
+        Arc::new(Line {
+            redaction: Arc::clone(redaction),
+            metrics,
+            exchanges: Arc::clone(exchanges),
+            state: Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever does this uses the connection.
+    pub(crate) fn attach(&self) {
+        if let Some(tape) = current() {
+            self.state().attach(&tape);
+        }
+    }
+
+    /// Whoever does this makes that call.
+    pub(crate) fn begin(&self, id: i64) {
+        let Some(tape) = current() else { return };
+        let mut state = self.state();
+        state.attach(&tape);
+        state.calls.insert(id, tape);
+        if state.calls.len() > CALLS_MAX {
+            state.calls.pop_first();
+        }
+    }
+
+    /// A message is sent, over what carries many of them.
+    pub(crate) fn sent(&self, text: &Bytes) {
+        self.note(Note::message(TO_UPSTREAM, text.clone()), None);
+    }
+
+    /// A message has come, over what carries many of them.
+    pub(crate) fn heard(&self, text: &Bytes) {
+        self.note(Note::message(FROM_UPSTREAM, text.clone()), None);
+    }
+
+    /// The connection was lost, or the server has ended it.
+    pub(crate) fn closed(&self, reason: &str) {
+        self.note(Note::close(FROM_UPSTREAM, reason), None);
+    }
+
+    /// The connection is not used any more.
+    pub(crate) fn hung_up(&self, reason: &str) {
+        self.note(Note::close(TO_UPSTREAM, reason), None);
+    }
+
+    /// Waits until there is room for more, where the policy is to wait.
+    ///
+    /// # Cancel safety
+    /// Nothing is held while it waits.
+    pub(crate) async fn room(&self) {
+        // All of them write to the same disk.
+        let tape = self.state().tapes.first().map(|(tape, _)| tape.clone());
+        if let Some(tape) = tape {
+            tape.room().await;
+        }
+    }
+
+    /// An HTTP request is sent, for whoever does this.
+    pub(crate) fn request(self: &Arc<Self>, method: &Method, headers: &HeaderMap, body: &Bytes) -> Exchange {
+        let tape = current();
+        if let Some(tape) = &tape {
+            self.state().attach(tape);
+        }
+        let number = self.exchanges.fetch_add(1, Ordering::Relaxed) + 1;
+        let exchange = Exchange { line: Arc::clone(self), number, tape };
+        let head = self.redaction.request(method, headers);
+        exchange.note(if body.is_empty() {
+            Note::http(TO_UPSTREAM, head)
+        } else {
+            Note::message(TO_UPSTREAM, body.clone()).head(head)
+        });
+        exchange
+    }
+
+    fn note(&self, note: Note, tape: Option<&Tape>) {
+        let mut state = self.state();
+        state.tapes.retain(|(tape, _)| !tape.is_ended());
+        if state.tapes.is_empty() {
+            if state.held.len() >= HELD_MAX || state.held_bytes + note.size() > HELD_BYTES_MAX {
+                self.metrics.lost("nobody", 1);
+            } else {
+                state.held_bytes += note.size();
+                state.held.push(note);
+            }
+            return;
+        }
+        let owner = match (tape, &note.body) {
+            (Some(tape), _) => Some(tape.clone()),
+            (None, Some(text)) if state.tapes.len() > 1 => state.owner(text, note.is_from(Party::Upstream)),
+            _ => None,
+        };
+        match owner.and_then(|owner| state.tapes.iter().find(|(tape, _)| tape.is(&owner))) {
+            Some((tape, connection)) => tape.note_now(note.over(*connection)),
+            None => {
+                for (tape, connection) in &state.tapes {
+                    tape.note_now(note.clone().over(*connection));
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn attach(&mut self, tape: &Tape) {
+        if self.tapes.iter().any(|(known, _)| known.is(tape)) {
+            return;
+        }
+        let connection = tape.connection();
+        self.tapes.push((tape.clone(), connection));
+        self.held_bytes = 0;
+        for note in std::mem::take(&mut self.held) {
+            tape.note_now(note.over(connection));
+        }
+    }
+
+    /// For whom a message is.
+    fn owner(&mut self, text: &Bytes, from_upstream: bool) -> Option<Tape> {
+        let message = Message::parse(text.clone(), DEPTH_MAX).ok()?;
+        let by_id = |json: Option<&str>| json?.parse::<i64>().ok();
+        match (message.kind(), message.known()) {
+            (Kind::Result | Kind::Error, _) if from_upstream => self.calls.remove(&message.own_id()?),
+            (Kind::Request, _) if !from_upstream => self.calls.get(&message.own_id()?).cloned(),
+            (Kind::Notification, Some(Known::Progress)) => {
+                self.calls.get(&by_id(message.param(meta::PROGRESS_TOKEN))?).cloned()
+            }
+            (Kind::Notification, Some(Known::Cancelled)) => {
+                let id = message.param(meta::REQUEST_ID).and_then(RequestId::from_json)?;
+                self.calls.get(&id.as_integer()?).cloned()
+            }
+            _ => self.calls.get(&by_id(message.meta(meta::SUBSCRIPTION_ID))?).cloned(),
+        }
+    }
+}
+
+/// One HTTP request to an upstream, and what answers it.
+pub(crate) struct Exchange {
+    line: Arc<Line>,
+    number: u64,
+    tape: Option<Tape>,
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    fn note(&self, note: Note) {
+        self.line.note(note.of(self.number), self.tape.as_ref());
+    }
+
+    /// The head of the response, if its body is a stream or empty.
+    pub(crate) fn answered(&self, status: StatusCode, headers: &HeaderMap) {
+        self.note(Note::http(FROM_UPSTREAM, self.line.redaction.response(status, headers)));
+    }
+
+    /// The whole response.
+    pub(crate) fn answered_with(&self, status: StatusCode, headers: &HeaderMap, text: &Bytes) {
+        let head = self.line.redaction.response(status, headers);
+        self.note(Note::message(FROM_UPSTREAM, text.clone()).head(head));
+    }
+
+    /// An event of the response.
+    pub(crate) fn event(&self, event: &Event) {
+        self.note(Note::event(FROM_UPSTREAM, event));
+    }
+
+    /// There is no response, or no more of it.
+    pub(crate) fn closed(&self, reason: &str) {
+        self.note(Note::close(FROM_UPSTREAM, reason));
+    }
+
+    /// Waits until there is room for more, where the policy is to wait.
+    ///
+    /// # Cancel safety
+    /// Nothing is held while it waits.
+    pub(crate) async fn room(&self) {
+        self.line.room().await;
+    }
+}

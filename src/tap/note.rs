@@ -1,0 +1,114 @@
+//! What is noted of one thing that passed: all that becomes a frame, before it is redacted and written.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::protocol::sse::Event;
+use crate::tape::format::{Http, Intervention, Kind, Party, Sse};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Note {
+    pub(super) at: Instant,
+    /// Who said it and to whom.
+    pub(super) way: Option<(Party, Party)>,
+    pub(super) kind: Kind,
+    pub(super) exchange: Option<u64>,
+    pub(super) connection: Option<u64>,
+    pub(super) http: Option<Box<Http>>,
+    pub(super) sse: Option<Box<Sse>>,
+    pub(super) by: Vec<Intervention>,
+    /// What crossed the wire as one message.
+    pub(super) body: Option<Bytes>,
+}
+
+/// What a note takes in the queue besides its message, about, in bytes.
+const OVERHEAD: usize = 256;
+
+/// From the client to the proxy.
+pub(crate) const FROM_CLIENT: (Party, Party) = (Party::Client, Party::Proxy);
+/// From the proxy to the client.
+pub(crate) const TO_CLIENT: (Party, Party) = (Party::Proxy, Party::Client);
+/// From the proxy to the upstream.
+pub(crate) const TO_UPSTREAM: (Party, Party) = (Party::Proxy, Party::Upstream);
+/// From the upstream to the proxy.
+pub(crate) const FROM_UPSTREAM: (Party, Party) = (Party::Upstream, Party::Proxy);
+
+impl Note {
+    fn new(way: (Party, Party), kind: Kind) -> Note {
+        Note {
+            at: Instant::now(),
+            way: Some(way),
+            kind,
+            exchange: None,
+            connection: None,
+            http: None,
+            sse: None,
+            by: Vec::new(),
+            body: None,
+        }
+    }
+
+    /// A message on its way, or what should have been one.
+    pub(crate) fn message(way: (Party, Party), text: Bytes) -> Note {
+        Note { body: Some(text), ..Note::new(way, Kind::Message) }
+    }
+
+    /// A request or response without a message.
+    pub(crate) fn http(way: (Party, Party), http: Http) -> Note {
+        Note::new(way, Kind::Http).head(http)
+    }
+
+    /// The end of a stream, connection or process, of which this side tells the other.
+    pub(crate) fn close(way: (Party, Party), reason: impl Into<String>) -> Note {
+        Note::new(way, Kind::Close { reason: reason.into() })
+    }
+
+    /// An event of a stream: a message, or one that only moves the cursor.
+    pub(crate) fn event(way: (Party, Party), event: &Event) -> Note {
+        let mut note = match event.message() {
+            Some(text) => Note::message(way, text.clone()),
+            None => Note::new(way, Kind::Event),
+        };
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let sse = Sse {
+            id: event.id.as_ref().map(text),
+            event: event.event.as_ref().map(text),
+            retry: event.retry.map(|retry| u64::try_from(retry.as_millis()).unwrap_or(u64::MAX)),
+            ..Sse::default()
+        };
+        if sse != Sse::default() {
+            note.sse = Some(Box::new(sse));
+        }
+        note
+    }
+
+    /// It came with this head of a request or response.
+    pub(crate) fn head(self, http: Http) -> Note {
+        Note { http: Some(Box::new(http)), ..self }
+    }
+
+    /// It belongs to this exchange.
+    pub(crate) fn of(self, exchange: u64) -> Note {
+        Note { exchange: Some(exchange), ..self }
+    }
+
+    /// It came over this connection to the upstream.
+    pub(crate) fn over(self, connection: u64) -> Note {
+        Note { connection: Some(connection), ..self }
+    }
+
+    /// What interceptors did with it.
+    pub(crate) fn touched(self, by: Vec<Intervention>) -> Note {
+        Note { by, ..self }
+    }
+
+    pub(super) fn is_from(&self, party: Party) -> bool {
+        self.way.is_some_and(|(from, _)| from == party)
+    }
+
+    /// What it takes in the queue, about, in bytes.
+    pub(super) fn size(&self) -> usize {
+        OVERHEAD + self.body.as_ref().map_or(0, Bytes::len)
+    }
+}

@@ -1,0 +1,84 @@
+//! What must not come to the disk is taken out before it is written; of heads, before they are even kept.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, Method, StatusCode};
+use ring::digest::{Context, SHA256};
+
+use crate::settings::Redact;
+use crate::tape::format::{Body, Frame, Http};
+use crate::tape::redact::{Header, Redactor, RuleError, Rules};
+
+/// The rules of an upstream's tapes, and what makes pseudonyms of session ids: the same for the same id while the proxy runs, and
+/// good for nothing else.
+pub(super) struct Redaction {
+    redactor: Redactor,
+    salt: [u8; 16],
+}
+
+impl Redaction {
+    /// # Errors
+    /// A rule makes no sense.
+    pub(super) fn new(redact: &Redact) -> Result<Redaction, RuleError> {
+        let rules = Rules {
+            defaults: redact.defaults,
+            keys: redact.keys.clone(),
+            pointers: redact.pointers.clone(),
+            patterns: redact.patterns.clone(),
+            headers: Vec::new(),
+        };
+        let mut salt = [0; 16];
+        // Without randomness a pseudonym can be checked by whoever knows the id already.
+        let _ = getrandom::fill(&mut salt);
+        Ok(Redaction { redactor: Redactor::new(rules)?, salt })
+    }
+
+    /// The rules in a few words.
+    pub(super) fn summary(&self) -> Vec<String> {
+        self.redactor.summary()
+    }
+
+    /// Takes secrets out of the message of a frame.
+    pub(super) fn apply(&self, frame: &mut Frame) {
+        let Some(body) = &frame.body else { return };
+        let redacted = self.redactor.message(body.bytes());
+        if !redacted.places.is_empty() {
+            frame.body = Some(Body::of(redacted.bytes));
+            (frame.redacted, frame.redacted_more) = (redacted.places, redacted.more);
+        }
+    }
+
+    /// The head of a request.
+    pub(super) fn request(&self, method: &Method, headers: &HeaderMap) -> Http {
+        Http { method: Some(method.as_str().to_owned()), headers: self.headers(headers), ..Http::default() }
+    }
+
+    /// The head of a response.
+    pub(super) fn response(&self, status: StatusCode, headers: &HeaderMap) -> Http {
+        Http { status: Some(status.as_u16()), headers: self.headers(headers), ..Http::default() }
+    }
+
+    fn headers(&self, headers: &HeaderMap) -> BTreeMap<String, String> {
+        let mut kept: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in headers {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let shown = match self.redactor.header(name.as_str(), &text) {
+                Header::Kept(value) => value,
+                Header::Pseudonym => self.pseudonym(value.as_bytes()),
+                Header::Dropped => continue,
+            };
+            // Of a header that occurs twice, both: that is what may have been wrong.
+            let twice = |first: &mut String| *first = format!("{first}, {shown}");
+            kept.entry(name.as_str().to_owned()).and_modify(twice).or_insert_with(|| shown.clone());
+        }
+        kept
+    }
+
+    fn pseudonym(&self, id: &[u8]) -> String {
+        let mut digest = Context::new(&SHA256);
+        digest.update(&self.salt);
+        digest.update(id);
+        let digest = digest.finish();
+        digest.as_ref()[..8].iter().fold(String::from("session-"), |text, byte| text + &format!("{byte:02x}"))
+    }
+}

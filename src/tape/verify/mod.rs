@@ -1,0 +1,159 @@
+//! A tape as a client: what was asked of a server is asked of another one, and the answers are compared (C-TAPE-5).
+//!
+//! Requests go out in the order of the tape, each as soon as those are answered that were answered before it. What the server asks
+//! in between is answered as it was on the tape.
+
+mod drive;
+pub mod report;
+mod script;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::compare::{Difference, Rules};
+use super::format::{Body, Edge};
+use super::pointer::{NotAPointer, Pointers};
+use super::whole::Tape;
+use crate::protocol::message::Message;
+use crate::protocol::meta;
+use crate::protocol::scan::DEPTH_MAX;
+use crate::rt::Tasks;
+use crate::settings::UpstreamSettings;
+
+/// How it is verified.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What counts as a difference.
+    pub rules: Rules,
+    /// How long an answer may take.
+    pub patience: Duration,
+}
+
+/// What of answers does not count unless it is asked for: names and times that are new with every run, and the server's version.
+///
+/// # Errors
+/// None in practice.
+pub fn ignored() -> Result<Pointers, NotAPointer> {
+    let mut texts: Vec<String> = ["/id", "/result/nextCursor", "/result/serverInfo/version"].map(str::to_owned).into();
+    texts.extend([meta::META, meta::REQUEST_STATE, meta::TTL_MS].map(|name| format!("/result/{name}")));
+    // A task stands for itself, in an answer that makes it, or in a list.
+    for place in ["", "/task", "/tasks/*"] {
+        texts.extend([meta::TASK_ID, "createdAt", "lastUpdatedAt"].map(|name| format!("/result{place}/{name}")));
+    }
+    Pointers::parse(texts.iter().map(String::as_str))
+}
+
+/// What came of one request of the tape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The number of its frame.
+    pub seq: u64,
+    /// The number of the frame of its answer.
+    pub answer_seq: Option<u64>,
+    /// Its method.
+    pub method: String,
+    /// The tool, prompt or resource.
+    pub subject: Option<String>,
+    /// How the answer compares.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub took: Duration,
+    /// What was answered.
+    pub answer: Option<Message>,
+}
+
+/// How an answer compares with the recorded one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// Nothing that counts is different.
+    Same,
+    /// This is.
+    Different(Vec<Difference>),
+    /// There was none: why.
+    NoAnswer(String),
+    /// It was not compared: why.
+    Skipped(&'static str),
+}
+
+/// What came of a tape.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Verified {
+    /// Of each request, in the order of the tape.
+    pub outcomes: Vec<Outcome>,
+    /// What the server asked that the tape has no answer to.
+    pub questions: Vec<String>,
+}
+
+impl Verified {
+    /// Whether there is no difference.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        let fine = |outcome: &Outcome| matches!(outcome.verdict, Verdict::Same | Verdict::Skipped(_));
+        self.questions.is_empty() && self.outcomes.iter().all(fine)
+    }
+
+    /// Puts the new answers in place of those that differ. Returns how many, and how many could not be put there.
+    pub fn update(&self, tape: &mut Tape, redact: impl Fn(&mut super::Frame)) -> (usize, usize) {
+        let (mut updated, mut left) = (0, 0);
+        for outcome in self.outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Different(_))) {
+            let found = tape.frames.iter_mut().find(|frame| Some(frame.seq) == outcome.answer_seq);
+            let new = found.as_ref().zip(outcome.answer.as_ref()).and_then(|(frame, answer)| {
+                // An answer in a batch has no line of its own.
+                let old = Message::parse(frame.body.as_ref()?.bytes().clone(), DEPTH_MAX).ok()?;
+                Some(answer.edit().id(old.id()?.as_json()).finish().line())
+            });
+            match (found, new) {
+                (Some(frame), Some(new)) => {
+                    frame.body = Some(Body::of(new));
+                    frame.redacted.clear();
+                    frame.redacted_more = 0;
+                    redact(frame);
+                    updated += 1;
+                }
+                _ => left += 1,
+            }
+        }
+        (updated, left)
+    }
+}
+
+/// Why nothing could be verified.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The tape has no request that a client made.
+    #[error("there is nothing to verify: the tape has no request of a client")]
+    NothingToDo,
+    /// The server cannot be started or reached.
+    #[error("{0}")]
+    Server(String),
+}
+
+/// Asks a server what the tape's client asked, and compares.
+///
+/// # Errors
+/// The server cannot be started, or there is nothing to ask. Whatever goes wrong after that is an outcome.
+///
+/// # Cancel safety
+/// Dropped, it leaves the server to `tasks`, which stop it.
+pub(crate) async fn run(
+    tape: &Tape,
+    server: &UpstreamSettings,
+    options: &Options,
+    tasks: &Tasks,
+) -> Result<Verified, Failure> {
+    let script = script::Script::of(tape).ok_or(Failure::NothingToDo)?;
+    drive::drive(&script, server, options, tasks).await
+}
+
+/// The bytes of an answer that the tape has, and what of it was taken out.
+fn recorded(tape: &Tape, edge: Edge, seq: u64) -> Pointers {
+    let frame = tape.frames.iter().find(|frame| frame.seq == seq && frame.edge() == Some(edge));
+    let places = frame.map(|frame| frame.redacted.as_slice()).unwrap_or_default();
+    Pointers::parse(places.iter().map(String::as_str)).unwrap_or_default()
+}
+
+/// A message of ours.
+fn composed(text: String) -> Option<Message> {
+    Message::parse(Bytes::from(text), DEPTH_MAX).ok()
+}

@@ -1,0 +1,216 @@
+//! The client of a tape: says what it said, when what it had heard has been heard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::script::{Act, Names, What, state};
+use crate::protocol::headers;
+use crate::protocol::id::RequestId;
+use crate::protocol::message::Message;
+use crate::protocol::meta;
+use crate::protocol::scan::DEPTH_MAX;
+use crate::protocol::sse::Item;
+use crate::replay::Replay;
+use crate::replay::stage::Inbox;
+use crate::rt::{Spawner, Tasks};
+use crate::server::Running;
+use crate::settings::{Limits, Timeouts};
+use crate::upstream::http::{Body, HttpClient};
+
+/// Longest that one request may take until it is answered at all.
+const ANSWER: Duration = Duration::from_secs(300);
+
+/// See the module.
+pub(super) struct Client {
+    http: HttpClient,
+    url: Uri,
+    tasks: Tasks,
+    replay: Arc<Replay>,
+    /// Woken when something is said to the server.
+    inbox: Arc<Inbox>,
+    patience: Duration,
+    exchanges: BTreeMap<u64, Arc<Exchange>>,
+    given_up: BTreeSet<u64>,
+}
+
+/// What has come of one request.
+#[derive(Default)]
+struct Exchange {
+    heard: Mutex<Heard>,
+    changed: Notify,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Heard {
+    answered: bool,
+    session: Option<HeaderValue>,
+    messages: Vec<Bytes>,
+    events: Vec<Bytes>,
+}
+
+impl Client {
+    pub(super) fn new(running: &Running, replay: &Arc<Replay>, url: Uri, patience: Duration) -> io::Result<Client> {
+        let tasks = running.tasks().clone();
+        let spawner = Spawner::new(&tasks, "through-connection", tasks.stop().clone());
+        let http = HttpClient::new(&url, &Limits::default(), &Timeouts::default(), spawner)?;
+        let (replay, inbox) = (Arc::clone(replay), Arc::default());
+        replay.join(&inbox);
+        Ok(Client { http, url, tasks, replay, inbox, patience, exchanges: BTreeMap::new(), given_up: BTreeSet::new() })
+    }
+
+    /// Does all of it; returns what did not come in time.
+    pub(super) async fn play(&mut self, script: &[Act]) -> Vec<String> {
+        let mut late = Vec::new();
+        for act in script {
+            self.wait(act, &mut late).await;
+            match &act.what {
+                What::Send { http, body, names } => {
+                    let method = http.method.as_deref().and_then(|method| method.parse().ok()).unwrap_or(Method::POST);
+                    let mut headers = HeaderMap::new();
+                    for (name, value) in &http.headers {
+                        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                            headers.insert(name, value);
+                        }
+                    }
+                    self.rename(names, &mut headers);
+                    let body = body.as_ref().map(|body| self.renamed(names, body)).unwrap_or_default();
+                    self.send(act.exchange, method, headers, body);
+                }
+                What::Close => {
+                    if let Some(exchange) = self.exchanges.get(&act.exchange) {
+                        exchange.stop.cancel();
+                    }
+                }
+            }
+        }
+        late
+    }
+
+    /// Waits for what the client had heard before.
+    async fn wait(&mut self, act: &Act, late: &mut Vec<String>) {
+        let deadline = Instant::now() + self.patience;
+        let abreast = async {
+            while !self.replay.is_abreast(act.seq) {
+                poll_fn(|context| self.inbox.poll(context)).await;
+            }
+        };
+        // What is then missing at the server is told with what it got.
+        let _ = timeout_at(Instant::now() + self.patience / 4, abreast).await;
+        for (number, count) in &act.after {
+            // What was waited for in vain is not waited for again.
+            let Some(exchange) = self.exchanges.get(number).filter(|_| !self.given_up.contains(number)) else {
+                continue;
+            };
+            if timeout_at(deadline, exchange.has(*count)).await.is_err() {
+                let before = if act.seq == 0 { "the end".to_owned() } else { format!("frame {}", act.seq) };
+                late.push(format!(
+                    "to the client: what comes before {before} did not come in time, of exchange {number}"
+                ));
+                self.given_up.insert(*number);
+            }
+        }
+    }
+
+    fn heard<T>(&self, exchange: u64, look: impl FnOnce(&Heard) -> Option<T>) -> Option<T> {
+        look(&self.exchanges.get(&exchange)?.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Names of the proxy's in headers.
+    fn rename(&self, names: &Names, fields: &mut HeaderMap) {
+        if let Some(session) = names.session.and_then(|exchange| self.heard(exchange, |heard| heard.session.clone())) {
+            fields.insert(headers::SESSION_ID, session);
+        }
+        if let Some((exchange, at)) = names.event
+            && let Some(id) = self.heard(exchange, |heard| heard.events.get(at).cloned())
+            && let Ok(id) = HeaderValue::from_maybe_shared(id)
+        {
+            fields.insert(headers::LAST_EVENT_ID, id);
+        }
+    }
+
+    /// Names of the proxy's in a message.
+    fn renamed(&self, names: &Names, body: &Bytes) -> Bytes {
+        let message = |(exchange, at): (u64, usize)| {
+            let text = self.heard(exchange, |heard| heard.messages.get(at).cloned())?;
+            Message::parse(text, DEPTH_MAX).ok()
+        };
+        let Ok(said) = Message::parse(body.clone(), DEPTH_MAX) else { return body.clone() };
+        let id = names.question.and_then(message).and_then(|question| question.id());
+        let given = names.state.and_then(message).and_then(|result| state(&result));
+        if id.is_none() && given.is_none() {
+            return body.clone();
+        }
+        let mut edit = said.edit();
+        if let Some(id) = id.as_ref().map(RequestId::as_json) {
+            edit = edit.id(id);
+        }
+        if let Some(given) = &given {
+            edit = edit.param(meta::REQUEST_STATE, given);
+        }
+        edit.finish().text().clone()
+    }
+
+    fn send(&mut self, number: u64, method: Method, headers: HeaderMap, body: Bytes) {
+        let exchange = Arc::new(Exchange::default());
+        self.exchanges.insert(number, Arc::clone(&exchange));
+        let (http, url) = (self.http.clone(), self.url.clone());
+        self.tasks.spawn("through-exchange", async move {
+            let answered = async {
+                let Ok(response) = http.send(method, &url, headers, body, Instant::now() + ANSWER).await else {
+                    return exchange.note(|heard| heard.answered = true);
+                };
+                exchange.note(|heard| {
+                    heard.answered = true;
+                    heard.session = response.headers.get(headers::SESSION_ID).cloned();
+                });
+                match response.body {
+                    Body::Json(text) | Body::Other(text) => exchange.note(|heard| heard.messages.push(text)),
+                    Body::Empty => {}
+                    Body::Sse(mut events) => {
+                        while let Some(Ok(item)) = events.next().await {
+                            let Item::Event(event) = item else { continue };
+                            exchange.note(|heard| {
+                                heard.events.extend(event.id.clone());
+                                heard.messages.extend(event.message().cloned());
+                            });
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                () = answered => {}
+                () = exchange.stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl Exchange {
+    fn note(&self, change: impl FnOnce(&mut Heard)) {
+        change(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_one();
+    }
+
+    /// Waits until there is an answer, and so many messages.
+    async fn has(&self, messages: usize) {
+        loop {
+            {
+                let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+                if heard.answered && heard.messages.len() >= messages {
+                    return;
+                }
+            }
+            self.changed.notified().await;
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A tape of both sides of the proxy, played through the proxy (C-TAPE-4), and what is recorded of that.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shadowcat::replay::{self, Replay};
+use shadowcat::settings::{Record, RecordEdges, TapeTarget, Target};
+use shadowcat::tape::compare::Rules;
+use shadowcat::tape::{Edge, Tape, canonical};
+use shadowcat::testing::client::{LegacySession, Modern};
+use shadowcat::through::{Options, Outcome, through};
+
+use common::{Era, InTime as _, LEGACY, PROGRAM, Proxy, cancelled, everything, message, messages, rest, text, within};
+
+/// Records what `client` does at a server of this era: the one tape of that.
+async fn recorded(server: Era, client: impl AsyncFnOnce(&Proxy)) -> (tempfile::TempDir, PathBuf) {
+    recorded_at(None, server, client).await
+}
+
+/// The same, at something else than a server.
+async fn recorded_at(
+    target: Option<Target>,
+    server: Era,
+    client: impl AsyncFnOnce(&Proxy),
+) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::with(server.server(), |settings| {
+        let record = Record { edges: RecordEdges::Both, ..Record::to(folder.path()) };
+        settings.upstreams[0].record = Some(record);
+        if let Some(target) = target {
+            settings.upstreams[0].target = target;
+        }
+    })
+    .await;
+    client(&proxy).await;
+    proxy.close().await;
+    let tapes: Vec<PathBuf> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(tapes.len(), 1, "{tapes:?}");
+    let tape = tapes.into_iter().next().unwrap();
+    (folder, tape)
+}
+
+async fn play(path: &Path) -> Outcome {
+    let tape = Tape::open(path).unwrap();
+    within("the tape", through(&tape, &Options::default(), |_| {})).await.unwrap()
+}
+
+/// What a client with sessions does in these tests.
+async fn legacy_client(proxy: &Proxy) {
+    let session = LegacySession::open(&proxy.url, LEGACY, everything()).ok().await;
+    let list = session.request("tools/list", json!({})).ok().await.answer().ok().await;
+    assert!(list["result"]["tools"].is_array());
+    let call =
+        session.send(&message("\"c\"", "tools/call", r#"{"name":"echo","arguments":{"text":"h\u00e9"}}"#)).ok().await;
+    assert_eq!(text(&call.answer().ok().await), "hé");
+    let params = json!({ "name": "progress", "arguments": { "steps": 3 }, "_meta": { "progressToken": "p" } });
+    assert_eq!(messages(session.request("tools/call", params).ok().await).await.len(), 4);
+    let mut call = session.call("ask", json!({ "message": "?" })).ok().await;
+    let asked = call.message().ok().await.unwrap();
+    session.respond(&asked["id"], &json!({ "action": "accept", "content": { "answer": "yes" } })).ok().await;
+    let told: Vec<Value> = rest(&mut call).await.iter().map(|event| event.json()).collect();
+    assert!(text(&told[0]).starts_with("answer: accept"));
+    let wait = json!({ "name": "sleep", "arguments": { "ms": 60000 }, "_meta": { "progressToken": "w" } });
+    let wait = message("\"w\"", "tools/call", &wait.to_string());
+    let wait = session.send(&wait);
+    let cancel = async {
+        proxy.until_metric("shadowcat_exchanges_in_flight", &[], 1.0).await;
+        session.send(&cancelled(json!("w"))).ok().await
+    };
+    let (waited, _) = tokio::join!(wait.ok(), cancel);
+    drop(waited);
+    session.delete().ok().await;
+}
+
+/// What a client without sessions does.
+async fn modern_client(proxy: &Proxy) {
+    let list = Modern::new("tools/list").post(&proxy.url).ok().await.answer().ok().await;
+    assert!(list["result"]["tools"].is_array());
+    let call = Modern::call("echo", json!({ "text": "hé" })).post(&proxy.url).ok().await;
+    assert_eq!(text(&call.answer().ok().await), "hé");
+    let progress = Modern::call("progress", json!({ "steps": 3 })).progress_token(json!("p"));
+    assert_eq!(messages(progress.post(&proxy.url).ok().await).await.len(), 4);
+    let ask = || Modern::call("ask", json!({ "message": "?" })).capabilities(everything());
+    let asked = ask().post(&proxy.url).ok().await.answer().ok().await;
+    let (key, _) = asked["result"]["inputRequests"].as_object().unwrap().iter().next().unwrap();
+    let answers = json!({ key: { "action": "accept", "content": { "answer": "yes" } } });
+    let again = ask().param("requestState", asked["result"]["requestState"].clone()).param("inputResponses", answers);
+    let answer = again.post(&proxy.url).ok().await.answer().ok().await;
+    assert!(text(&answer).starts_with("answer: accept"), "{answer}");
+}
+
+/// In all four cells: what was recorded is what comes of it again.
+#[tokio::test]
+async fn what_passed_once_passes_again() {
+    for server in Era::BOTH {
+        for client in Era::BOTH {
+            let (_folder, tape) = recorded(server, async |proxy: &Proxy| match client {
+                Era::Legacy => legacy_client(proxy).await,
+                Era::Modern => modern_client(proxy).await,
+            })
+            .await;
+            let outcome = play(&tape).await;
+            assert_eq!(outcome.findings, [] as [String; 0], "{client:?} at {server:?}");
+            assert!(outcome.made > 4);
+        }
+    }
+}
+
+/// What the proxy says otherwise than it did is found, on either side; here the tape is what was changed.
+#[tokio::test]
+async fn what_is_not_as_it_was_is_found() {
+    let (_folder, tape) = recorded(Era::Legacy, legacy_client).await;
+    let original = std::fs::read_to_string(&tape).unwrap();
+    let line = |wanted: &[&str]| {
+        let found = original.lines().find(|line| wanted.iter().all(|part| line.contains(part)));
+        found.unwrap_or_else(|| panic!("{wanted:?} is on the tape"))
+    };
+    let answer = line(&[r#""to":"client""#, "\u{e9}"]);
+    let progress = line(&[r#""to":"client""#, "step 2 of 3"]);
+    let call = line(&[r#""to":"upstream""#, r#""name":"ask""#]);
+    let accepted = line(&[r#""status":202"#]);
+    let mut said = Vec::new();
+    for (what, changed) in [
+        ("another answer", original.replace(answer, &answer.replace("\u{e9}", "e"))),
+        ("no progress", original.replace(&format!("{progress}\n"), "")),
+        ("another request", original.replace(call, &call.replace(r#""message":"?""#, r#""message":"!""#))),
+        ("no request", original.replace(&format!("{call}\n"), "")),
+        ("another status", original.replacen(accepted, &accepted.replace("202", "200"), 1)),
+    ] {
+        assert_ne!(changed, original, "{what}");
+        std::fs::write(&tape, changed).unwrap();
+        let (tape, options) =
+            (Tape::open(&tape).unwrap(), Options { patience: Duration::from_secs(1), ..Options::default() });
+        let outcome = within("the tape", through(&tape, &options, |_| {})).await.unwrap();
+        said.push(format!("{what}:\n{}\n", outcome.findings.join("\n")));
+    }
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+/// The program says the same, and ends with 7.
+#[tokio::test]
+async fn the_program_verifies_the_proxy() {
+    let (folder, tape) = recorded(Era::Modern, modern_client).await;
+    let run = |options: &[&str]| {
+        let mut command = assert_cmd::Command::new(PROGRAM);
+        let output = command
+            .current_dir(folder.path())
+            .args(["verify", "a.tape.jsonl", "--through"])
+            .args(options)
+            .output()
+            .unwrap();
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        format!("{:?}\n{}{}", output.status.code(), said(&output.stdout), said(&output.stderr))
+    };
+    let original = std::fs::read_to_string(&tape).unwrap();
+    let file = folder.path().join("a.tape.jsonl");
+    std::fs::write(&file, &original).unwrap();
+    let mut said = vec![run(&[])];
+    let answers = original.lines().find(|line| line.contains(r#""to":"client""#) && line.contains("h\u{e9}")).unwrap();
+    std::fs::write(&file, original.replace(answers, &answers.replace("h\u{e9}", "he"))).unwrap();
+    said.extend([
+        run(&[]),
+        run(&["--format", "json"]),
+        run(&["--format", "junit"]),
+        run(&["--ignore", "/result/content/*/text"]),
+    ]);
+    std::fs::write(&file, original.replace(r#""edges":["client","upstream"]"#, r#""edges":["client"]"#)).unwrap();
+    said.push(run(&[]));
+    std::fs::write(&file, original.replace(r#""client":"http""#, r#""client":"stdio""#)).unwrap();
+    said.push(run(&[]));
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+/// What is recorded of a tape that is replayed is that tape.
+#[tokio::test]
+async fn a_tape_of_a_tape_is_the_same_tape() {
+    for (era, client) in [(Era::Legacy, Era::Legacy), (Era::Modern, Era::Modern)] {
+        let play = async |proxy: &Proxy| match client {
+            Era::Legacy => legacy_client(proxy).await,
+            Era::Modern => modern_client(proxy).await,
+        };
+        let (_folder, first) = recorded(era, play).await;
+        let first = Tape::open(first).unwrap();
+        let replay = Arc::new(Replay::new(&first.header, &first.frames, replay::Options::default()));
+        let (_folder, second) = recorded_at(Some(Target::Tape(TapeTarget::new(Arc::clone(&replay)))), era, play).await;
+        let second = Tape::open(second).unwrap();
+        for edge in [Edge::Client, Edge::Upstream] {
+            let (one, other) = (canonical::threads(edge, &first.frames), canonical::threads(edge, &second.frames));
+            let findings = canonical::compare(&one, &other, &Rules::default(), |thread, _| !thread.of_proxy);
+            assert_eq!(findings, [], "{era:?} {edge:?}");
+        }
+        let report = replay.report();
+        assert_eq!((report.unknown, report.told), (0, vec![]));
+    }
+}
