@@ -1,7 +1,5 @@
 //! A tape as a player needs it: what was said to the server, and for each of it what the server said because of it.
 
-use std::collections::BTreeMap;
-
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message};
 use crate::protocol::meta::{self, Envelope};
@@ -61,6 +59,8 @@ pub(crate) struct Episodes {
     pub(crate) all: Vec<Episode>,
     /// Frames that are lost between those that are there.
     pub(crate) lost: u64,
+    /// The tape was ended in good order: who has no answer on it got none.
+    pub(crate) ended: bool,
     /// The frames of what was said to the server and counts.
     pub(crate) heard: Vec<u64>,
 }
@@ -82,11 +82,12 @@ struct Builder {
     open: Vec<Open>,
     /// Which episode a question of the server belongs to, by connection.
     asked: Vec<(Option<u64>, RequestId, usize)>,
-    /// What was last said to the server, on each connection.
-    last: BTreeMap<Option<u64>, usize>,
+    /// What was last said to the server, on any connection: what it tells by itself on one may be because of what it did on another.
+    last: Option<usize>,
     handshake: bool,
     envelope: bool,
     lost: u64,
+    ended: bool,
     /// The frames of what was said to the server.
     heard: Vec<u64>,
     said: usize,
@@ -100,16 +101,19 @@ impl Episodes {
             times: Vec::new(),
             open: Vec::new(),
             asked: Vec::new(),
-            last: BTreeMap::new(),
+            last: None,
             handshake: false,
             envelope: false,
             lost: 0,
+            ended: false,
             heard: Vec::new(),
             said: 0,
         };
         for frame in frames {
-            if let format::Kind::Gap { lost, .. } = &frame.kind {
-                builder.lost += lost;
+            match &frame.kind {
+                format::Kind::Gap { lost, .. } => builder.lost += lost,
+                format::Kind::End { .. } => builder.ended = true,
+                _ => {}
             }
             if frame.edge() == Some(edge) {
                 builder.frame(frame);
@@ -117,7 +121,7 @@ impl Episodes {
         }
         let era = if builder.envelope && !builder.handshake { Era::Modern } else { Era::Legacy };
         builder.drop_unfinished_cancellations();
-        Episodes { era, all: builder.all, lost: builder.lost, heard: builder.heard }
+        Episodes { era, all: builder.all, lost: builder.lost, ended: builder.ended, heard: builder.heard }
     }
 }
 
@@ -167,7 +171,7 @@ impl Builder {
                 if let Some(at) = asked {
                     let (_, _, episode) = self.asked.remove(at);
                     self.note(episode, frame, What::Await(id));
-                    self.last.insert(connection, episode);
+                    self.last = Some(episode);
                 }
             }
         }
@@ -175,7 +179,7 @@ impl Builder {
 
     fn begin(&mut self, frame: &Frame, message: Message) -> usize {
         let episode = self.all.len();
-        self.last.insert(frame.connection, episode);
+        self.last = Some(episode);
         let introduces = matches!(message.known(), Some(Known::Initialize | Known::Discover | Known::Initialized));
         let (counts, redacted) = (!introduces && !is_of_proxy(&message), frame.redacted.clone());
         self.all.push(Episode { message, seq: frame.seq, redacted, counts, steps: Vec::new() });
@@ -213,7 +217,7 @@ impl Builder {
             Kind::Request => {
                 let Some(id) = message.id() else { return };
                 let episode = self.of_exchange(frame).or_else(|| self.newest(connection, |open| open.may_ask));
-                let Some(episode) = episode.or_else(|| self.last.get(&connection).copied()) else { return };
+                let Some(episode) = episode.or(self.last) else { return };
                 self.asked.push((connection, id, episode));
                 self.note(episode, frame, What::Ask(message));
             }
@@ -250,7 +254,7 @@ impl Builder {
         let listener =
             subscription.and_then(|id| self.open.iter().find(|open| open.connection == connection && open.id == id));
         let listener = listener.map(|open| open.episode);
-        let last = self.last.get(&connection).copied();
+        let last = self.last;
         let log = message.known() == Some(Known::LogMessage);
         let of_call = self
             .of_exchange(frame)

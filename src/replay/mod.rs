@@ -156,10 +156,11 @@ impl Replay {
         Report { unknown, told, requests: requests().count(), unused: unused.collect() }
     }
 
-    /// A stage for one session, or for all who have none.
+    /// A stage for one session, or for all who have none. Where the proxy is played through, its connections are those of the tape.
     pub(crate) fn stage(&self, transposed: bool) -> Arc<Stage> {
         let stage = || Arc::new(Stage::new(&self.episodes, &self.options, transposed));
-        if transposed || self.era() == Era::Modern { Arc::clone(self.shared.get_or_init(stage)) } else { stage() }
+        let is_shared = transposed || self.era() == Era::Modern || self.options.in_step.is_some();
+        if is_shared { Arc::clone(self.shared.get_or_init(stage)) } else { stage() }
     }
 
     /// How long is waited where the tape says so many microseconds.

@@ -179,7 +179,7 @@ impl Player {
                 return Done::Over;
             }
             let waits = episode.steps.last().is_some_and(|last| matches!(last.what, What::Withdrawn));
-            if waits || episode.message.known() == Some(Known::Listen) {
+            if waits || replay.episodes.ended || episode.message.known() == Some(Known::Listen) {
                 return Done::Nothing;
             }
             if let Some(id) = &play.id {

@@ -1,6 +1,6 @@
 //! The client of a tape: says what it said, when what it had heard has been heard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +39,7 @@ pub(super) struct Client {
     inbox: Arc<Inbox>,
     patience: Duration,
     exchanges: BTreeMap<u64, Arc<Exchange>>,
+    given_up: BTreeSet<u64>,
 }
 
 /// What has come of one request.
@@ -64,7 +65,7 @@ impl Client {
         let http = HttpClient::new(&url, &Limits::default(), &Timeouts::default(), spawner)?;
         let (replay, inbox) = (Arc::clone(replay), Arc::default());
         replay.join(&inbox);
-        Ok(Client { http, url, tasks, replay, inbox, patience, exchanges: BTreeMap::new() })
+        Ok(Client { http, url, tasks, replay, inbox, patience, exchanges: BTreeMap::new(), given_up: BTreeSet::new() })
     }
 
     /// Does all of it; returns what did not come in time.
@@ -96,7 +97,7 @@ impl Client {
     }
 
     /// Waits for what the client had heard before.
-    async fn wait(&self, act: &Act, late: &mut Vec<String>) {
+    async fn wait(&mut self, act: &Act, late: &mut Vec<String>) {
         let deadline = Instant::now() + self.patience;
         let abreast = async {
             while !self.replay.is_abreast(act.seq) {
@@ -106,14 +107,16 @@ impl Client {
         // What is then missing at the server is told with what it got.
         let _ = timeout_at(Instant::now() + self.patience / 4, abreast).await;
         for (number, count) in &act.after {
-            let Some(exchange) = self.exchanges.get(number) else { continue };
-            if timeout_at(deadline, exchange.has(*count)).await.is_err()
-                && !late.iter().any(|one| one.ends_with(&format!("exchange {number}")))
-            {
+            // What was waited for in vain is not waited for again.
+            let Some(exchange) = self.exchanges.get(number).filter(|_| !self.given_up.contains(number)) else {
+                continue;
+            };
+            if timeout_at(deadline, exchange.has(*count)).await.is_err() {
                 let before = if act.seq == 0 { "the end".to_owned() } else { format!("frame {}", act.seq) };
                 late.push(format!(
                     "to the client: what comes before {before} did not come in time, of exchange {number}"
                 ));
+                self.given_up.insert(*number);
             }
         }
     }

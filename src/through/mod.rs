@@ -137,13 +137,11 @@ pub async fn through(
         findings.extend(found.into_iter().map(|finding| format!("{name}: {finding}")));
     };
     side(Edge::Client, "to the client", &|_, _| true);
-    // Where the handshake is the proxy's, so is the end of it.
-    let shakes_hands = canonical::threads(Edge::Upstream, frames)
-        .iter()
-        .any(|one| one.of_proxy && method(one) == Some(Known::Initialize));
-    side(Edge::Upstream, "to the server", &|thread, line| {
-        line.upward && !thread.of_proxy && !(shakes_hands && method(thread) == Some(Known::Initialized))
-    });
+    // Where the handshake is the proxy's, so is the end of it, and which log messages are asked for on connections that requests lease.
+    let shaken = canonical::threads(Edge::Upstream, frames);
+    let leases = shaken.iter().any(|one| one.of_proxy && method(one) == Some(Known::Initialize));
+    let is_of_lease = |thread: &Thread| leases && matches!(method(thread), Some(Known::Initialized | Known::SetLevel));
+    side(Edge::Upstream, "to the server", &|thread, line| line.upward && !thread.of_proxy && !is_of_lease(thread));
     let report = replay.report();
     findings.extend(report.told.into_iter().map(|what| format!("to the server: {what}")));
     Ok(Outcome { made: script.len(), findings })

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use serde_json::json;
-use shadowcat::settings::{HttpTarget, HttpTransport, RecordEdges, Target, UpstreamSettings};
+use shadowcat::settings::{HttpTarget, HttpTransport, Isolation, RecordEdges, Target, UpstreamSettings};
 use shadowcat::tape::{Edge, Ending, Frame, Kind, Party, Transport};
 use shadowcat::testing::MockSse;
-use shadowcat::testing::client::Modern;
+use shadowcat::testing::client::{LegacySession, Modern};
 
-use super::common::{InTime, PROGRAM, Proxy, command, legacy, message, modern, rest, script_file, until};
+use super::common::{Era, InTime, PROGRAM, Proxy, command, legacy, message, modern, rest, script_file, until};
 use super::{json as json_of, recorded, tapes, text};
 
 /// C-TAPE-1, C-TAPE-2: a session has a tape, on which its messages stand byte for byte.
@@ -235,4 +235,59 @@ async fn a_client_of_http_sse_has_a_tape_for_its_connection() {
     assert!(tape.said(Party::Proxy, Party::Upstream).iter().any(|text| text.contains("old")), "{tape:#?}");
     let gone = |frame: &Frame| matches!(&frame.kind, Kind::Close { reason } if reason == "client went away");
     assert!(tape.edge(Edge::Client).any(gone), "{tape:#?}");
+}
+
+/// C-TAPE-1: where client and server are of different eras, the tape has what each of them saw, in its own words.
+#[tokio::test]
+async fn both_edges_are_on_the_tape_where_the_eras_differ() {
+    for (client, server) in [(Era::Legacy, Era::Modern), (Era::Modern, Era::Legacy)] {
+        let folder = tempfile::tempdir().unwrap();
+        let proxy = Proxy::with(server.server(), recorded(folder.path(), RecordEdges::Both)).await;
+        let caller = proxy.client(client).await;
+        assert_eq!(super::common::text(&caller.call("echo", json!({ "text": "across" })).await), "across");
+        drop(caller);
+        proxy.close().await;
+        let tapes = tapes(folder.path());
+        let [tape] = tapes.as_slice() else { panic!("{tapes:#?}") };
+        let call = |from, to| {
+            let said = tape.said(from, to).into_iter().filter(|text| text.contains("across"));
+            said.map(|text| json_of(&text)).collect::<Vec<_>>()
+        };
+        for (from, to, era) in [(Party::Client, Party::Proxy, client), (Party::Proxy, Party::Upstream, server)] {
+            let [one] = &call(from, to)[..] else { panic!("{tape:#?}") };
+            let has_envelope = one["params"]["_meta"].get("io.modelcontextprotocol/protocolVersion").is_some();
+            assert_eq!(has_envelope, era == Era::Modern, "{from:?}: {one}");
+        }
+        assert_eq!(call(Party::Upstream, Party::Proxy).len(), 1, "{tape:#?}");
+        assert_eq!(call(Party::Proxy, Party::Client).len(), 1, "{tape:#?}");
+    }
+}
+
+/// C-TAPE-1: sessions that share a process have on their tapes what was said to it for each of them, and nothing of each other's.
+#[tokio::test]
+async fn sessions_that_share_a_process_have_their_own_calls_on_their_tapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::with(legacy(), |settings| {
+        settings.upstreams[0].isolation = Isolation::Shared;
+        recorded(folder.path(), RecordEdges::Both)(settings);
+    })
+    .await;
+    let (one, two) = tokio::join!(proxy.session(), proxy.session());
+    let call = async |session: &LegacySession, name: &str| {
+        let params =
+            json!({ "name": "progress", "arguments": { "steps": 2, "who": name }, "_meta": { "progressToken": name } });
+        rest(&mut session.send(&message("8", "tools/call", &params.to_string())).ok().await).await
+    };
+    let (first, second) = tokio::join!(call(&one, "one"), call(&two, "two"));
+    assert_eq!((first.len(), second.len()), (3, 3));
+    proxy.close().await;
+    let tapes = tapes(folder.path());
+    assert_eq!(tapes.len(), 2, "{tapes:#?}");
+    for tape in &tapes {
+        let sent = tape.said(Party::Proxy, Party::Upstream);
+        assert_eq!(sent.iter().filter(|text| text.contains("tools/call")).count(), 1, "{sent:#?}");
+        let heard = tape.said(Party::Upstream, Party::Proxy);
+        let of_call = heard.iter().filter(|text| text.contains("notifications/progress")).count();
+        assert_eq!(of_call, 2, "{heard:#?}");
+    }
 }

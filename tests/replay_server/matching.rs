@@ -103,7 +103,7 @@ async fn it_can_be_required_that_all_was_asked_for() {
 #[tokio::test]
 async fn a_request_without_an_answer_on_the_tape_is_an_error() {
     let tape = Tape::new().handshake().ask(2, "tools/call", json!({ "name": "echo", "arguments": { "text": "hi" } }));
-    let player = Player::start(&tape.end(), &[]).await;
+    let player = Player::start(&tape.cut(), &[]).await;
     let session = LegacySession::open(&player.url, LEGACY, everything()).ok().await;
     let answer = echo(&session, "hi").await;
     insta::assert_snapshot!(serde_json::to_string_pretty(&answer["error"]).unwrap());
