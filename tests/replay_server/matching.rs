@@ -115,7 +115,7 @@ async fn recorded_timing_takes_as_long_as_it_took() {
     let player = Player::start(&legacy_tape(), &["--timing", "100x"]).await;
     let session = LegacySession::open(&player.url, LEGACY, everything()).ok().await;
     let params = json!({ "name": "progress", "arguments": { "steps": 2 }, "_meta": { "progressToken": 1 } });
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let told = messages(session.request("tools/call", params).ok().await).await;
     assert_eq!(told.len(), 3);
     assert!(started.elapsed().as_millis() >= 300, "three times a millisecond, a hundred times slower");
