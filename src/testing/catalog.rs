@@ -79,6 +79,7 @@ pub(crate) fn tools() -> Vec<Value> {
                 "message": text("The question."),
                 "rounds": number("How often, one after the other; once if absent."),
                 "parallel": number("How many questions at a time; one if absent."),
+                "params": json!({ "type": "object", "description": "The question, in place of a message." }),
             }),
             &["message"],
             &read_only,

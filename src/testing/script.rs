@@ -49,7 +49,8 @@ pub struct Script {
     pub tools: Option<Vec<String>>,
     /// Tools that are there only once `change` was called for the tools, by whichever client.
     pub hidden_tools: Vec<String>,
-    /// Whether calls can become tasks (2025-11-25), which every client of the process can list.
+    /// Whether calls can become tasks (2025-11-25), which every client of the process can list. In 2026-07-28 every call but `stats` and
+    /// `pid` has to become one (extension `io.modelcontextprotocol/tasks`).
     pub tasks: bool,
     /// Where the HTTP server differs from the default.
     pub http: HttpScript,
