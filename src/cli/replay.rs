@@ -26,6 +26,8 @@ use crate::tape::{Ending, Tape};
 
 /// How long what comes to a tape waits for more of it before it is written.
 const GATHER: Duration = Duration::from_millis(50);
+/// How many times longer than it takes to write a tape it is not written again.
+const SHARE: u32 = 10;
 /// How long the server behind a tape may take to end.
 const LAST_STOPS: Duration = Duration::from_secs(10);
 
@@ -167,14 +169,17 @@ impl<'a> Keeper<'a> {
         loop {
             poll_fn(|context| self.replay.added().keeper().poll(context)).await;
             sleep(GATHER).await;
+            let begun = Instant::now();
             self.save(tasks).await;
+            // The longer the tape, the more rarely it is written.
+            sleep(begun.elapsed() * SHARE).await;
         }
     }
 
     /// Writes the whole tape anew, if there is something new; `false` if that fails.
     async fn save(&mut self, tasks: &Tasks) -> bool {
+        let written = self.replay.added().len();
         let Some(mut added) = self.replay.added().beyond(self.written) else { return true };
-        let written = added.len() - 1;
         for frame in &mut added {
             redact_frame(frame, &self.redactor);
         }

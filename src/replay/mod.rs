@@ -25,6 +25,8 @@ use added::Added;
 use episodes::{Episodes, Step};
 use stage::{Inbox, Missed, Stage};
 
+/// Longest wait for one message, whatever the cap.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most requests that were not on the tape which are told one by one.
 const TOLD_MAX: usize = 20;
 
@@ -166,7 +168,9 @@ impl Replay {
     /// How long is waited where the tape says so many microseconds.
     fn wait(&self, recorded: u64) -> Duration {
         let Timing { factor, cap } = self.options.timing;
-        Duration::from_micros(recorded).mul_f64(factor).min(cap)
+        // A tape may say anything.
+        let longest = cap.min(WAIT_MAX).as_micros() as f64;
+        Duration::from_micros((recorded as f64 * factor).min(longest) as u64)
     }
 
     /// Whether all that stands before this step on the tape has happened, if that matters.

@@ -115,11 +115,24 @@ async fn recorded_timing_takes_as_long_as_it_took() {
     let player = Player::start(&legacy_tape(), &["--timing", "100x"]).await;
     let session = LegacySession::open(&player.url, LEGACY, everything()).ok().await;
     let params = json!({ "name": "progress", "arguments": { "steps": 2 }, "_meta": { "progressToken": 1 } });
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let told = messages(session.request("tools/call", params).ok().await).await;
     assert_eq!(told.len(), 3);
     assert!(started.elapsed().as_millis() >= 300, "three times a millisecond, a hundred times slower");
     player.end().await;
+}
+
+/// Whatever a tape says of time, no message is waited for any longer than the cap.
+#[tokio::test]
+async fn no_message_is_waited_for_longer_than_the_cap() {
+    let late = format!(r#""at":{}"#, u64::MAX);
+    let tape = legacy_tape().replace(r#""at":10000"#, &late).replace(r#""at":11000"#, &late);
+    assert!(tape.contains(&late));
+    let player = Player::start(&tape, &["--timing", "1000x", "--timing-cap", "10ms"]).await;
+    let session = LegacySession::open(&player.url, LEGACY, everything()).ok().await;
+    let params = json!({ "name": "progress", "arguments": { "steps": 2 }, "_meta": { "progressToken": 1 } });
+    assert_eq!(messages(session.request("tools/call", params).ok().await).await.len(), 3);
+    assert_eq!(player.end().await, (Some(0), String::new()));
 }
 
 /// On standard input and output.
