@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::args::{Mode, ReplayArgs};
 use super::run::{Ended, listen, pipe, with_runtime, workers_of_a_proxy};
-use super::serve::{all, headers, named, pairs, placed};
+use super::serve::{all, faults, headers, named, pairs, placed};
 use super::tape::{read, redact_frame};
 use super::{Exit, complain, refuse, start_log, variable};
-use crate::config::{Faults, Loader, Template};
+use crate::config::{Faults, Loader, ServerConfig, Template};
+use crate::faults::Plan;
 use crate::protocol::revision::Era;
 use crate::replay::{Options, Replay, Timing};
 use crate::rt::Tasks;
@@ -59,6 +60,14 @@ impl ReplayArgs {
         loader.upstream(&server, variable)
     }
 
+    /// What is to go wrong.
+    fn plan(&self) -> Result<Option<Plan>, Faults> {
+        let mut loader = Loader::default();
+        let plan = self.faults.as_deref().and_then(|path| faults(path, &mut loader));
+        // Nothing but the file can be wrong; whoever loads a server says so.
+        loader.upstream(&nobody(), &variable).map(|_| plan)
+    }
+
     /// The tape, and whether what is not on it is passed on.
     fn open(&self) -> Result<(Tape, bool), Exit> {
         let mode = self.mode.unwrap_or(if self.has_server() { Mode::Once } else { Mode::None });
@@ -77,6 +86,13 @@ impl ReplayArgs {
         }
         Ok((tape, mode == Mode::NewEpisodes))
     }
+}
+
+/// A server that is none: for what has to be loaded without one.
+fn nobody() -> ServerConfig {
+    let mut server = named("tape");
+    server.command = Some(placed("TAPE", Template::literal("tape")));
+    server
 }
 
 /// A tape with nothing on it.
@@ -98,6 +114,10 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
     };
     let behind = match args.has_server().then(|| args.load(&variable)).transpose() {
         Ok(behind) => behind.filter(|_| passes),
+        Err(faults) => return refuse(&faults),
+    };
+    let plan = match args.plan() {
+        Ok(plan) => plan,
         Err(faults) => return refuse(&faults),
     };
     let timing = Timing { factor: args.timing, cap: args.timing_cap };
@@ -128,7 +148,7 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
             match args.listen {
                 Some(address) => {
                     let (path, settings) = (args.path.clone(), Settings::for_upstream(upstream));
-                    listen(Settings { listen: address, path, ..settings }, signals).await
+                    listen(Settings { listen: address, path, faults: plan, ..settings }, signals).await
                 }
                 None => pipe(upstream, signals).await,
             }

@@ -2,6 +2,26 @@
 //!
 //! A [`Replay`] is an upstream like any other ([`Target::Tape`](crate::settings::Target::Tape)): what stands in front of it are the
 //! proxy's own sessions, fronts and bridges, so that a tape of either era serves clients of both.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use shadowcat::replay::{Options, Replay};
+//! use shadowcat::server::Running;
+//! use shadowcat::settings::{Settings, TapeTarget, Target, UpstreamSettings};
+//! use shadowcat::tape::Tape;
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let tape = Tape::open("fixtures/tapes/echo.tape.jsonl")?;
+//! let replay = Arc::new(Replay::new(&tape.header, &tape.frames, Options::default()));
+//! let target = Target::Tape(TapeTarget::new(Arc::clone(&replay)));
+//! let server = Running::start(Settings::for_upstream(UpstreamSettings::new("tape", target))).await?;
+//! println!("clients connect to http://{}/mcp", server.address());
+//! server.shutdown().await;
+//! assert_eq!(replay.report().unknown, 0);
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 pub(crate) mod added;
 pub(crate) mod episodes;

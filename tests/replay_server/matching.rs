@@ -135,6 +135,23 @@ async fn no_message_is_waited_for_longer_than_the_cap() {
     assert_eq!(player.end().await, (Some(0), String::new()));
 }
 
+/// A client's patience can be tried with a tape, too.
+#[tokio::test]
+async fn a_tape_can_be_made_to_fail() {
+    let mut plan = tempfile::NamedTempFile::new().unwrap();
+    let fault =
+        json!({ "on": { "tool": "echo", "nth": 2 }, "do": { "error": { "code": -32603, "message": "as planned" } } });
+    serde_json::to_writer(&mut plan, &json!({ "faults": [fault] })).unwrap();
+    let player = Player::start(&legacy_tape(), &["--faults", plan.path().to_str().unwrap()]).await;
+    let session = LegacySession::open(&player.url, LEGACY, everything()).ok().await;
+    assert_eq!(text(&echo(&session, "hi").await), "hi");
+    assert_eq!(echo(&session, "hi").await["error"]["message"], "as planned");
+    assert_eq!(text(&echo(&session, "hi").await), "hi");
+    assert_eq!(player.end().await.0, Some(0));
+    let missing = Stdio::start(&["replay", "x", "--listen", "127.0.0.1:0", "--faults", "no-such-file"]).end().await;
+    assert_eq!(missing.0, Some(6), "the tape comes first: {missing:?}");
+}
+
 /// On standard input and output.
 #[tokio::test]
 async fn it_serves_a_client_on_standard_input_and_output() {
