@@ -118,10 +118,10 @@ pub(crate) fn tape_read(input: &[u8]) {
         }
     }
     let ending = tape.ending();
-    timeline.summary(&ending);
-    check.finish(&ending);
+    assert!(timeline.summary(&ending).ends_with('\n'));
+    assert!(check.finish(&ending).findings.len() <= 1000, "findings are bounded");
     if let Ok(whole) = Reader::with_limit(input, LINE).and_then(Tape::read) {
-        export::har(&whole);
+        assert!(export::har(&whole)["log"]["entries"].is_array());
         let surface = Surface::of(&whole.calls(whole.edge()));
         assert_eq!(surface.drift(&surface, &compare::Rules::default()), []);
     }

@@ -62,7 +62,7 @@ fn upstream(url: &str) -> UpstreamSettings {
 fn target(settings: &mut Settings) -> &mut HttpTarget {
     match &mut settings.upstreams[0].target {
         Target::Http(target) => target,
-        Target::Stdio(_) => unreachable!("it is an HTTP upstream"),
+        _ => unreachable!("it is an HTTP upstream"),
     }
 }
 

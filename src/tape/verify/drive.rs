@@ -43,7 +43,14 @@ pub(super) async fn drive(
     let (connection, standing) = connect(server, script.era, options, tasks)?;
     let client =
         Client { connection: &connection, answers: Mutex::new(script.answers()), questions: Mutex::default(), options };
-    let mut scene = Scene { script, client: &client, standing, open: FuturesUnordered::new(), heard: BTreeMap::new() };
+    let mut scene = Scene {
+        script,
+        client: &client,
+        standing,
+        open: FuturesUnordered::new(),
+        heard: BTreeMap::new(),
+        handshake: script.handshake(),
+    };
     let mut names = Names::default();
     let mut tokens: BTreeMap<usize, CancellationToken> = BTreeMap::new();
     for step in &script.steps {
@@ -136,6 +143,7 @@ struct Scene<'s> {
     standing: Option<Reader<Message>>,
     open: FuturesUnordered<BoxFuture<'s, (usize, Heard)>>,
     heard: BTreeMap<usize, Heard>,
+    handshake: Option<usize>,
 }
 
 impl Scene<'_> {
@@ -157,9 +165,8 @@ impl Scene<'_> {
 
     /// Whether the handshake has not failed: without one there is nothing to talk about.
     fn is_greeted(&self) -> Result<(), Failure> {
-        let is_handshake = |place: &usize| self.script.requests[*place].message.known() == Some(Known::Initialize);
-        match self.heard.iter().find(|(place, _)| is_handshake(place)) {
-            Some((_, (Err(why), _))) => Err(Failure::Server(why.clone())),
+        match self.handshake.and_then(|place| self.heard.get(&place)) {
+            Some((Err(why), _)) => Err(Failure::Server(why.clone())),
             _ => Ok(()),
         }
     }
@@ -177,7 +184,7 @@ impl Scene<'_> {
 
     /// Waits for an answer, or for what the server says by itself; whether there was anything to wait for.
     async fn listen(&mut self, names: &mut Names) -> bool {
-        let Scene { open, standing, client, script, heard } = self;
+        let Scene { open, standing, client, script, heard, .. } = self;
         tokio::select! {
             answered = open.next() => {
                 let Some((place, answer)) = answered else { return false };

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::compare::{Difference, Rules};
-use super::format::{Body, Edge};
+use super::format::Body;
 use super::pointer::{NotAPointer, Pointers};
 use super::whole::Tape;
 use crate::protocol::message::Message;
@@ -144,13 +144,6 @@ pub(crate) async fn run(
 ) -> Result<Verified, Failure> {
     let script = script::Script::of(tape).ok_or(Failure::NothingToDo)?;
     drive::drive(&script, server, options, tasks).await
-}
-
-/// The bytes of an answer that the tape has, and what of it was taken out.
-fn recorded(tape: &Tape, edge: Edge, seq: u64) -> Pointers {
-    let frame = tape.frames.iter().find(|frame| frame.seq == seq && frame.edge() == Some(edge));
-    let places = frame.map(|frame| frame.redacted.as_slice()).unwrap_or_default();
-    Pointers::parse(places.iter().map(String::as_str)).unwrap_or_default()
 }
 
 /// A message of ours.

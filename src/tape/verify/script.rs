@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::super::conversation::{Call, Pairing, Role, Seen, subject};
-use super::super::format::Edge;
+use super::super::format::{Edge, Frame};
 use super::super::json::Json;
 use super::super::matching::{Key, Matcher, Rules};
 use super::super::pointer::Pointers;
 use super::super::whole::Tape;
-use super::{composed, recorded};
+use super::composed;
 use crate::protocol::headers::PARAM_PREFIX;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message};
@@ -72,10 +72,11 @@ impl Script {
         let edge = tape.edge();
         let (upward, questions): (Vec<Call>, Vec<Call>) = tape.calls(edge).into_iter().partition(|call| call.upward);
         let is_modern = upward.iter().any(|call| call.request.message.meta(meta::PROTOCOL_VERSION).is_some());
+        let frames: HashMap<u64, &Frame> = tape.frames.iter().map(|frame| (frame.seq, frame)).collect();
         let mut script = Script {
             era: if is_modern { Era::Modern } else { Era::Legacy },
             steps: Vec::new(),
-            requests: upward.iter().map(|call| request(tape, edge, call)).collect(),
+            requests: upward.iter().map(|call| request(&frames, call)).collect(),
             questions,
         };
         if script.requests.is_empty() {
@@ -147,6 +148,11 @@ impl Script {
         self.steps.splice(0..0, first);
     }
 
+    /// The place of the handshake, if there is one.
+    pub(super) fn handshake(&self) -> Option<usize> {
+        self.requests.iter().position(|request| request.message.known() == Some(Known::Initialize))
+    }
+
     /// The answers of the tape to what the server asks.
     pub(super) fn answers(&self) -> Answers<'_> {
         let rules = Rules { again: true, ..Rules::default() };
@@ -155,19 +161,20 @@ impl Script {
     }
 }
 
-fn request(tape: &Tape, edge: Edge, call: &Call) -> Request {
-    let frame = tape.frames.iter().find(|frame| frame.seq == call.request.seq && frame.edge() == Some(edge));
+fn request(frames: &HashMap<u64, &Frame>, call: &Call) -> Request {
+    let frame = frames.get(&call.request.seq);
     let headers = frame.and_then(|frame| frame.http.as_ref()).map(|http| &http.headers);
     let params = headers.into_iter().flatten().filter(|(name, _)| name.starts_with(PARAM_PREFIX));
+    let answer = call.answer.as_ref().map(|answer| {
+        let places = frames.get(&answer.seq).map(|frame| frame.redacted.as_slice()).unwrap_or_default();
+        let redacted = Pointers::parse(places.iter().map(String::as_str)).unwrap_or_default();
+        Answer { seq: answer.seq, message: answer.message.clone(), redacted }
+    });
     Request {
         seq: call.request.seq,
         message: call.request.message.clone(),
         params: params.map(|(name, value)| (name.clone(), value.clone())).collect(),
-        answer: call.answer.as_ref().map(|answer| Answer {
-            seq: answer.seq,
-            message: answer.message.clone(),
-            redacted: recorded(tape, edge, answer.seq),
-        }),
+        answer,
         redacted: frame.is_some_and(|frame| !frame.redacted.is_empty()),
     }
 }
