@@ -111,6 +111,15 @@ async fn what_passed_once_passes_again() {
     }
 }
 
+/// The same text whatever the numbers of frames are: those of both sides come as they come.
+fn unnumbered(text: &str) -> String {
+    let mut parts = text.split("frame ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts
+        .fold(first, |text, part| text + "frame N" + part.trim_start_matches(|c: char| c.is_ascii_digit()))
+        .replace("before frame N did", "before it did")
+}
+
 /// What the proxy says otherwise than it did is found, on either side; here the tape is what was changed.
 #[tokio::test]
 async fn what_is_not_as_it_was_is_found() {
@@ -139,7 +148,7 @@ async fn what_is_not_as_it_was_is_found() {
         let outcome = within("the tape", through(&tape, &options, |_| {})).await.unwrap();
         said.push(format!("{what}:\n{}\n", outcome.findings.join("\n")));
     }
-    insta::assert_snapshot!(said.join("\n"));
+    insta::assert_snapshot!(unnumbered(&said.join("\n")));
 }
 
 /// The program says the same, and ends with 7.
@@ -173,7 +182,7 @@ async fn the_program_verifies_the_proxy() {
     said.push(run(&[]));
     std::fs::write(&file, original.replace(r#""client":"http""#, r#""client":"stdio""#)).unwrap();
     said.push(run(&[]));
-    insta::assert_snapshot!(said.join("\n"));
+    insta::assert_snapshot!(unnumbered(&said.join("\n")));
 }
 
 /// What is recorded of a tape that is replayed is that tape.

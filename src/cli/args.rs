@@ -379,6 +379,10 @@ pub struct ReplayArgs {
     #[arg(long, env = "SHADOWCAT_TIMING_CAP", value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
     pub timing_cap: Duration,
 
+    /// Let go wrong what this plan says, between clients and the tape (JSON; see docs/faults.md)
+    #[arg(long, env = "SHADOWCAT_FAULTS", value_name = "FILE", requires = "listen")]
+    pub faults: Option<PathBuf>,
+
     /// What becomes of requests that are not on the tape, where a server stands behind it: with `once` they are refused, unless
     /// there is no tape yet, which is then recorded; with `none` they are refused; with `new-episodes` the server is asked, and the
     /// tape gets longer; with `all` the server is asked everything, and the tape is made anew [default: once]

@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::args::{Mode, ReplayArgs};
 use super::run::{Ended, listen, pipe, with_runtime, workers_of_a_proxy};
-use super::serve::{all, headers, named, pairs, placed};
+use super::serve::{all, faults, headers, named, pairs, placed};
 use super::tape::{read, redact_frame};
 use super::{Exit, complain, refuse, start_log, variable};
-use crate::config::{Faults, Loader, Template};
+use crate::config::{Faults, Loader, ServerConfig, Template};
+use crate::faults::Plan;
 use crate::protocol::revision::Era;
 use crate::replay::{Options, Replay, Timing};
 use crate::rt::Tasks;
@@ -26,6 +27,8 @@ use crate::tape::{Ending, Tape};
 
 /// How long what comes to a tape waits for more of it before it is written.
 const GATHER: Duration = Duration::from_millis(50);
+/// How many times longer than it takes to write a tape it is not written again.
+const SHARE: u32 = 10;
 /// How long the server behind a tape may take to end.
 const LAST_STOPS: Duration = Duration::from_secs(10);
 
@@ -57,6 +60,14 @@ impl ReplayArgs {
         loader.upstream(&server, variable)
     }
 
+    /// What is to go wrong.
+    fn plan(&self) -> Result<Option<Plan>, Faults> {
+        let mut loader = Loader::default();
+        let plan = self.faults.as_deref().and_then(|path| faults(path, &mut loader));
+        // Nothing but the file can be wrong; whoever loads a server says so.
+        loader.upstream(&nobody(), &variable).map(|_| plan)
+    }
+
     /// The tape, and whether what is not on it is passed on.
     fn open(&self) -> Result<(Tape, bool), Exit> {
         let mode = self.mode.unwrap_or(if self.has_server() { Mode::Once } else { Mode::None });
@@ -75,6 +86,13 @@ impl ReplayArgs {
         }
         Ok((tape, mode == Mode::NewEpisodes))
     }
+}
+
+/// A server that is none: for what has to be loaded without one.
+fn nobody() -> ServerConfig {
+    let mut server = named("tape");
+    server.command = Some(placed("TAPE", Template::literal("tape")));
+    server
 }
 
 /// A tape with nothing on it.
@@ -96,6 +114,10 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
     };
     let behind = match args.has_server().then(|| args.load(&variable)).transpose() {
         Ok(behind) => behind.filter(|_| passes),
+        Err(faults) => return refuse(&faults),
+    };
+    let plan = match args.plan() {
+        Ok(plan) => plan,
         Err(faults) => return refuse(&faults),
     };
     let timing = Timing { factor: args.timing, cap: args.timing_cap };
@@ -126,7 +148,7 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
             match args.listen {
                 Some(address) => {
                     let (path, settings) = (args.path.clone(), Settings::for_upstream(upstream));
-                    listen(Settings { listen: address, path, ..settings }, signals).await
+                    listen(Settings { listen: address, path, faults: plan, ..settings }, signals).await
                 }
                 None => pipe(upstream, signals).await,
             }
@@ -167,14 +189,17 @@ impl<'a> Keeper<'a> {
         loop {
             poll_fn(|context| self.replay.added().keeper().poll(context)).await;
             sleep(GATHER).await;
+            let begun = Instant::now();
             self.save(tasks).await;
+            // The longer the tape, the more rarely it is written.
+            sleep(begun.elapsed() * SHARE).await;
         }
     }
 
     /// Writes the whole tape anew, if there is something new; `false` if that fails.
     async fn save(&mut self, tasks: &Tasks) -> bool {
+        let written = self.replay.added().len();
         let Some(mut added) = self.replay.added().beyond(self.written) else { return true };
-        let written = added.len() - 1;
         for frame in &mut added {
             redact_frame(frame, &self.redactor);
         }

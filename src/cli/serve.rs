@@ -153,7 +153,7 @@ impl ServeArgs {
 }
 
 /// The plan in a file.
-fn faults(path: &Path, loader: &mut Loader) -> Option<Plan> {
+pub(super) fn faults(path: &Path, loader: &mut Loader) -> Option<Plan> {
     let place = Place::Argument("--faults");
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

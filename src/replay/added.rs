@@ -24,7 +24,13 @@ struct Inner {
     end: u64,
     begun: Option<Instant>,
     connections: u64,
+    bytes: u64,
+    /// What found no room: messages, and their bytes.
+    lost: (u64, u64),
 }
+
+/// Most bytes of messages that are added: they are kept in memory, and the file is written anew each time.
+const BYTES_MAX: u64 = 256 << 20;
 
 impl Added {
     /// Behind these frames.
@@ -36,6 +42,8 @@ impl Added {
             end: kept().map(|frame| frame.at).max().unwrap_or(0),
             begun: None,
             connections: kept().filter_map(|frame| frame.connection).max().unwrap_or(0),
+            bytes: 0,
+            lost: (0, 0),
         };
         Added { edge, inner: Mutex::new(inner), keeper: Arc::default() }
     }
@@ -47,16 +55,22 @@ impl Added {
     /// A number for another connection to the server.
     pub(crate) fn connection(&self) -> u64 {
         let mut inner = self.inner();
-        inner.connections += 1;
+        inner.connections = inner.connections.saturating_add(1);
         inner.connections
     }
 
     /// Something passed between the client and the server.
     pub(crate) fn push(&self, upward: bool, connection: u64, text: Bytes, now: Instant) {
         let mut inner = self.inner();
-        inner.seq += 1;
+        let bytes = text.len() as u64;
+        if inner.bytes + bytes > BYTES_MAX {
+            inner.lost = (inner.lost.0 + 1, inner.lost.1 + bytes);
+            return;
+        }
+        inner.bytes += bytes;
+        inner.seq = inner.seq.saturating_add(1);
         let since = now.saturating_duration_since(*inner.begun.get_or_insert(now));
-        let at = inner.end + u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        let at = inner.end.saturating_add(u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
         let (from, to) = match (self.edge, upward) {
             (Edge::Upstream, true) => (Party::Proxy, Party::Upstream),
             (Edge::Upstream, false) => (Party::Upstream, Party::Proxy),
@@ -70,6 +84,11 @@ impl Added {
         self.keeper.wake();
     }
 
+    /// How much there is.
+    pub(crate) fn len(&self) -> usize {
+        self.inner().frames.len()
+    }
+
     /// Everything so far, if there is more than so much, and the end of the tape behind it.
     pub(crate) fn beyond(&self, known: usize) -> Option<Vec<Frame>> {
         let inner = self.inner();
@@ -78,7 +97,12 @@ impl Added {
         }
         let mut frames = inner.frames.clone();
         let end = frames.last().map_or(inner.end, |frame| frame.at);
-        frames.push(Frame::new(inner.seq + 1, end, Kind::End { reason: "added to".to_owned(), next: None }));
+        let mut seq = inner.seq;
+        if let (lost @ 1.., bytes) = inner.lost {
+            seq = seq.saturating_add(1);
+            frames.push(Frame::new(seq, end, Kind::Gap { lost, bytes, why: "the tape is full".to_owned() }));
+        }
+        frames.push(Frame::new(seq.saturating_add(1), end, Kind::End { reason: "added to".to_owned(), next: None }));
         Some(frames)
     }
 

@@ -2,6 +2,26 @@
 //!
 //! A [`Replay`] is an upstream like any other ([`Target::Tape`](crate::settings::Target::Tape)): what stands in front of it are the
 //! proxy's own sessions, fronts and bridges, so that a tape of either era serves clients of both.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use shadowcat::replay::{Options, Replay};
+//! use shadowcat::server::Running;
+//! use shadowcat::settings::{Settings, TapeTarget, Target, UpstreamSettings};
+//! use shadowcat::tape::Tape;
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let tape = Tape::open("fixtures/tapes/echo.tape.jsonl")?;
+//! let replay = Arc::new(Replay::new(&tape.header, &tape.frames, Options::default()));
+//! let target = Target::Tape(TapeTarget::new(Arc::clone(&replay)));
+//! let server = Running::start(Settings::for_upstream(UpstreamSettings::new("tape", target))).await?;
+//! println!("clients connect to http://{}/mcp", server.address());
+//! server.shutdown().await;
+//! assert_eq!(replay.report().unknown, 0);
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 pub(crate) mod added;
 pub(crate) mod episodes;
@@ -25,6 +45,8 @@ use added::Added;
 use episodes::{Episodes, Step};
 use stage::{Inbox, Missed, Stage};
 
+/// Longest wait for one message, whatever the cap.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most requests that were not on the tape which are told one by one.
 const TOLD_MAX: usize = 20;
 
@@ -166,7 +188,9 @@ impl Replay {
     /// How long is waited where the tape says so many microseconds.
     fn wait(&self, recorded: u64) -> Duration {
         let Timing { factor, cap } = self.options.timing;
-        Duration::from_micros(recorded).mul_f64(factor).min(cap)
+        // A tape may say anything.
+        let longest = cap.min(WAIT_MAX).as_micros() as f64;
+        Duration::from_micros((recorded as f64 * factor).min(longest) as u64)
     }
 
     /// Whether all that stands before this step on the tape has happened, if that matters.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::episodes::{Episode, Episodes};
-use crate::protocol::error::{NOT_ON_TAPE, RpcError};
+use crate::protocol::error::{METHOD_NOT_FOUND, NOT_ON_TAPE, RpcError};
 use crate::protocol::id::RequestId;
 use crate::protocol::message::Message;
 use crate::protocol::meta;
@@ -29,8 +29,8 @@ pub(super) fn acknowledgement(request: &Message, id: &RequestId) -> Bytes {
     ))
 }
 
-/// What the server would have said of itself, as far as the tape shows. `None` for the question of the other era.
-pub(super) fn greeting(request: &Message, id: &RequestId, tape: &Episodes) -> Option<Bytes> {
+/// What the server would have said of itself, as far as the tape shows; to the question of the other era, that it has no such method.
+pub(super) fn greeting(request: &Message, id: &RequestId, tape: &Episodes) -> Bytes {
     let mut capabilities = Map::new();
     for episode in &tape.all {
         let method = episode.message.method().unwrap_or_default();
@@ -56,9 +56,12 @@ pub(super) fn greeting(request: &Message, id: &RequestId, tape: &Episodes) -> Op
             meta::CACHE_SCOPE: "private",
             meta::META: { meta::SERVER_INFO: server },
         }),
-        _ => return None,
+        _ => {
+            let error = RpcError::new(METHOD_NOT_FOUND, "other_era", "The tape is of a server of the other era");
+            return Bytes::from(error.to_json(Some(id)));
+        }
     };
-    Some(Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.as_json())))
+    Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.as_json()))
 }
 
 /// The tape has the request and no answer to it.

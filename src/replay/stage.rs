@@ -119,9 +119,7 @@ impl Stage {
             Some(Known::SetLevel | Known::ResourcesSubscribe | Known::ResourcesUnsubscribe) if self.transposed => {
                 Found::Own(own::empty(&id))
             }
-            Some(Known::Initialize | Known::Discover) => {
-                own::greeting(request, &id, &replay.episodes).map_or(missed, Found::Own)
-            }
+            Some(Known::Initialize | Known::Discover) => Found::Own(own::greeting(request, &id, &replay.episodes)),
             _ => missed,
         }
     }

@@ -122,6 +122,36 @@ async fn recorded_timing_takes_as_long_as_it_took() {
     player.end().await;
 }
 
+/// Whatever a tape says of time, no message is waited for any longer than the cap.
+#[tokio::test]
+async fn no_message_is_waited_for_longer_than_the_cap() {
+    let late = format!(r#""at":{}"#, u64::MAX);
+    let tape = legacy_tape().replace(r#""at":10000"#, &late).replace(r#""at":11000"#, &late);
+    assert!(tape.contains(&late));
+    let player = Player::start(&tape, &["--timing", "1000x", "--timing-cap", "10ms"]).await;
+    let session = LegacySession::open(&player.url, LEGACY, everything()).ok().await;
+    let params = json!({ "name": "progress", "arguments": { "steps": 2 }, "_meta": { "progressToken": 1 } });
+    assert_eq!(messages(session.request("tools/call", params).ok().await).await.len(), 3);
+    assert_eq!(player.end().await, (Some(0), String::new()));
+}
+
+/// A client's patience can be tried with a tape, too.
+#[tokio::test]
+async fn a_tape_can_be_made_to_fail() {
+    let mut plan = tempfile::NamedTempFile::new().unwrap();
+    let fault =
+        json!({ "on": { "tool": "echo", "nth": 2 }, "do": { "error": { "code": -32603, "message": "as planned" } } });
+    serde_json::to_writer(&mut plan, &json!({ "faults": [fault] })).unwrap();
+    let player = Player::start(&legacy_tape(), &["--faults", plan.path().to_str().unwrap()]).await;
+    let session = LegacySession::open(&player.url, LEGACY, everything()).ok().await;
+    assert_eq!(text(&echo(&session, "hi").await), "hi");
+    assert_eq!(echo(&session, "hi").await["error"]["message"], "as planned");
+    assert_eq!(text(&echo(&session, "hi").await), "hi");
+    assert_eq!(player.end().await.0, Some(0));
+    let missing = Stdio::start(&["replay", "x", "--listen", "127.0.0.1:0", "--faults", "no-such-file"]).end().await;
+    assert_eq!(missing.0, Some(6), "the tape comes first: {missing:?}");
+}
+
 /// On standard input and output.
 #[tokio::test]
 async fn it_serves_a_client_on_standard_input_and_output() {
