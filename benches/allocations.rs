@@ -1,4 +1,5 @@
-//! How often the proxy asks for memory per request: a gate without noise, `cargo bench --bench allocations`.
+//! How often the proxy asks for memory per request: a gate without noise, `cargo bench --profile dev --bench allocations`:
+//! without optimisation, so that it is the same everywhere.
 //!
 //! The proxy runs in this process, on a thread of its own, and what that thread allocates is counted; one client calls, one request at a
 //! time. `benches/allocations.txt` says how many there may be. More than that, by more than the tolerance, fails (exit code 7), and
@@ -135,7 +136,7 @@ fn main() -> ExitCode {
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut text = "# Allocations per request, and bytes: cargo bench --bench allocations -- --update\n".to_owned();
+    let mut text = "# Allocations per request, and bytes: cargo bench --profile dev --bench allocations -- --update\n".to_owned();
     for row in rows {
         writeln!(text, "{:<32} {:>7.1} {:>9.0}", row.name, row.allocations, row.bytes).unwrap();
     }
