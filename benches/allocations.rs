@@ -136,7 +136,8 @@ fn main() -> ExitCode {
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut text = "# Allocations per request, and bytes: cargo bench --profile dev --bench allocations -- --update\n".to_owned();
+    let mut text =
+        "# Allocations per request, and bytes: cargo bench --profile dev --bench allocations -- --update\n".to_owned();
     for row in rows {
         writeln!(text, "{:<32} {:>7.1} {:>9.0}", row.name, row.allocations, row.bytes).unwrap();
     }
