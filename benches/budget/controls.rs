@@ -22,17 +22,17 @@ pub async fn run(effort: &Effort) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for path in [Path::Stdio, Path::HttpSse] {
         let (one, other) = (Server::legacy(path.behind(&http), None), Server::legacy(path.behind(&http), None));
-        let pair = [Arm { name: "legacy", server: &one }, Arm { name: "again", server: &other }];
+        let pair = [Arm::new("legacy", &one), Arm::new("again", &other)];
         let name = format!("control: {}", path.name());
         outcomes.push(compare(name, &load(path, 200), pair, &[], &BUDGET, effort).await);
     }
     for (mutant, path, bytes) in MUTANTS {
         let (plain, broken) =
             (Server::legacy(path.behind(&http), None), Server::legacy(path.behind(&http), Some(mutant)));
-        let pair = [Arm { name: "legacy", server: &plain }, Arm { name: "mutant", server: &broken }];
+        let pair = [Arm::new("legacy", &plain), Arm::new("mutant", &broken)];
         let name = format!("mutant: {mutant:?}, {}, {}", path.name(), size(bytes));
         // One that is caught anyway need not be shown to be slow in every respect.
-        let budget = Budget { rate: Limit::AtLeast(0.95), ..path.budget() };
+        let budget = Budget { rate: Some(Limit::AtLeast(0.95)), ..path.budget() };
         let mut outcome = compare(name, &load(path, bytes), pair, &[], &budget, effort).await;
         outcome.must_fail = true;
         outcomes.push(outcome);

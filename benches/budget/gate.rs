@@ -50,6 +50,18 @@ pub struct Load {
 pub struct Arm<'a> {
     pub name: &'static str,
     pub server: &'a Server,
+    /// What its clients speak, if that is not what the load says.
+    era: Option<Era>,
+}
+
+impl<'a> Arm<'a> {
+    pub fn new(name: &'static str, server: &'a Server) -> Arm<'a> {
+        Arm { name, server, era: None }
+    }
+
+    pub fn of(self, era: Era) -> Arm<'a> {
+        Arm { era: Some(era), ..self }
+    }
 }
 
 /// A turn of an arm.
@@ -133,12 +145,17 @@ impl Outcome {
 
 /// What has to be kept: how fast, and for streams how soon.
 pub struct Budget {
-    pub rate: Limit,
-    pub p95: Limit,
-    pub first_event: bool,
+    pub rate: Option<Limit>,
+    pub p95: Option<Limit>,
+    pub cpu: Option<Limit>,
+    pub first_event: Option<Limit>,
 }
 
-pub const BUDGET: Budget = Budget { rate: Limit::AtLeast(0.95), p95: Limit::AtMost(1.05), first_event: false };
+const P95: Option<Limit> = Some(Limit::AtMost(1.05));
+
+pub const BUDGET: Budget = Budget { rate: Some(Limit::AtLeast(0.95)), p95: P95, cpu: None, first_event: None };
+
+pub const LIVE: Budget = Budget { first_event: P95, ..BUDGET };
 
 /// Compares `ours` with `theirs`.
 pub async fn compare(
@@ -162,7 +179,7 @@ pub async fn compare(
     for arm in [&theirs, &ours].into_iter().chain(others) {
         let plan = Plan {
             target: arm.server.target.clone(),
-            era: load.era,
+            era: arm.era.unwrap_or(load.era),
             clients: load.clients,
             call: load.call.clone(),
             patience: PATIENCE,
@@ -250,14 +267,18 @@ fn rows(ours: &[Turn], theirs: &[Turn], budget: &Budget) -> Vec<Row> {
     let mut pairs: Vec<(&Turn, &Turn)> = ours.iter().zip(theirs).collect();
     pairs.sort_by(|(a, b), (c, d)| (a.noise + b.noise).total_cmp(&(c.noise + d.noise)));
     pairs.truncate(pairs.len().div_ceil(2));
-    let row = |what, of: fn(&Turn) -> f64, limit: Limit| {
-        let (ours, theirs): (Vec<f64>, Vec<f64>) = pairs.iter().map(|(ours, theirs)| (of(ours), of(theirs))).unzip();
+    let series = |of: fn(&Turn) -> f64| pairs.iter().map(|(ours, theirs)| (of(ours), of(theirs))).unzip();
+    let row = |what, of, limit: Option<Limit>| {
+        let limit = limit?;
+        let (ours, theirs): (Vec<f64>, Vec<f64>) = series(of);
         let ratio = paired(&ours, &theirs);
-        Row { what, ratio, limit, verdict: limit.judge(ratio) }
+        Some(Row { what, ratio, limit, verdict: limit.judge(ratio) })
     };
-    let mut rows = vec![row("rate", |turn| turn.rate, budget.rate), row("p95", |turn| turn.p95_us, budget.p95)];
-    if budget.first_event {
-        rows.push(row("first event p95", |turn| turn.first_event_p95_us, budget.p95));
-    }
-    rows
+    let rows = [
+        row("rate", |turn| turn.rate, budget.rate),
+        row("p95", |turn| turn.p95_us, budget.p95),
+        row("CPU", |turn| turn.cpu_us, budget.cpu),
+        row("first event p95", |turn| turn.first_event_p95_us, budget.first_event),
+    ];
+    rows.into_iter().flatten().collect()
 }

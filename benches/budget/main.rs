@@ -1,5 +1,5 @@
 //! The performance gate: is shadowcat as fast as the legacy baseline? `cargo bench --bench budget`, `-- --quick` for a minute of it,
-//! `-- --recording` for what recording costs.
+//! `-- --recording` for what recording costs, `-- --crossing` for what a translation does.
 //!
 //! Contract: C-PERF. All that is compared runs at the same time, each proxy as a process of its own, in front of the same server,
 //! called by the same clients. They are measured in turns (A B, B A, A B …), each turn a fraction of a second: first closed-loop,
@@ -12,6 +12,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark fails by panicking")]
 
 mod controls;
+mod crossing;
 mod gate;
 #[path = "../legacy/mod.rs"]
 mod legacy;
@@ -29,8 +30,12 @@ use gate::{Effort, Outcome};
 use shadowcat::load::stats::Verdict;
 
 /// How long all of it may take: what is undecided then stays so.
-const FULL: Duration = Duration::from_secs(540);
+const FULL: Duration = Duration::from_secs(420);
 const QUICK: Duration = Duration::from_secs(45);
+/// What can be asked for alone.
+const PARTS: [&str; 4] = ["--controls", "--crossing", "--recording", "--memory"];
+const USAGE: &str = "cargo bench --bench budget -- [--quick | --controls | --crossing | --recording | --memory]
+    [--only TEXT] [--against PROGRAM] [--json FILE]";
 
 fn main() -> ExitCode {
     support::process::play_role();
@@ -42,6 +47,19 @@ fn main() -> ExitCode {
     if asked.is_some_and(|name| !"budget".contains(name.as_str())) {
         return ExitCode::SUCCESS;
     }
+    let is_known = |(at, argument): (usize, &String)| {
+        let takes = |name: &str| ["--only", "--against", "--json"].contains(&name);
+        let is_value = at > 0 && takes(&arguments[at - 1]);
+        is_value
+            || takes(argument)
+            || argument == "--quick"
+            || PARTS.contains(&argument.as_str())
+            || asked == Some(argument)
+    };
+    if !arguments.iter().enumerate().all(is_known) {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    }
     let quick = has("--quick");
     let started = Instant::now();
     let deadline = started + if quick { QUICK } else { FULL };
@@ -52,15 +70,20 @@ fn main() -> ExitCode {
         if quick || has("--controls") {
             outcomes.extend(controls::run(&effort).await);
         }
-        if has("--recording") {
-            outcomes.extend(recording::run(&effort).await);
-        } else if !has("--controls") {
-            let only = value("--only");
-            let against = value("--against");
+        let (only, against) = (value("--only"), value("--against"));
+        let part = PARTS.into_iter().any(&has);
+        let all = !part && !quick && only.is_none() && against.is_none();
+        if !part {
             outcomes.extend(paths::run(&effort, quick, only.as_deref(), against.as_deref()).await);
-            if !quick && only.is_none() && against.is_none() {
-                outcomes.extend(memory::run().await);
-            }
+        }
+        if all || has("--crossing") {
+            outcomes.extend(crossing::run(&effort).await);
+        }
+        if all || has("--recording") {
+            outcomes.extend(recording::run(&effort).await);
+        }
+        if all || has("--memory") {
+            outcomes.extend(memory::run().await);
         }
     });
     println!("\n{}", table::Machine);

@@ -4,7 +4,7 @@ use serde_json::json;
 use shadowcat::load::Call;
 use shadowcat::protocol::revision::Era;
 
-use crate::gate::{Arm, BUDGET, Budget, Effort, Load, Outcome, compare};
+use crate::gate::{Arm, BUDGET, Budget, Effort, LIVE, Load, Outcome, compare};
 use crate::support::echo::PROGRESS;
 use crate::support::process::{Behind, Server};
 
@@ -60,7 +60,7 @@ impl Path {
     }
 
     pub fn budget(self) -> Budget {
-        Budget { first_event: self == Path::HttpLive, ..BUDGET }
+        if self == Path::HttpLive { LIVE } else { BUDGET }
     }
 
     /// Sizes and clients, by era.
@@ -109,12 +109,10 @@ pub async fn run(effort: &Effort, quick: bool, only: Option<&str>, against: Opti
             for (bytes, clients) in loads {
                 let load = Load { era, clients: *clients, call: path.call(*bytes) };
                 let name_of_theirs = if against.is_some() { "other build" } else { "legacy" };
-                let pair =
-                    [Arm { name: name_of_theirs, server: &theirs }, Arm { name: "shadowcat", server: &shadowcat }];
-                let ceiling = ceiling
-                    .as_ref()
-                    .map(|server| Arm { name: if path.is_stdio() { "bridge" } else { "nginx" }, server });
-                let direct = (!path.is_stdio()).then_some(Arm { name: "direct", server: &http });
+                let pair = [Arm::new(name_of_theirs, &theirs), Arm::new("shadowcat", &shadowcat)];
+                let ceiling =
+                    ceiling.as_ref().map(|server| Arm::new(if path.is_stdio() { "bridge" } else { "nginx" }, server));
+                let direct = (!path.is_stdio()).then_some(Arm::new("direct", &http));
                 let others: Vec<Arm<'_>> = direct.into_iter().chain(ceiling).collect();
                 outcomes.push(compare(name(*bytes, *clients), &load, pair, &others, &path.budget(), effort).await);
             }

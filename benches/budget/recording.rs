@@ -9,7 +9,7 @@ use crate::support::process::Server;
 
 /// Below saturation nobody may notice. At saturation, the processors that write tapes are those that answer: how much that takes is told by
 /// the table, and is no promise.
-const RECORDING: Budget = Budget { rate: Limit::AtLeast(0.5), p95: Limit::AtMost(1.10), ..BUDGET };
+const RECORDING: Budget = Budget { rate: Some(Limit::AtLeast(0.5)), p95: Some(Limit::AtMost(1.10)), ..BUDGET };
 
 const LOADS: [(Path, Era, usize); 4] = [
     (Path::Stdio, Era::Legacy, 200),
@@ -25,7 +25,7 @@ pub async fn run(effort: &Effort) -> Vec<Outcome> {
         let behind = path.behind(&http);
         let plain = Server::shadowcat(behind, era == Era::Modern);
         let recording = Server::recording(behind, era == Era::Modern);
-        let pair = [Arm { name: "shadowcat", server: &plain }, Arm { name: "recording", server: &recording }];
+        let pair = [Arm::new("shadowcat", &plain), Arm::new("recording", &recording)];
         let name = format!("recording: {} {}, {}", path.name(), era.as_str(), size(bytes));
         let load = Load { era, clients: 16, call: path.call(bytes) };
         outcomes.push(compare(name, &load, pair, &[], &RECORDING, effort).await);

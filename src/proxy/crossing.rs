@@ -213,6 +213,7 @@ impl Crossing {
         mirrored: Option<http::HeaderMap>,
         until: Instant,
     ) -> impl Future<Output = Result<Box<Half>, ProxyError>> + Send + use<> {
+        let mirrored = mirrored.filter(|_| !self.server.stands_in);
         let opening = Opening { mirrored, patience: self.visitor.patience.tools, rules: self.rules(until), until };
         open(Arc::clone(&self.server), self.guest.clone(), request, opening)
     }

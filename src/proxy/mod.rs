@@ -73,6 +73,8 @@ pub(crate) struct Server {
     is_child: bool,
     /// Headers that repeat what it is asked were checked when its tape was made.
     is_tape: bool,
+    /// A tape that stands in for its server is asked nothing that no client asks; one that is played through the proxy, all that it was.
+    pub(super) stands_in: bool,
     forward_headers: Vec<HeaderName>,
     /// Who sees or changes what passes, if anybody does.
     pub(crate) tap: Option<Arc<Tap>>,
@@ -109,6 +111,7 @@ impl Proxy {
             let metrics = metrics.server(&upstream.name);
             let is_child = !matches!(upstream.target, Target::Http(_));
             let is_tape = matches!(upstream.target, Target::Tape(_));
+            let stands_in = matches!(&upstream.target, Target::Tape(tape) if tape.replay.options.in_step.is_none());
             let tap = Tap::build(upstream, &settings, &tasks, &metrics);
             let backend = Arc::new(Backend::new(upstream, &settings, &tasks, &adopter, metrics.clone(), tap.clone()));
             let forward_headers = upstream.forward_headers.clone();
@@ -123,6 +126,7 @@ impl Proxy {
                 described: Described::default(),
                 is_child,
                 is_tape,
+                stands_in,
                 forward_headers,
                 tap,
             };

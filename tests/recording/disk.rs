@@ -126,13 +126,15 @@ async fn many_sessions_have_a_tape_each_and_few_files_are_open() {
         settings.limits.tape_files = FILES;
     })
     .await;
-    let open = || {
+    let seen = || {
         let files = std::fs::read_dir("/proc/self/fd").unwrap();
         let is_tape = |entry: std::io::Result<std::fs::DirEntry>| {
             std::fs::read_link(entry.unwrap().path()).is_ok_and(|path| path.starts_with(folder.path()))
         };
         files.filter(|_| true).map(is_tape).filter(|is| *is).count()
     };
+    // While one is looked at, another may take the place of one that was: what is open is what several looks see.
+    let open = || (0..5).map(|_| seen()).min().unwrap();
     let most = AtomicU64::new(0);
     let run = async |number: usize| {
         let session = proxy.session().await;

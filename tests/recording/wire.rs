@@ -139,6 +139,9 @@ async fn both_edges_are_on_the_tape_of_a_session_with_a_server_behind_http() {
     })
     .await;
     let session = proxy.session().await;
+    let _listening = session.stream(None).ok().await;
+    let is_asked = || mock.requests().iter().any(|request| request.method == "GET");
+    until("the server's standing stream is asked for", async || is_asked(), |asked| *asked).await;
     session.call("echo", json!({ "text": "both" })).ok().await.text().ok().await;
     let params = json!({ "name": "progress", "arguments": { "steps": 2 }, "_meta": { "progressToken": "t" } });
     rest(&mut session.send(&message("8", "tools/call", &params.to_string())).ok().await).await;
