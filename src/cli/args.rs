@@ -105,17 +105,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub headers: HeaderArgs,
 
-    /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
-    #[arg(long, env = "SHADOWCAT_ENV", value_name = "K=V", hide_env_values = true)]
-    pub env: Vec<String>,
-
-    /// Let COMMAND inherit a variable besides PATH, HOME and the like (repeatable, or separated by commas)
-    #[arg(long, env = "SHADOWCAT_PASS_ENV", value_name = "NAME", value_delimiter = ',')]
-    pub pass_env: Vec<String>,
-
-    /// Working directory of COMMAND
-    #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
-    pub cwd: Option<String>,
+    /// What COMMAND gets.
+    #[command(flatten)]
+    pub child: ChildArgs,
 
     /// How many threads serve clients and servers; at most that many processors are used [default: half of the processors]
     #[arg(long, env = "SHADOWCAT_WORKERS", value_name = "N", value_parser = count(&(1..=1024)))]
@@ -244,6 +236,22 @@ pub struct ProbeArgs {
     #[arg(long, env = "SHADOWCAT_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = start_timeout)]
     pub timeout: Duration,
 
+    /// What COMMAND gets.
+    #[command(flatten)]
+    pub child: ChildArgs,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// The server: a program that speaks MCP on standard input and output. It is started several times
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// What a program that is started gets.
+#[derive(Debug, Args)]
+pub struct ChildArgs {
     /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
     #[arg(long, env = "SHADOWCAT_ENV", value_name = "K=V", hide_env_values = true)]
     pub env: Vec<String>,
@@ -255,14 +263,6 @@ pub struct ProbeArgs {
     /// Working directory of COMMAND
     #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
     pub cwd: Option<String>,
-
-    /// What is logged.
-    #[command(flatten)]
-    pub log: LogArgs,
-
-    /// The server: a program that speaks MCP on standard input and output. It is started several times
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
 }
 
 /// `bench`: how fast does a server answer?
@@ -401,17 +401,9 @@ pub struct ReplayArgs {
     #[command(flatten)]
     pub headers: HeaderArgs,
 
-    /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
-    #[arg(long, env = "SHADOWCAT_ENV", value_name = "K=V", hide_env_values = true)]
-    pub env: Vec<String>,
-
-    /// Let COMMAND inherit a variable besides PATH, HOME and the like (repeatable, or separated by commas)
-    #[arg(long, env = "SHADOWCAT_PASS_ENV", value_name = "NAME", value_delimiter = ',')]
-    pub pass_env: Vec<String>,
-
-    /// Working directory of COMMAND
-    #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
-    pub cwd: Option<String>,
+    /// What COMMAND gets.
+    #[command(flatten)]
+    pub child: ChildArgs,
 
     /// Exit with 7 also if there are requests on the tape that nobody made
     #[arg(long, env = "SHADOWCAT_REQUIRE_ALL", value_parser = BoolishValueParser::new())]

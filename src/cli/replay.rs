@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep};
 
 use super::args::{Mode, ReplayArgs};
 use super::run::{Ended, listen, pipe, with_runtime, workers_of_a_proxy};
-use super::serve::{all, faults, headers, named, pairs, placed};
+use super::serve::faults;
 use super::tape::{read, redact_frame};
 use super::{Exit, complain, refuse, start_log, variable};
-use crate::config::{Faults, Loader, ServerConfig, Template};
+use crate::config::{Faults, Loader};
 use crate::faults::Plan;
 use crate::protocol::revision::Era;
 use crate::replay::{Options, Replay, Timing};
@@ -44,18 +44,9 @@ impl ReplayArgs {
     /// All faults of the arguments.
     pub fn load(&self, variable: &dyn Fn(&str) -> Option<String>) -> Result<UpstreamSettings, Faults> {
         let mut loader = Loader::default();
-        let mut server = named("behind");
-        if let [program, args @ ..] = self.command.as_slice() {
-            server.command = Some(placed("COMMAND", Template::literal(program)));
-            server.args = args.iter().map(|arg| placed("COMMAND", Template::literal(arg))).collect();
-            server.env = pairs("--env", &self.env, '=', "`NAME=VALUE`", &mut loader);
-            server.pass_env = all("--pass-env", &self.pass_env);
-            server.cwd = self.cwd.as_deref().map(|cwd| placed("--cwd", Template::literal(cwd)));
-        }
+        let mut server = self.child.server("behind", &self.command, &mut loader);
         if let Some(url) = &self.upstream {
-            server.url = Some(placed("--upstream", Template(url.clone())));
-            server.headers = headers(&self.headers.headers, &mut loader);
-            server.transport = self.transport.map(|value| placed("--transport", value));
+            self.headers.overlay(&mut server, "--upstream", url, self.transport, &mut loader);
         }
         loader.upstream(&server, variable)
     }
@@ -64,8 +55,7 @@ impl ReplayArgs {
     fn plan(&self) -> Result<Option<Plan>, Faults> {
         let mut loader = Loader::default();
         let plan = self.faults.as_deref().and_then(|path| faults(path, &mut loader));
-        // Nothing but the file can be wrong; whoever loads a server says so.
-        loader.upstream(&nobody(), &variable).map(|_| plan)
+        loader.check().map(|()| plan)
     }
 
     /// The tape, and whether what is not on it is passed on.
@@ -86,13 +76,6 @@ impl ReplayArgs {
         }
         Ok((tape, mode == Mode::NewEpisodes))
     }
-}
-
-/// A server that is none: for what has to be loaded without one.
-fn nobody() -> ServerConfig {
-    let mut server = named("tape");
-    server.command = Some(placed("TAPE", Template::literal("tape")));
-    server
 }
 
 /// A tape with nothing on it.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use super::args::{Admin, ConnectArgs, RecordArgs, ServeArgs};
+use super::args::{Admin, ChildArgs, ConnectArgs, HeaderArgs, RecordArgs, ServeArgs};
 use crate::config::{Config, FaultKind, Faults, Loaded, Loader, Place, Placed, ServerConfig, Template};
 use crate::faults::Plan;
 use crate::settings::{
@@ -66,18 +66,12 @@ impl ServeArgs {
             // A command comes from a shell, which has expanded what was to be expanded: `sh -c 'echo ${HOME}'` is
             // meant as it stands.
             server = named(name.unwrap_or("main"));
-            server.command = Some(placed("COMMAND", Template::literal(program)));
-            let args = args.iter().map(|arg| placed("COMMAND", Template::literal(arg)));
-            server.args = args.collect();
+            runs(&mut server, program, args);
         } else {
             server = named(name.unwrap_or("demo"));
-            server.command = Some(placed("COMMAND", Template::literal(own_program)));
-            let args = ["fake", "stdio"].map(|arg| placed("COMMAND", Template::literal(arg)));
-            server.args = args.into();
+            runs(&mut server, own_program, &["fake", "stdio"]);
         }
-        server.env = pairs("--env", &self.env, '=', "`NAME=VALUE`", loader);
-        server.pass_env = all("--pass-env", &self.pass_env);
-        server.cwd = self.cwd.as_deref().map(|cwd| placed("--cwd", Template::literal(cwd)));
+        self.child.overlay(&mut server, loader);
         server.headers = headers(&self.headers.headers, loader);
         server.transport = self.transport.map(|value| placed("--transport", value));
         server.era = self.era.map(|value| placed("--era", value));
@@ -98,9 +92,9 @@ impl ServeArgs {
             ("--name", self.name.is_some()),
             ("--transport", self.transport.is_some()),
             ("--header", !self.headers.headers.is_empty()),
-            ("--env", !self.env.is_empty()),
-            ("--pass-env", !self.pass_env.is_empty()),
-            ("--cwd", self.cwd.is_some()),
+            ("--env", !self.child.env.is_empty()),
+            ("--pass-env", !self.child.pass_env.is_empty()),
+            ("--cwd", self.child.cwd.is_some()),
             ("--era", self.era.is_some()),
             ("--max-connections", self.max_connections.is_some()),
             ("--forward-header", !self.forward_headers.is_empty()),
@@ -149,6 +143,46 @@ impl ServeArgs {
             }
             config.timeouts.insert("request", given);
         }
+    }
+}
+
+/// The server is this program.
+fn runs(server: &mut ServerConfig, program: &str, args: &[impl AsRef<str>]) {
+    server.command = Some(placed("COMMAND", Template::literal(program)));
+    server.args = args.iter().map(|arg| placed("COMMAND", Template::literal(arg.as_ref()))).collect();
+}
+
+impl ChildArgs {
+    fn overlay(&self, server: &mut ServerConfig, loader: &mut Loader) {
+        server.env = pairs("--env", &self.env, '=', "`NAME=VALUE`", loader);
+        server.pass_env = all("--pass-env", &self.pass_env);
+        server.cwd = self.cwd.as_deref().map(|cwd| placed("--cwd", Template::literal(cwd)));
+    }
+
+    /// A server that is this program, if there is a command; what else it may be is for the caller to say.
+    pub(super) fn server(&self, name: &str, command: &[String], loader: &mut Loader) -> ServerConfig {
+        let mut server = named(name);
+        if let [program, args @ ..] = command {
+            runs(&mut server, program, args);
+        }
+        self.overlay(&mut server, loader);
+        server
+    }
+}
+
+impl HeaderArgs {
+    /// The server is the one at this URL, which `argument` gave.
+    pub(super) fn overlay(
+        &self,
+        server: &mut ServerConfig,
+        argument: &'static str,
+        url: &str,
+        transport: Option<HttpTransport>,
+        loader: &mut Loader,
+    ) {
+        server.url = Some(placed(argument, Template(url.to_owned())));
+        server.headers = headers(&self.headers, loader);
+        server.transport = transport.map(|value| placed("--transport", value));
     }
 }
 

@@ -8,12 +8,11 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
-use super::args::{HeaderArgs, LogArgs, request_timeout, transport};
+use super::args::{ChildArgs, HeaderArgs, LogArgs, request_timeout, transport};
 use super::run::{Ended, all_workers, with_runtime};
-use super::serve::{all, headers, named, pairs, placed};
 use super::tape::{read, redact_frame, save};
 use super::{Exit, complain, print, refuse, start_log, variable};
-use crate::config::{Faults, Loader, Template};
+use crate::config::{Faults, Loader};
 use crate::rt::Tasks;
 use crate::settings::{HttpTransport, UpstreamSettings};
 use crate::tape::compare::Rules;
@@ -65,17 +64,9 @@ pub struct VerifyArgs {
     #[command(flatten)]
     pub headers: HeaderArgs,
 
-    /// Set a variable for COMMAND (repeatable; `${VAR}` in the value is expanded)
-    #[arg(long, env = "SHADOWCAT_ENV", value_name = "K=V", hide_env_values = true)]
-    pub env: Vec<String>,
-
-    /// Let COMMAND inherit a variable besides PATH, HOME and the like (repeatable, or separated by commas)
-    #[arg(long, env = "SHADOWCAT_PASS_ENV", value_name = "NAME", value_delimiter = ',')]
-    pub pass_env: Vec<String>,
-
-    /// Working directory of COMMAND
-    #[arg(long, env = "SHADOWCAT_CWD", value_name = "DIR")]
-    pub cwd: Option<String>,
+    /// What COMMAND gets.
+    #[command(flatten)]
+    pub child: ChildArgs,
 
     /// What of an answer does not count, as a JSON pointer such as `/result/content/*/text`; `*` stands for any member, `**` for any
     /// number of them (repeatable, or separated by commas)
@@ -138,18 +129,9 @@ impl VerifyArgs {
     /// All faults of the arguments.
     pub fn load(&self, variable: &dyn Fn(&str) -> Option<String>) -> Result<UpstreamSettings, Faults> {
         let mut loader = Loader::default();
-        let mut server = named("verify");
-        if let [program, args @ ..] = self.command.as_slice() {
-            server.command = Some(placed("COMMAND", Template::literal(program)));
-            server.args = args.iter().map(|arg| placed("COMMAND", Template::literal(arg))).collect();
-            server.env = pairs("--env", &self.env, '=', "`NAME=VALUE`", &mut loader);
-            server.pass_env = all("--pass-env", &self.pass_env);
-            server.cwd = self.cwd.as_deref().map(|cwd| placed("--cwd", Template::literal(cwd)));
-        }
+        let mut server = self.child.server("verify", &self.command, &mut loader);
         if let Some(url) = &self.against {
-            server.url = Some(placed("--against", Template(url.clone())));
-            server.headers = headers(&self.headers.headers, &mut loader);
-            server.transport = self.transport.map(|value| placed("--transport", value));
+            self.headers.overlay(&mut server, "--against", url, self.transport, &mut loader);
         }
         loader.upstream(&server, variable)
     }

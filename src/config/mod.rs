@@ -273,6 +273,15 @@ impl Loader {
         }
     }
 
+    /// What was wrong so far, for a program that needs nothing else of this.
+    ///
+    /// # Errors
+    ///
+    /// All that was.
+    pub fn check(self) -> Result<(), Faults> {
+        Faults::of(self.faults).map_or(Ok(()), Err)
+    }
+
     /// Checks one server, for a program that needs no more than that.
     ///
     /// # Errors

@@ -8,9 +8,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::args::ProbeArgs;
 use super::run::{Ended, all_workers, with_runtime};
-use super::serve::{all, named, pairs, placed};
 use super::{Exit, complain, print, refuse, start_log, variable};
-use crate::config::{Faults, Loader, Template};
+use crate::config::{Faults, Loader};
 use crate::probing::{self, Failure, Plan, Report, Stage};
 use crate::rt::Tasks;
 use crate::settings::{Target, UpstreamSettings};
@@ -33,14 +32,7 @@ impl ProbeArgs {
     /// All faults of the arguments.
     pub fn load(&self, variable: &dyn Fn(&str) -> Option<String>) -> Result<UpstreamSettings, Faults> {
         let mut loader = Loader::default();
-        let mut server = named("probe");
-        if let [program, args @ ..] = self.command.as_slice() {
-            server.command = Some(placed("COMMAND", Template::literal(program)));
-            server.args = args.iter().map(|arg| placed("COMMAND", Template::literal(arg))).collect();
-        }
-        server.env = pairs("--env", &self.env, '=', "`NAME=VALUE`", &mut loader);
-        server.pass_env = all("--pass-env", &self.pass_env);
-        server.cwd = self.cwd.as_deref().map(|cwd| placed("--cwd", Template::literal(cwd)));
+        let server = self.child.server("probe", &self.command, &mut loader);
         loader.upstream(&server, variable)
     }
 }
