@@ -353,6 +353,8 @@ fn pure(files: &[File]) -> Vec<String> {
 fn spawning(files: &[File]) -> Vec<String> {
     let forbidden = |file: &File, word: &str| match (file.name.as_str(), word) {
         ("rt/tasks", "tokio::spawn" | "spawn_blocking") | ("cli/run", "thread::spawn") => false,
+        // A thread of another priority than those of the runtime.
+        ("rt/background", "thread::Builder") => false,
         // The fake HTTP server owns its connections, and its tests see that it does.
         ("testing/mock_sse", "JoinSet") => false,
         _ => has(&file.code, word),

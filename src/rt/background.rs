@@ -1,10 +1,9 @@
 //! A thread for work that blocks and may wait: on Linux, whatever answers somebody goes before it.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// How far it stands back: of a processor that others want too it gets about a tenth.
 #[cfg(target_os = "linux")]
@@ -14,21 +13,21 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// See the module. The thread ends when this is dropped and its work is done.
 pub(crate) struct Background {
-    jobs: SyncSender<Job>,
+    jobs: mpsc::Sender<Job>,
 }
 
 impl Background {
     /// # Errors
     /// The system has no room for another thread.
     pub(crate) fn start(name: &str) -> std::io::Result<Background> {
-        let (jobs, queue) = sync_channel::<Job>(1);
+        let (jobs, mut queue) = mpsc::channel::<Job>(1);
         thread::Builder::new().name(name.to_owned()).spawn(move || {
             // There it is for this thread alone, and elsewhere for all of the process.
             #[cfg(target_os = "linux")]
             if let Err(error) = rustix::process::nice(NICE) {
                 tracing::debug!(%error, "The thread does not stand back");
             }
-            for job in queue {
+            while let Some(job) = queue.blocking_recv() {
                 job();
             }
         })?;

@@ -390,7 +390,7 @@ impl Walk<'_, '_> {
             None => Cow::Borrowed(raw),
         };
         if self.nested < NESTED_MAX
-            && text.trim_start().starts_with(['{', '['])
+            && text.trim_start().starts_with(['{', '[', '"'])
             // A pointer leads to a place of the message, and to none of what its strings say.
             && let Ok(walk) = self.redactor.json(&text, Pointers::default().root(), self.nested + 1)
         {

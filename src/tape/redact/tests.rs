@@ -70,6 +70,8 @@ fn json_within_strings_is_looked_into() {
     let (text, places) = left(&redactor(|_| {}), text);
     assert_eq!(text, r#"{"content":[{"type":"text","text":"{\"token\": \"[redacted]\", \"n\": 1.0}"}]}"#);
     assert_eq!(places, ["/content/0/text"]);
+    let twice = serde_json::json!({ "text": serde_json::json!(r#"{"db_password":"hunter2"}"#).to_string() });
+    assert!(!left(&redactor(|_| {}), &twice.to_string()).0.contains("hunter2"), "a string in a string");
 }
 
 #[test]
