@@ -63,8 +63,8 @@ impl Principal {
 pub(crate) enum Key {
     /// Started and ready for a handshake of any kind.
     Spare,
-    /// Asked for its era.
-    Probe,
+    /// Asked for its era; `patient` if its answer is waited for as long as for any start.
+    Probe { patient: bool },
     /// Initialised so, with these headers of the client's, for this principal if principals are kept apart.
     Legacy { handshake: Arc<Handshake>, owner: Option<Principal>, headers: Arc<HeaderMap> },
     /// Known to be modern.
@@ -74,7 +74,7 @@ pub(crate) enum Key {
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Key::Spare, Key::Spare) | (Key::Probe, Key::Probe) => true,
+            (Key::Spare, Key::Spare) | (Key::Probe { .. }, Key::Probe { .. }) => true,
             (
                 Key::Legacy { handshake, owner, headers },
                 Key::Legacy { handshake: other, owner: of_other, headers: sent_by_other },

@@ -26,7 +26,9 @@ use crate::pool::restarts::Policy;
 use crate::pool::{self, Config, Patience, Pool};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
-use crate::settings::{EraChoice, Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings};
+use crate::settings::{
+    EraChoice, Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings,
+};
 use crate::tap::Tap;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::reconnect::{self, Origin, Reconnect};
@@ -126,6 +128,8 @@ pub(crate) struct Backend {
     was_modern: AtomicBool,
     /// And it named no revision with a handshake.
     was_stateless: AtomicBool,
+    /// It has refused a handshake since it was last asked for its era: it answers, if one waits.
+    has_refused: AtomicBool,
     hubs: Hubs,
     greetings: Greetings,
     reconnect: reconnect::Policy,
@@ -175,6 +179,7 @@ impl Backend {
             eras: Eras::new(shared_max),
             was_modern: AtomicBool::new(false),
             was_stateless: AtomicBool::new(upstream.era == EraChoice::Modern),
+            has_refused: AtomicBool::new(false),
             hubs: Hubs::new(shared_max),
             greetings: Greetings::new(bridged::GREETINGS_MAX),
             reconnect: upstream::patience(limits, timeouts),

@@ -283,8 +283,9 @@ impl Starter {
                     () = needed => {}
                 }
             }
-            Key::Probe => {
-                let verdict = self.judge(&link, begun + self.timeouts.probe).await;
+            Key::Probe { patient } => {
+                let patience = if *patient { self.timeouts.start } else { self.timeouts.probe };
+                let verdict = self.judge(&link, begun + patience).await;
                 link.verdict = Some(verdict.map_err(StartError::Unanswered)?);
             }
             Key::Legacy { handshake, headers, .. } => {
@@ -323,7 +324,7 @@ impl Starter {
             && match error {
                 StartError::Start(UpstreamError::Closed { .. }) | StartError::Refused(_) => false,
                 StartError::Start(_) => true,
-                StartError::Unanswered(_) => *key != Key::Probe,
+                StartError::Unanswered(_) => !matches!(key, Key::Probe { .. }),
             }
     }
 }
