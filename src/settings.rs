@@ -87,6 +87,8 @@ pub struct UpstreamSettings {
     /// What becomes of a connection when the request of 2026-07-28 that used it is over, where the server has a handshake and
     /// connections are not shared. Those of whom nothing is known are one principal here.
     pub bridge_reuse: Reuse,
+    /// What clients with a handshake get of structured results of a server of 2026-07-28 that are no objects.
+    pub bridge_structured: Structured,
     /// How many children are kept started ahead for sessions to come. Each that is taken is replaced; they count in
     /// `connections_max`.
     pub warm_spares: usize,
@@ -194,6 +196,7 @@ impl UpstreamSettings {
             isolation: Isolation::Session,
             reuse: Reuse::usual(Isolation::Session),
             bridge_reuse: Reuse::SamePrincipal,
+            bridge_structured: Structured::Omit,
             warm_spares: 0,
             principal_header: AUTHORIZATION,
             on_crash: OnCrash::Reinitialize,
@@ -390,6 +393,20 @@ impl Reuse {
             Isolation::Request => Reuse::Any,
         }
     }
+}
+
+/// What clients with a handshake get of structured results that are no objects: no revision with a handshake has such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Structured {
+    /// The text of them: the tool is listed without its schema.
+    Omit,
+    /// Those of tools whose schema says so, as the member `result` of an object: the tool is listed with the schema of that.
+    Wrap,
+}
+
+impl Structured {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 2] = [("omit", Self::Omit), ("wrap", Self::Wrap)];
 }
 
 /// What happens to a session whose connection is lost.

@@ -27,7 +27,7 @@ use crate::pool::{self, Config, Patience, Pool};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
 use crate::settings::{
-    EraChoice, Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings,
+    EraChoice, Isolation, Limits, OnCrash, Reuse, Settings, Structured, Target, Timeouts, UpstreamSettings,
 };
 use crate::tap::Tap;
 use crate::upstream::error::UpstreamError;
@@ -198,6 +198,11 @@ impl Backend {
     /// Takes over work that belongs to no request.
     pub(crate) fn adopter(&self) -> &Adopter {
         &self.adopter
+    }
+
+    /// Whether structured results that no handshake knows are put into an object.
+    pub(crate) fn wraps(&self) -> bool {
+        self.settings.bridge_structured == Structured::Wrap
     }
 
     /// Whether a session goes on when its connection is lost.

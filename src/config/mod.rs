@@ -14,7 +14,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::settings::{
-    EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Settings, UpstreamSettings,
+    EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Settings, Structured,
+    UpstreamSettings,
 };
 
 mod checks;
@@ -94,6 +95,8 @@ pub struct ServerConfig {
     pub reuse: Option<Placed<Reuse>>,
     /// See [`UpstreamSettings::bridge_reuse`].
     pub bridge_reuse: Option<Placed<Reuse>>,
+    /// See [`UpstreamSettings::bridge_structured`].
+    pub bridge_structured: Option<Placed<Structured>>,
     /// How many children are kept started ahead.
     pub warm_spares: Option<Placed<usize>>,
     /// The header that says who a client is.
@@ -138,6 +141,7 @@ impl ServerConfig {
             isolation: None,
             reuse: None,
             bridge_reuse: None,
+            bridge_structured: None,
             warm_spares: None,
             principal_header: None,
             on_crash: None,
