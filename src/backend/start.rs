@@ -211,7 +211,7 @@ impl Starter {
             }
             Target::Tape(tape) => {
                 // Of those who come without a handshake of their own, none is who the tape was made for.
-                let transposed = matches!(key, Key::Legacy { handshake, .. } if handshake.is_of_bridge());
+                let transposed = key.handshake().is_some_and(|(handshake, _)| handshake.is_of_bridge());
                 Ok(self.drive(TapePipe::new(tape, transposed, self.limits.message_bytes), "tape-player", place))
             }
             Target::Http(_) => {
@@ -288,7 +288,7 @@ impl Starter {
                 let verdict = self.judge(&link, begun + patience).await;
                 link.verdict = Some(verdict.map_err(StartError::Unanswered)?);
             }
-            Key::Legacy { handshake, headers, .. } => {
+            Key::Legacy { handshake, headers, .. } | Key::Pinned { handshake, headers, .. } => {
                 link.shake_hands(handshake, headers, begun + self.timeouts.start).await?;
                 if self.settings.isolation != Isolation::Session {
                     link.completion().complete().await.map_err(StartError::Unanswered)?;

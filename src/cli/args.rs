@@ -14,7 +14,7 @@ use crate::config::{self, FaultKind};
 use crate::probing::ToolCall;
 use crate::replay::Order;
 use crate::settings::{
-    EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Structured, Timeouts,
+    BridgeReuse, EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Structured, Timeouts,
 };
 use crate::tape::format::Edge;
 use crate::tape::pointer::{NotAPointer, Pointers};
@@ -139,8 +139,8 @@ pub struct ServeArgs {
 
     /// Who may have a connection when the request of 2026-07-28 that used it is over, if the server has a handshake
     /// [default: same-principal]
-    #[arg(long, env = "SHADOWCAT_BRIDGE_REUSE", value_parser = reuse())]
-    pub bridge_reuse: Option<Reuse>,
+    #[arg(long, env = "SHADOWCAT_BRIDGE_REUSE", value_parser = bridge_reuse())]
+    pub bridge_reuse: Option<BridgeReuse>,
 
     /// What clients up to 2025-11-25 get of structured results of a server of 2026-07-28 that are no objects
     /// [default: omit]
@@ -584,6 +584,10 @@ fn isolation() -> impl TypedValueParser<Value = Isolation> {
 
 fn reuse() -> impl TypedValueParser<Value = Reuse> {
     named(Reuse::NAMED)
+}
+
+fn bridge_reuse() -> impl TypedValueParser<Value = BridgeReuse> {
+    named(BridgeReuse::NAMED)
 }
 
 fn structured() -> impl TypedValueParser<Value = Structured> {

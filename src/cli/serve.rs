@@ -8,7 +8,7 @@ use super::args::{Admin, ChildArgs, ConnectArgs, HeaderArgs, RecordArgs, ServeAr
 use crate::config::{Config, FaultKind, Faults, Loaded, Loader, Place, Placed, ServerConfig, Template};
 use crate::faults::Plan;
 use crate::settings::{
-    EraChoice, HttpTransport, Isolation, RecordEdges, RecordPolicy, Reuse, Settings, Structured, Target,
+    BridgeReuse, EraChoice, HttpTransport, Isolation, RecordEdges, RecordPolicy, Reuse, Settings, Structured, Target,
     UpstreamSettings,
 };
 
@@ -340,8 +340,8 @@ fn server(f: &mut fmt::Formatter<'_>, upstream: &UpstreamSettings) -> fmt::Resul
     if upstream.reuse != Reuse::usual(upstream.isolation) {
         write!(f, ", reuse {}", name_of(&Reuse::NAMED, upstream.reuse))?;
     }
-    if upstream.bridge_reuse != Reuse::SamePrincipal {
-        write!(f, ", bridge reuse {}", name_of(&Reuse::NAMED, upstream.bridge_reuse))?;
+    if upstream.bridge_reuse != BridgeReuse::SamePrincipal {
+        write!(f, ", bridge reuse {}", name_of(&BridgeReuse::NAMED, upstream.bridge_reuse))?;
     }
     if upstream.bridge_structured != Structured::Omit {
         write!(f, ", bridge structured {}", name_of(&Structured::NAMED, upstream.bridge_structured))?;

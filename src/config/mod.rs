@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::settings::{
-    EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Settings, Structured,
+    BridgeReuse, EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Settings, Structured,
     UpstreamSettings,
 };
 
@@ -94,7 +94,7 @@ pub struct ServerConfig {
     /// What becomes of a connection afterwards.
     pub reuse: Option<Placed<Reuse>>,
     /// See [`UpstreamSettings::bridge_reuse`].
-    pub bridge_reuse: Option<Placed<Reuse>>,
+    pub bridge_reuse: Option<Placed<BridgeReuse>>,
     /// See [`UpstreamSettings::bridge_structured`].
     pub bridge_structured: Option<Placed<Structured>>,
     /// How many children are kept started ahead.
