@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::*;
 use crate::bridge::tests::any_json::{members, object, read, with};
@@ -143,7 +144,7 @@ fn play(method: &str, offers: bool, moves: &[Move], origin: Instant) -> Result<V
                 let (id, token) = (format!("\"leg{legs}\""), about(&format!(r#","progressToken":"p{legs}""#)));
                 let retry = request(&id, method, &format!(r#""inputResponses":{{{}}}"#, answers.join(",")), &token);
                 (legs, leg_open) = (legs + 1, true);
-                Input::Back(Leg::of(&retry).unwrap(), super::question::answers(&retry))
+                Input::Back(Leg::of(&retry).unwrap(), question::answers(&retry))
             }
             Move::Wait(ms) => {
                 now += Duration::from_millis(u64::from(*ms) * if *ms > 600 { 1_000 } else { 1 });
