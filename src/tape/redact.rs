@@ -126,11 +126,14 @@ pub enum RuleError {
 #[derive(Debug, Clone)]
 pub struct Redactor {
     rules: Rules,
-    keys: Vec<Glob>,
+    /// All names of secrets.
+    keys: Option<Regex>,
     pointers: Pointers,
     /// All patterns as alternatives of one.
     patterns: Option<Regex>,
-    headers: Vec<Glob>,
+    /// Finds whatever may be such a name in a message that has no escapes. `None` if it would not do to look for names and patterns.
+    suspects: Option<Regex>,
+    headers: Option<Regex>,
 }
 
 /// What is left of a message.
@@ -162,11 +165,14 @@ impl Redactor {
     /// One of them makes no sense.
     pub fn new(rules: Rules) -> Result<Redactor, RuleError> {
         let defaults = |all: &'static [&'static str]| if rules.defaults { all } else { &[] };
-        let globs = |given: &[String], more: &[&str]| {
-            given.iter().map(String::as_str).chain(more.iter().copied()).map(Glob::new).collect()
+        let all_keys = || rules.keys.iter().map(String::as_str).chain(defaults(KEYS).iter().copied());
+        let keys = names("^(?:", all_keys(), ".*", ")$")?;
+        let headers = names("^(?:", rules.headers.iter().map(String::as_str), ".*", ")$")?;
+        // Patterns of one's own may say where a string begins or ends.
+        let suspects = match rules.patterns.is_empty() && rules.pointers.is_empty() {
+            true => names(r#""(?:"#, all_keys(), r#"[^"]*"#, r#")"\s*:"#)?,
+            false => None,
         };
-        let keys = globs(&rules.keys, defaults(KEYS));
-        let headers = globs(&rules.headers, &[]);
         for pattern in &rules.patterns {
             let error = |error| RuleError::Pattern { pattern: pattern.clone(), error };
             Regex::new(pattern).map_err(error)?;
@@ -179,7 +185,7 @@ impl Redactor {
             false => Some(Regex::new(&joined).map_err(|error| RuleError::Pattern { pattern: joined, error })?),
         };
         let pointers = Pointers::parse(rules.pointers.iter().map(String::as_str))?;
-        Ok(Redactor { keys, pointers, patterns, headers, rules })
+        Ok(Redactor { keys, pointers, patterns, suspects, headers, rules })
     }
 
     /// The rules in a few words, for the header of a tape: their kinds, and how many were given.
@@ -206,11 +212,24 @@ impl Redactor {
             let found = self.text(&String::from_utf8_lossy(bytes)).is_some();
             return if found { self.whole(REDACTED.to_owned()) } else { unchanged() };
         };
+        if self.is_beyond_suspicion(text) {
+            return unchanged();
+        }
         match self.json(text, self.pointers.root(), 0) {
             Ok(walk) if walk.splices.is_empty() => unchanged(),
             Ok(walk) => Redacted { bytes: walk.spliced().into(), places: walk.places, more: walk.more },
             Err(_) => self.text(text).map_or_else(unchanged, |left| self.whole(left)),
         }
+    }
+
+    /// Whether there is nothing to take out of a message, as most often can be seen without looking at its values one by one: where
+    /// nothing is escaped, what is in a string, or is a name, stands there as it is.
+    fn is_beyond_suspicion(&self, text: &str) -> bool {
+        let finds = |regex: &Option<Regex>| regex.as_ref().is_some_and(|regex| regex.is_match(text));
+        self.suspects.is_some()
+            && memchr::memchr(b'\\', text.as_bytes()).is_none()
+            && !finds(&self.suspects)
+            && !finds(&self.patterns)
     }
 
     fn whole(&self, left: String) -> Redacted {
@@ -236,15 +255,14 @@ impl Redactor {
         let param = name.strip_prefix(PARAM_PREFIX);
         let secret = param.is_some_and(|param| self.is_secret(param));
         let known = HEADERS.contains(&name) || param.is_some();
-        if !known || secret || self.headers.iter().any(|glob| glob.matches(&plain(name))) {
+        if !known || secret || is_one_of(&self.headers, name) {
             return Header::Dropped;
         }
         Header::Kept(self.text(value).unwrap_or_else(|| value.to_owned()))
     }
 
     fn is_secret(&self, key: &str) -> bool {
-        let plain = plain(key);
-        self.keys.iter().any(|glob| glob.matches(&plain))
+        is_one_of(&self.keys, key)
     }
 
     fn json<'t>(&self, text: &'t str, at: Cursor<'_>, nested: usize) -> Result<Walk<'_, 't>, ScanError> {
@@ -413,33 +431,29 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A name as globs see it.
-fn plain(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
+fn is_one_of(names: &Option<Regex>, name: &str) -> bool {
+    names.as_ref().is_some_and(|names| names.is_match(name))
 }
 
-/// A pattern of names in which `*` stands for anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Glob(Vec<String>);
-
-impl Glob {
-    fn new(text: &str) -> Glob {
-        Glob(text.split('*').map(plain).collect())
+/// What finds the names that one of these patterns means, in which `*` stands for `anything`. `None` if there are none.
+fn names<'g>(
+    before: &str,
+    globs: impl Iterator<Item = &'g str>,
+    anything: &str,
+    behind: &str,
+) -> Result<Option<Regex>, RuleError> {
+    let ignored = "[-_]*";
+    let part = |part: &str| {
+        let letters = part.chars().filter(|c| !matches!(c, '-' | '_'));
+        letters.map(|letter| regex::escape(&letter.to_string()) + ignored).collect::<String>()
+    };
+    let glob = |glob: &str| ignored.to_owned() + &glob.split('*').map(part).collect::<Vec<_>>().join(anything);
+    let all = globs.map(glob).collect::<Vec<_>>();
+    if all.is_empty() {
+        return Ok(None);
     }
-
-    /// `name` is plain.
-    fn matches(&self, name: &str) -> bool {
-        let [first, rest @ ..] = self.0.as_slice() else { return false };
-        let Some(mut name) = name.strip_prefix(first.as_str()) else { return false };
-        let [middle @ .., last] = rest else { return name.is_empty() };
-        for part in middle {
-            match name.find(part.as_str()) {
-                Some(at) => name = &name[at + part.len()..],
-                None => return false,
-            }
-        }
-        name.ends_with(last.as_str())
-    }
+    let pattern = format!("(?is){before}{}{behind}", all.join("|"));
+    Ok(Some(Regex::new(&pattern).map_err(|error| RuleError::Pattern { pattern, error })?))
 }
 
 #[cfg(test)]
