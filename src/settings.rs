@@ -86,7 +86,9 @@ pub struct UpstreamSettings {
     pub reuse: Reuse,
     /// What becomes of a connection when the request of 2026-07-28 that used it is over, where the server has a handshake and
     /// connections are not shared. Those of whom nothing is known are one principal here.
-    pub bridge_reuse: Reuse,
+    pub bridge_reuse: BridgeReuse,
+    /// What clients with a handshake get of structured results of a server of 2026-07-28 that are no objects.
+    pub bridge_structured: Structured,
     /// How many children are kept started ahead for sessions to come. Each that is taken is replaced; they count in
     /// `connections_max`.
     pub warm_spares: usize,
@@ -193,7 +195,8 @@ impl UpstreamSettings {
             forward_headers: Vec::new(),
             isolation: Isolation::Session,
             reuse: Reuse::usual(Isolation::Session),
-            bridge_reuse: Reuse::SamePrincipal,
+            bridge_reuse: BridgeReuse::SamePrincipal,
+            bridge_structured: Structured::Omit,
             warm_spares: 0,
             principal_header: AUTHORIZATION,
             on_crash: OnCrash::Reinitialize,
@@ -390,6 +393,40 @@ impl Reuse {
             Isolation::Request => Reuse::Any,
         }
     }
+}
+
+/// What becomes of a connection when the request of 2026-07-28 that used it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BridgeReuse {
+    /// It is closed.
+    Never,
+    /// It is kept for others of the same principal.
+    SamePrincipal,
+    /// It is kept for the same principal, which never has another: its requests take turns. Without a principal as
+    /// [`BridgeReuse::SamePrincipal`].
+    Pinned,
+    /// It is kept for anybody.
+    Any,
+}
+
+impl BridgeReuse {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 4] =
+        [("never", Self::Never), ("same-principal", Self::SamePrincipal), ("pinned", Self::Pinned), ("any", Self::Any)];
+}
+
+/// What clients with a handshake get of structured results that are no objects: no revision with a handshake has such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Structured {
+    /// The text of them: the tool is listed without its schema.
+    Omit,
+    /// Those of tools whose schema says so, as the member `result` of an object: the tool is listed with the schema of that.
+    Wrap,
+}
+
+impl Structured {
+    /// The choices by the names that the configuration and the command line use.
+    pub const NAMED: [(&'static str, Self); 2] = [("omit", Self::Omit), ("wrap", Self::Wrap)];
 }
 
 /// What happens to a session whose connection is lost.

@@ -13,6 +13,8 @@ mod calls;
 mod ends;
 #[path = "bridge_modern_to_legacy/listening.rs"]
 mod listening;
+#[path = "bridge_modern_to_legacy/pinned.rs"]
+mod pinned;
 #[path = "bridge_modern_to_legacy/questions.rs"]
 mod questions;
 #[path = "bridge_modern_to_legacy/tasks.rs"]
@@ -26,7 +28,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use shadowcat::server::Running;
-use shadowcat::settings::{HttpTarget, HttpTransport, Reuse, Settings, Target, UpstreamSettings};
+use shadowcat::settings::{BridgeReuse, HttpTarget, HttpTransport, Settings, Target, UpstreamSettings};
 use shadowcat::testing::client::{Modern, Response};
 use shadowcat::testing::{Do, HttpScript, MockSse, On, Recorded, Script, When};
 

@@ -3,60 +3,18 @@
 
 #[path = "common/mod.rs"]
 mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+#[path = "common/counting.rs"]
+mod counting;
 
 use serde_json::{Value, json};
 use shadowcat::testing::client::Modern;
-use tokio::time::sleep;
 
-use common::{DEADLINE, InTime as _, Proxy, everything, legacy, text};
-
-/// The system's allocator, and how many bytes it has given out that have not come back.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-#[expect(unsafe_code, reason = "an allocator is unsafe to implement; this one leaves the work to the system's")]
-// SAFETY: what is asked for is passed on as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that are asked for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use common::{InTime as _, Proxy, everything, legacy, text};
+use counting::settled;
 
 /// How many calls are parked at once, and how much each may hold.
 const CALLS: usize = 24;
 const BYTES_MAX: usize = 4 << 10;
-
-/// What is held when nothing happens any more.
-async fn settled() -> usize {
-    let looks = DEADLINE.as_millis() / 5;
-    let (mut last, mut same) = (0, 0);
-    for _ in 0..looks {
-        sleep(Duration::from_millis(5)).await;
-        let live = LIVE.load(Ordering::Relaxed);
-        same = if live == last { same + 1 } else { 0 };
-        last = live;
-        if same == 40 {
-            return live;
-        }
-    }
-    panic!("it never comes to rest");
-}
 
 fn ask() -> Modern {
     // The client's own words are not kept for it.

@@ -3,10 +3,10 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 use shadowcat::server::Running;
@@ -16,30 +16,6 @@ use shadowcat::testing::{At, Do, End, On};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use common::{InTime as _, LEGACY, PROGRAM, legacy, script_file, text, within};
-
-/// The system's allocator, and how many bytes it has given out that have not come back.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-#[expect(unsafe_code, reason = "an allocator is unsafe to implement; this one leaves the work to the system's")]
-// SAFETY: what is asked for is passed on as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that are asked for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// How many events come, and after how many the connection is cut.
 const EVENTS: u64 = 100_000;
@@ -86,7 +62,7 @@ async fn memory_does_not_grow_with_the_number_of_events() {
             80_000.. => &mut late,
             _ => continue,
         };
-        *peak = LIVE.load(Ordering::Relaxed).max(*peak);
+        *peak = counting::live().max(*peak);
     }
     assert_eq!(text(&call.answer().ok().await), "done");
     println!("at most {early} bytes from event 20,000 to 40,000, {late} from 80,000 to the end");

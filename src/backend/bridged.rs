@@ -14,7 +14,7 @@ use crate::bridge::handshake::Handshake;
 use crate::bridge::modern_to_legacy::declared::Declared;
 use crate::bridge::sharing;
 use crate::protocol::message::Message;
-use crate::settings::Reuse;
+use crate::settings::BridgeReuse;
 
 /// Most answers to handshakes that are kept: clients choose what they declare, and who they are. And the longest that is, in bytes.
 pub(super) const GREETINGS_MAX: usize = 256;
@@ -62,8 +62,8 @@ impl Backend {
             let (connection, greeting) = (hub.connection().clone(), hub.answer().clone());
             return Ok(Bridged { way: connection.into(), greeting });
         }
-        let mut lease = self.lease_of(self.key(guest)).await?;
-        lease.reuse(self.settings.bridge_reuse != Reuse::Never);
+        let mut lease = self.lease_of(self.pinned(guest).unwrap_or_else(|| self.key(guest))).await?;
+        lease.reuse(self.settings.bridge_reuse != BridgeReuse::Never);
         lease.completion().complete().await.map_err(OpenError::Unanswered)?;
         let greeting = lease.answer.clone().ok_or(OpenError::Lost)?;
         Ok(Bridged { way: lease.into(), greeting })
@@ -84,15 +84,22 @@ impl Backend {
         timeout(patience, self.find_hub_of(shared, self.key(&guest))).await.unwrap_or(Err(OpenError::Timeout))
     }
 
+    /// What the only connection of this one is filed under, where there is only one. It is known who that is.
+    fn pinned(&self, guest: &Guest) -> Option<Key> {
+        let is_known = self.settings.bridge_reuse == BridgeReuse::Pinned && guest.principal.is_some();
+        let owner = guest.whole().filter(|_| is_known)?;
+        Some(Key::Pinned { handshake: handshake(guest.declared), owner, headers: Arc::clone(&guest.headers) })
+    }
+
     /// What a connection for this one is filed under.
     fn key(&self, guest: &Guest) -> Key {
-        let owner = guest.principal.filter(|_| self.settings.bridge_reuse != Reuse::Any);
+        let owner = guest.principal.filter(|_| self.settings.bridge_reuse != BridgeReuse::Any);
         Key::Legacy { handshake: handshake(guest.declared), owner, headers: Arc::clone(&guest.headers) }
     }
 
     /// Who has something in common: those of one principal, if that matters, with the same headers.
     fn listener(&self, guest: &Guest) -> Option<Principal> {
-        let owner = guest.principal.filter(|_| self.settings.bridge_reuse != Reuse::Any);
+        let owner = guest.principal.filter(|_| self.settings.bridge_reuse != BridgeReuse::Any);
         Guest { principal: owner, ..guest.clone() }.whole()
     }
 

@@ -63,22 +63,37 @@ impl Principal {
 pub(crate) enum Key {
     /// Started and ready for a handshake of any kind.
     Spare,
-    /// Asked for its era.
-    Probe,
+    /// Asked for its era; `patient` if its answer is waited for as long as for any start.
+    Probe { patient: bool },
     /// Initialised so, with these headers of the client's, for this principal if principals are kept apart.
     Legacy { handshake: Arc<Handshake>, owner: Option<Principal>, headers: Arc<HeaderMap> },
+    /// The only one that this principal has, whatever the handshake was.
+    Pinned { handshake: Arc<Handshake>, owner: Principal, headers: Arc<HeaderMap> },
     /// Known to be modern.
     Modern { owner: Option<Principal> },
+}
+
+impl Key {
+    /// The handshake that is made on such a connection, and what goes along with it.
+    pub(super) fn handshake(&self) -> Option<(&Arc<Handshake>, &Arc<HeaderMap>)> {
+        match self {
+            Key::Legacy { handshake, headers, .. } | Key::Pinned { handshake, headers, .. } => {
+                Some((handshake, headers))
+            }
+            Key::Spare | Key::Probe { .. } | Key::Modern { .. } => None,
+        }
+    }
 }
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Key::Spare, Key::Spare) | (Key::Probe, Key::Probe) => true,
+            (Key::Spare, Key::Spare) | (Key::Probe { .. }, Key::Probe { .. }) => true,
             (
                 Key::Legacy { handshake, owner, headers },
                 Key::Legacy { handshake: other, owner: of_other, headers: sent_by_other },
             ) => owner == of_other && handshake == other && headers == sent_by_other,
+            (Key::Pinned { owner, .. }, Key::Pinned { owner: of_other, .. }) => owner == of_other,
             (Key::Modern { owner }, Key::Modern { owner: of_other }) => owner == of_other,
             _ => false,
         }
@@ -92,5 +107,9 @@ impl ledger::Key for Key {
 
     fn is_spare(&self) -> bool {
         *self == Key::Spare
+    }
+
+    fn is_single(&self) -> bool {
+        matches!(self, Key::Pinned { .. })
     }
 }

@@ -26,7 +26,9 @@ use crate::pool::restarts::Policy;
 use crate::pool::{self, Config, Patience, Pool};
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
-use crate::settings::{EraChoice, Isolation, Limits, OnCrash, Reuse, Settings, Target, Timeouts, UpstreamSettings};
+use crate::settings::{
+    EraChoice, Isolation, Limits, OnCrash, Reuse, Settings, Structured, Target, Timeouts, UpstreamSettings,
+};
 use crate::tap::Tap;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::reconnect::{self, Origin, Reconnect};
@@ -126,6 +128,8 @@ pub(crate) struct Backend {
     was_modern: AtomicBool,
     /// And it named no revision with a handshake.
     was_stateless: AtomicBool,
+    /// It has refused a handshake since it was last asked for its era: it answers, if one waits.
+    has_refused: AtomicBool,
     hubs: Hubs,
     greetings: Greetings,
     reconnect: reconnect::Policy,
@@ -175,6 +179,7 @@ impl Backend {
             eras: Eras::new(shared_max),
             was_modern: AtomicBool::new(false),
             was_stateless: AtomicBool::new(upstream.era == EraChoice::Modern),
+            has_refused: AtomicBool::new(false),
             hubs: Hubs::new(shared_max),
             greetings: Greetings::new(bridged::GREETINGS_MAX),
             reconnect: upstream::patience(limits, timeouts),
@@ -193,6 +198,11 @@ impl Backend {
     /// Takes over work that belongs to no request.
     pub(crate) fn adopter(&self) -> &Adopter {
         &self.adopter
+    }
+
+    /// Whether structured results that no handshake knows are put into an object.
+    pub(crate) fn wraps(&self) -> bool {
+        self.settings.bridge_structured == Structured::Wrap
     }
 
     /// Whether a session goes on when its connection is lost.

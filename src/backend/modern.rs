@@ -22,7 +22,7 @@ use crate::upstream::streamable::HttpUpstream;
 /// How long a verdict is relied on. A child's ends with the child.
 const VERDICT_FOR: Duration = Duration::from_secs(3600);
 
-/// How long a verdict without an answer is relied on.
+/// How long a verdict without an answer is relied on, and one that there is reason to doubt.
 const GUESS_FOR: Duration = Duration::from_secs(60);
 
 /// What a modern request finds.
@@ -56,7 +56,10 @@ pub(super) type Eras = Cells<Option<Principal>, Known>;
 
 pub(super) struct Known {
     modern: Modern,
+    since: Instant,
     until: Option<Instant>,
+    /// It came of a doubt: the server had refused a handshake.
+    is_confirmed: bool,
     used: Mutex<Instant>,
     /// What is shared.
     _lease: Option<Leased>,
@@ -64,7 +67,15 @@ pub(super) struct Known {
 
 impl Known {
     fn new(modern: Modern, until: Option<Instant>, lease: Option<Leased>) -> Known {
-        Known { modern, until, used: Mutex::new(Instant::now()), _lease: lease }
+        let since = Instant::now();
+        Known { modern, since, until, is_confirmed: false, used: Mutex::new(since), _lease: lease }
+    }
+
+    /// Whether it may be wrong, now that the server has refused a handshake. One that came of such a doubt is relied on for a while, so
+    /// that a server which refuses each handshake is not asked each time.
+    fn is_doubtful(&self) -> bool {
+        let is_configured = self.until.is_none();
+        !is_configured && (!self.is_confirmed || self.since.elapsed() >= GUESS_FOR)
     }
 
     fn is_current(&self) -> bool {
@@ -98,8 +109,29 @@ impl Backend {
     /// See [`OpenError`]: the server could not be asked.
     pub(crate) async fn modern(&self, owner: Option<Principal>) -> Result<Modern, OpenError> {
         let owner = owner.filter(|_| self.settings.isolation == Isolation::Principal);
-        let patience = self.timeouts.acquire + self.timeouts.probe;
+        let patience = self.timeouts.acquire + self.probe_patience();
         timeout(patience, self.find_modern(owner)).await.unwrap_or(Err(OpenError::Timeout))
+    }
+
+    /// How long the answer to the question for its era is waited for.
+    fn probe_patience(&self) -> Duration {
+        if self.has_refused.load(Ordering::Relaxed) { self.timeouts.start } else { self.timeouts.probe }
+    }
+
+    /// The server has refused a handshake that was begun then. Whether there is another verdict on its era since, or will be when
+    /// it is asked for: this one may have come of a server that was slow, or of another that was in its place.
+    pub(crate) fn refused(&self, owner: Option<Principal>, begun: Instant) -> bool {
+        let owner = owner.filter(|_| self.settings.isolation == Isolation::Principal);
+        let Some(cell) = self.eras.get(owner) else { return false };
+        match cell.get() {
+            Some(known) if known.since >= begun => return true,
+            Some(known) if !known.is_doubtful() => return false,
+            Some(_) => self.eras.forget(&cell),
+            None => {}
+        }
+        tracing::info!(upstream = self.metrics.name(), "Server refuses a handshake: it is asked for its era anew");
+        self.has_refused.store(true, Ordering::Relaxed);
+        true
     }
 
     /// The connection for one modern request.
@@ -139,8 +171,15 @@ impl Backend {
         }
     }
 
-    /// Finds out the era, on a child that may not survive the question.
     async fn ask(&self, owner: Option<Principal>) -> Result<Known, OpenError> {
+        let has_refused = self.has_refused.load(Ordering::Relaxed);
+        let known = self.find_out(owner, has_refused).await?;
+        self.has_refused.store(false, Ordering::Relaxed);
+        Ok(Known { is_confirmed: has_refused, ..known })
+    }
+
+    /// Finds out the era, on a child that may not survive the question. `patient`: it is waited for as long as for any start.
+    async fn find_out(&self, owner: Option<Principal>, patient: bool) -> Result<Known, OpenError> {
         let legacy_for = |time| Known::new(Modern::LegacyOnly, Some(Instant::now() + time), None);
         let name = self.metrics.name();
         if self.settings.era == EraChoice::Legacy {
@@ -153,10 +192,10 @@ impl Backend {
             return self.ask_http().await;
         }
         let asked = Instant::now();
-        let mut lease = match self.acquire_probe().await? {
+        let mut lease = match self.acquire_probe(patient).await? {
             Ok(lease) => lease,
-            // It has said once that it is modern: what it does now is no answer.
-            Err(error) if self.was_modern.load(Ordering::Relaxed) => return Err(OpenError::Unanswered(error)),
+            // It said that it is modern: what it does now is no answer. But there may be another in its place by now.
+            Err(error) if self.was_modern.swap(false, Ordering::Relaxed) => return Err(OpenError::Unanswered(error)),
             // It died of the question: old servers do. So does any server that cannot run, so this is not believed for long.
             Err(UpstreamError::Exited { .. } | UpstreamError::Lost { .. }) => {
                 tracing::info!(upstream = name, "Server ended on server/discover: taken to have a handshake");
@@ -218,8 +257,8 @@ impl Backend {
     }
 
     /// A connection that has been asked; or what came instead of an answer, which is evidence, too.
-    async fn acquire_probe(&self) -> Result<Result<Leased, UpstreamError>, OpenError> {
-        match self.acquire(&Key::Probe).await {
+    async fn acquire_probe(&self, patient: bool) -> Result<Result<Leased, UpstreamError>, OpenError> {
+        match self.acquire(&Key::Probe { patient }).await {
             Ok(lease) => Ok(Ok(lease)),
             Err(OpenError::Unanswered(error)) => Ok(Err(error)),
             Err(error) => Err(error),

@@ -214,7 +214,7 @@ impl Starter {
             }
             Target::Tape(tape) => {
                 // Of those who come without a handshake of their own, none is who the tape was made for.
-                let transposed = matches!(key, Key::Legacy { handshake, .. } if handshake.is_of_bridge());
+                let transposed = key.handshake().is_some_and(|(handshake, _)| handshake.is_of_bridge());
                 Ok(self.drive(TapePipe::new(tape, transposed, self.limits.message_bytes), "tape-player", place))
             }
             Target::Http(_) => {
@@ -286,11 +286,12 @@ impl Starter {
                     () = needed => {}
                 }
             }
-            Key::Probe => {
-                let verdict = self.judge(&link, begun + self.timeouts.probe).await;
+            Key::Probe { patient } => {
+                let patience = if *patient { self.timeouts.start } else { self.timeouts.probe };
+                let verdict = self.judge(&link, begun + patience).await;
                 link.verdict = Some(verdict.map_err(StartError::Unanswered)?);
             }
-            Key::Legacy { handshake, headers, .. } => {
+            Key::Legacy { handshake, headers, .. } | Key::Pinned { handshake, headers, .. } => {
                 link.shake_hands(handshake, headers, begun + self.timeouts.start).await?;
                 if self.settings.isolation != Isolation::Session {
                     link.completion().complete().await.map_err(StartError::Unanswered)?;
@@ -326,7 +327,7 @@ impl Starter {
             && match error {
                 StartError::Start(UpstreamError::Closed { .. }) | StartError::Refused(_) => false,
                 StartError::Start(_) => true,
-                StartError::Unanswered(_) => *key != Key::Probe,
+                StartError::Unanswered(_) => !matches!(key, Key::Probe { .. }),
             }
     }
 }

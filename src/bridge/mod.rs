@@ -15,3 +15,6 @@ pub(crate) mod promise;
 pub(crate) mod relay;
 pub(crate) mod seal;
 pub(crate) mod sharing;
+
+#[cfg(test)]
+mod tests;

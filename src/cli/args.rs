@@ -13,7 +13,9 @@ use super::verify::VerifyArgs;
 use crate::config::{self, FaultKind};
 use crate::probing::ToolCall;
 use crate::replay::Order;
-use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Timeouts};
+use crate::settings::{
+    BridgeReuse, EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Structured, Timeouts,
+};
 use crate::tape::format::Edge;
 use crate::tape::pointer::{NotAPointer, Pointers};
 
@@ -137,8 +139,13 @@ pub struct ServeArgs {
 
     /// Who may have a connection when the request of 2026-07-28 that used it is over, if the server has a handshake
     /// [default: same-principal]
-    #[arg(long, env = "SHADOWCAT_BRIDGE_REUSE", value_parser = reuse())]
-    pub bridge_reuse: Option<Reuse>,
+    #[arg(long, env = "SHADOWCAT_BRIDGE_REUSE", value_parser = bridge_reuse())]
+    pub bridge_reuse: Option<BridgeReuse>,
+
+    /// What clients up to 2025-11-25 get of structured results of a server of 2026-07-28 that are no objects
+    /// [default: omit]
+    #[arg(long, env = "SHADOWCAT_BRIDGE_STRUCTURED", value_parser = structured())]
+    pub bridge_structured: Option<Structured>,
 
     /// How many child processes are kept started ahead for sessions to come [default: 0]
     #[arg(long, env = "SHADOWCAT_WARM_SPARES", value_name = "N", value_parser = warm_spares())]
@@ -577,6 +584,14 @@ fn isolation() -> impl TypedValueParser<Value = Isolation> {
 
 fn reuse() -> impl TypedValueParser<Value = Reuse> {
     named(Reuse::NAMED)
+}
+
+fn bridge_reuse() -> impl TypedValueParser<Value = BridgeReuse> {
+    named(BridgeReuse::NAMED)
+}
+
+fn structured() -> impl TypedValueParser<Value = Structured> {
+    named(Structured::NAMED)
 }
 
 fn on_crash() -> impl TypedValueParser<Value = OnCrash> {

@@ -8,7 +8,8 @@ use super::args::{Admin, ChildArgs, ConnectArgs, HeaderArgs, RecordArgs, ServeAr
 use crate::config::{Config, FaultKind, Faults, Loaded, Loader, Place, Placed, ServerConfig, Template};
 use crate::faults::Plan;
 use crate::settings::{
-    EraChoice, HttpTransport, Isolation, RecordEdges, RecordPolicy, Reuse, Settings, Target, UpstreamSettings,
+    BridgeReuse, EraChoice, HttpTransport, Isolation, RecordEdges, RecordPolicy, Reuse, Settings, Structured, Target,
+    UpstreamSettings,
 };
 
 /// Where health and metrics are served if nothing is said: the port that Prometheus exporters of this kind use.
@@ -80,6 +81,7 @@ impl ServeArgs {
         server.isolation = self.isolation.map(|value| placed("--isolation", value));
         server.reuse = self.reuse.map(|value| placed("--reuse", value));
         server.bridge_reuse = self.bridge_reuse.map(|value| placed("--bridge-reuse", value));
+        server.bridge_structured = self.bridge_structured.map(|value| placed("--bridge-structured", value));
         server.warm_spares = self.warm_spares.map(|n| placed("--warm-spares", n));
         server.principal_header = self.principal_header.as_ref().map(|it| placed("--principal-header", it.clone()));
         server.on_crash = self.on_crash.map(|value| placed("--on-crash", value));
@@ -101,6 +103,7 @@ impl ServeArgs {
             ("--isolation", self.isolation.is_some()),
             ("--reuse", self.reuse.is_some()),
             ("--bridge-reuse", self.bridge_reuse.is_some()),
+            ("--bridge-structured", self.bridge_structured.is_some()),
             ("--warm-spares", self.warm_spares.is_some()),
             ("--principal-header", self.principal_header.is_some()),
             ("--on-crash", self.on_crash.is_some()),
@@ -337,8 +340,11 @@ fn server(f: &mut fmt::Formatter<'_>, upstream: &UpstreamSettings) -> fmt::Resul
     if upstream.reuse != Reuse::usual(upstream.isolation) {
         write!(f, ", reuse {}", name_of(&Reuse::NAMED, upstream.reuse))?;
     }
-    if upstream.bridge_reuse != Reuse::SamePrincipal {
-        write!(f, ", bridge reuse {}", name_of(&Reuse::NAMED, upstream.bridge_reuse))?;
+    if upstream.bridge_reuse != BridgeReuse::SamePrincipal {
+        write!(f, ", bridge reuse {}", name_of(&BridgeReuse::NAMED, upstream.bridge_reuse))?;
+    }
+    if upstream.bridge_structured != Structured::Omit {
+        write!(f, ", bridge structured {}", name_of(&Structured::NAMED, upstream.bridge_structured))?;
     }
     match upstream.warm_spares {
         0 => writeln!(f),

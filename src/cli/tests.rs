@@ -296,6 +296,7 @@ fn the_summary_tells_who_shares_a_connection() {
         (&["--isolation", "request"], "isolation request"),
         (&["--isolation", "request", "--reuse", "never", "--warm-spares", "1"], "request, reuse never, 1 warm spare"),
         (&["--isolation", "shared", "--warm-spares", "3"], "isolation shared, 3 warm spares"),
+        (&["--bridge-structured", "wrap"], "isolation session, bridge structured wrap"),
     ] {
         let line = [&["serve"], options, &["--", "x"]].concat();
         let summary = serve::Summary(&load(&line).unwrap()).to_string();

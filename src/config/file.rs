@@ -11,7 +11,8 @@ use super::suggest::suggest;
 use super::values;
 use super::{Config, ServerConfig, Template};
 use crate::settings::{
-    EraChoice, HttpTransport, Isolation, Limits, Number, OnCrash, RecordEdges, RecordPolicy, Reuse, Timeouts,
+    BridgeReuse, EraChoice, HttpTransport, Isolation, Limits, Number, OnCrash, RecordEdges, RecordPolicy, Reuse,
+    Structured, Timeouts,
 };
 
 /// Reads a configuration file. What is faulty is left out of the result.
@@ -93,6 +94,8 @@ impl Reader<'_> {
             Kind::Era(slot) => self.choice(node, path, &EraChoice::NAMED, *slot, into),
             Kind::Isolation(slot) => self.choice(node, path, &Isolation::NAMED, *slot, into),
             Kind::Reuse(slot) => self.choice(node, path, &Reuse::NAMED, *slot, into),
+            Kind::BridgeReuse(slot) => self.choice(node, path, &BridgeReuse::NAMED, *slot, into),
+            Kind::Structured(slot) => self.choice(node, path, &Structured::NAMED, *slot, into),
             Kind::OnCrash(slot) => self.choice(node, path, &OnCrash::NAMED, *slot, into),
             Kind::RecordEdges(slot) => self.choice(node, path, &RecordEdges::NAMED, *slot, into),
             Kind::RecordPolicy(slot) => self.choice(node, path, &RecordPolicy::NAMED, *slot, into),

@@ -7,7 +7,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Config, Placed, ServerConfig, Template};
-use crate::settings::{EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse};
+use crate::settings::{
+    BridgeReuse, EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Structured,
+};
 
 /// A key of the table `T`.
 pub(crate) struct Key<T: 'static> {
@@ -33,6 +35,8 @@ pub(crate) enum Kind<T: 'static> {
     Era(Optional<T, EraChoice>),
     Isolation(Optional<T, Isolation>),
     Reuse(Optional<T, Reuse>),
+    BridgeReuse(Optional<T, BridgeReuse>),
+    Structured(Optional<T, Structured>),
     OnCrash(Optional<T, OnCrash>),
     RecordEdges(Optional<T, RecordEdges>),
     RecordPolicy(Optional<T, RecordPolicy>),
@@ -159,8 +163,16 @@ pub(crate) const SERVER: &[Key<ServerConfig>] = &[
         name: "bridge_reuse",
         about: "What becomes of a connection to a server with a handshake when the request of 2026-07-28 that used it is \
                 over. \"never\": it is closed. \"same-principal\", the default: it is kept for the same principal, or \
-                for others of whom nothing is known. \"any\": it is kept for anybody.",
-        kind: Kind::Reuse(|server| &mut server.bridge_reuse),
+                for others of whom nothing is known. \"pinned\": the same, and a principal that is known has only one, which \
+                its requests use in turn. \"any\": it is kept for anybody.",
+        kind: Kind::BridgeReuse(|server| &mut server.bridge_reuse),
+    },
+    Key {
+        name: "bridge_structured",
+        about: "What clients up to 2025-11-25 get of structured results of a server of 2026-07-28 that are no objects. \"omit\", \
+                the default: the text of them, and the tool without its schema. \"wrap\": `{\"result\": …}`, and the \
+                schema of that.",
+        kind: Kind::Structured(|server| &mut server.bridge_structured),
     },
     Key {
         name: "warm_spares",

@@ -14,7 +14,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::settings::{
-    EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Settings, UpstreamSettings,
+    BridgeReuse, EraChoice, HttpTransport, Isolation, OnCrash, RecordEdges, RecordPolicy, Reuse, Settings, Structured,
+    UpstreamSettings,
 };
 
 mod checks;
@@ -93,7 +94,9 @@ pub struct ServerConfig {
     /// What becomes of a connection afterwards.
     pub reuse: Option<Placed<Reuse>>,
     /// See [`UpstreamSettings::bridge_reuse`].
-    pub bridge_reuse: Option<Placed<Reuse>>,
+    pub bridge_reuse: Option<Placed<BridgeReuse>>,
+    /// See [`UpstreamSettings::bridge_structured`].
+    pub bridge_structured: Option<Placed<Structured>>,
     /// How many children are kept started ahead.
     pub warm_spares: Option<Placed<usize>>,
     /// The header that says who a client is.
@@ -138,6 +141,7 @@ impl ServerConfig {
             isolation: None,
             reuse: None,
             bridge_reuse: None,
+            bridge_structured: None,
             warm_spares: None,
             principal_header: None,
             on_crash: None,

@@ -171,6 +171,7 @@ impl Resolver<'_> {
             isolation,
             reuse: server.reuse.as_ref().map_or(Reuse::usual(isolation), |it| it.value),
             bridge_reuse: server.bridge_reuse.as_ref().map_or(defaults.bridge_reuse, |it| it.value),
+            bridge_structured: server.bridge_structured.as_ref().map_or(defaults.bridge_structured, |it| it.value),
             warm_spares: server.warm_spares.as_ref().map_or(defaults.warm_spares, |n| n.value),
             principal_header: principal_header.unwrap_or(defaults.principal_header),
             on_crash: server.on_crash.as_ref().map_or(defaults.on_crash, |it| it.value),

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use super::keys::{Key, Kind, SERVER, TOP};
 use super::values;
 use crate::settings::{
-    EraChoice, HttpTransport, Isolation, Limits, OnCrash, RecordEdges, RecordPolicy, Reuse, Timeouts,
+    BridgeReuse, EraChoice, HttpTransport, Isolation, Limits, OnCrash, RecordEdges, RecordPolicy, Reuse, Structured,
+    Timeouts,
 };
 
 /// The JSON schema of the configuration file.
@@ -35,6 +36,8 @@ fn of<T>(kind: &Kind<T>) -> Map<String, Value> {
         Kind::Era(_) => choice(&EraChoice::NAMED),
         Kind::Isolation(_) => choice(&Isolation::NAMED),
         Kind::Reuse(_) => choice(&Reuse::NAMED),
+        Kind::BridgeReuse(_) => choice(&BridgeReuse::NAMED),
+        Kind::Structured(_) => choice(&Structured::NAMED),
         Kind::OnCrash(_) => choice(&OnCrash::NAMED),
         Kind::RecordEdges(_) => choice(&RecordEdges::NAMED),
         Kind::RecordPolicy(_) => choice(&RecordPolicy::NAMED),

@@ -366,7 +366,7 @@ impl Duplex {
         let mut line = line;
         loop {
             let bytes = line.len();
-            match self.outbox.push(line, bytes) {
+            match self.outbox.push(None, line, bytes, |line| Bytes::copy_from_slice(&line)) {
                 Ok(()) | Err(PushError::Gone | PushError::Forgotten(_)) => return,
                 Err(PushError::Full(back)) => line = back,
             }

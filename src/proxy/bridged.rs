@@ -153,7 +153,7 @@ impl Bridged {
         let level = stateless.level();
         let (client, wants_log) = (&stateless.client, level.is_some());
         let call = Call::begin(client, request, can_be_asked, level.as_deref(), timeouts.question);
-        let call = call.ok_or(ProxyError::Initialize)?;
+        let call = call.ok_or(ProxyError::Initialize)?.shaped(stateless.shape(request));
         let way = Sender {
             server: Arc::clone(server),
             session: Arc::clone(session),
@@ -393,6 +393,11 @@ impl Bridged {
             Effect::Finish(message) => {
                 let outcome = if message.kind() == Kind::Error { "error" } else { "ok" };
                 self.finish(message, outcome);
+            }
+            Effect::Listed(tools) => {
+                if let Some(stateless) = self.session.route().as_stateless() {
+                    stateless.listed(&tools);
+                }
             }
             Effect::Violation(what) => self.fail(UpstreamError::Violation(what)),
             Effect::Lost(loss) => metrics.lost(loss),

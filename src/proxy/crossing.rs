@@ -27,7 +27,7 @@ use crate::bridge::modern_to_legacy::answer::makes_tasks;
 use crate::bridge::modern_to_legacy::call::{self, Effect, Input, Leg, Rules};
 use crate::bridge::modern_to_legacy::declared::Declared;
 use crate::bridge::modern_to_legacy::task::{self, Described};
-use crate::bridge::modern_to_legacy::{describe, question};
+use crate::bridge::modern_to_legacy::{describe, question, upward};
 use crate::bridge::seal::Binding;
 use crate::metrics::GaugeGuard;
 use crate::protocol::error::INVALID_PARAMS;
@@ -579,9 +579,9 @@ async fn open(server: Arc<Server>, guest: Guest, request: Message, opening: Open
         let room = if offers { server.tasking.room(guest.principal) } else { None };
         let mut call = call::Call::begin(&request, rules, greeting).ok_or(ProxyError::Initialize)?;
         let id = connection.next_id();
-        let mut upward = call::upward(&request, id);
+        let mut upward = upward::upward(&request, id);
         if room.is_some()
-            && let Some(as_task) = call::upward_as_task(&request, id)
+            && let Some(as_task) = upward::upward_as_task(&request, id)
         {
             (call, upward) = (call.offered(), as_task);
         }
@@ -665,11 +665,11 @@ impl Half {
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Server(message) => self.telling.push_back(message),
-            Effect::Again => self.send_again(|request, id| Some(call::upward(request, id))),
-            Effect::AsTask => self.send_again(call::upward_as_task),
-            Effect::Fetch(task) => self.send_again(|_, id| Some(call::about_task(Known::TasksResult, id, &task))),
+            Effect::Again => self.send_again(|request, id| Some(upward::upward(request, id))),
+            Effect::AsTask => self.send_again(upward::upward_as_task),
+            Effect::Fetch(task) => self.send_again(|_, id| Some(upward::about_task(Known::TasksResult, id, &task))),
             Effect::CancelTask(task) => {
-                self.telling.push_back(call::about_task(Known::TasksCancel, self.connection.next_id(), &task));
+                self.telling.push_back(upward::about_task(Known::TasksCancel, self.connection.next_id(), &task));
             }
             // It is over, and told so by its drop: after what it waits for.
             Effect::Cancel => {}

@@ -154,6 +154,16 @@ impl ProxyError {
         }
     }
 
+    /// Whether the server wants no handshake. With a status, it may be the request itself that it does not want: then it is one that
+    /// is safe to repeat.
+    pub(crate) fn refuses_handshake(&self) -> bool {
+        matches!(
+            self,
+            ProxyError::Open(OpenError::Refused(_))
+                | ProxyError::Upstream { error: UpstreamError::Status(_), repeatable: true }
+        )
+    }
+
     /// Whose side the failure is on, and a word for it: the labels of the error metric.
     pub(crate) fn blame(&self) -> (&'static str, &'static str) {
         let reason = self.outward().error.reason;

@@ -208,7 +208,7 @@ async fn open(server: Arc<Server>, guest: Guest, wishes: Wishes) -> Result<Opene
     let metrics = server.metrics.clone();
     let membership = hub.join(move |said| match said {
         Said::Message(message) => {
-            if writer.push(message.clone(), message.text().len()).is_err() {
+            if writer.push(None, message.clone(), message.text().len(), Message::alone).is_err() {
                 overflow.store(true, Ordering::Relaxed);
                 metrics.dropped("listener_slow");
             }

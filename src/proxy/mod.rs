@@ -16,6 +16,8 @@ mod welcoming;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 
@@ -207,10 +209,12 @@ impl Proxy {
                 Welcome::NotStateless => {}
             }
         }
+        let begun = Instant::now();
         let refused = match Route::open(&server.backend, request, caller.principal, caller.headers.clone()).await {
             Err(refused @ (OpenError::Refused(_) | OpenError::Unanswered(UpstreamError::Status(_)))) => refused,
             opened => return opened,
         };
+        server.backend.refused(caller.principal, begun);
         match Box::pin(welcome(server, request, &caller, timeouts)).await {
             Ok(Welcome::Opened(opened)) => Ok(*opened),
             Ok(Welcome::Refused(answer)) => Err(OpenError::Refused(answer)),
@@ -286,7 +290,7 @@ impl Proxy {
         }
         let modern = server.backend.modern(caller).await?;
         let Some(Way { connection, lease }) = server.backend.way(&modern, caller).await? else {
-            return Box::pin(self.cross(server, request, mirrored, shown())).await.map(Work::Crossing);
+            return self.begin_crossing(server, request, caller, mirrored, shown()).await;
         };
         // A server that does not tell its tools must not hold up their calls for longer than it may take to say who it is.
         let patience = self.settings.timeouts.probe;
@@ -325,6 +329,32 @@ impl Proxy {
             exchange.listens(listening);
         }
         Ok(Work::Relay(exchange))
+    }
+
+    /// Begins a modern request to a server that is taken to have a handshake. If it wants none after all, and turns out to be of
+    /// 2026-07-28 itself, the request begins once more.
+    fn begin_crossing<'a>(
+        &'a self,
+        server: &'a Arc<Server>,
+        request: &'a Message,
+        caller: Option<Principal>,
+        mirrored: Option<HeaderMap>,
+        principal: Option<Principal>,
+    ) -> BoxFuture<'a, Result<Work, ProxyError>> {
+        let begun = Instant::now();
+        let crossing = async move {
+            let refused = match self.cross(server, request, mirrored.clone(), principal).await {
+                Err(error) if error.refuses_handshake() && server.backend.refused(caller, begun) => error,
+                crossing => return crossing.map(Work::Crossing),
+            };
+            match server.backend.modern(caller).await? {
+                Modern::LegacyOnly => Err(refused),
+                Modern::Shared(..) | Modern::Each(_) => {
+                    self.begin_modern(server, request, caller, mirrored, move || principal).await
+                }
+            }
+        };
+        crossing.boxed()
     }
 
     /// Begins a modern request to a server with a handshake.

@@ -14,6 +14,9 @@ pub(crate) struct Bounds {
     pub(crate) bytes: usize,
 }
 
+/// Whoever has so many items waiting is no quick reader.
+const BEHIND: usize = 4;
+
 /// Makes a mailbox. Dropping either half is seen by the other.
 pub(crate) fn mailbox<T>(bounds: Bounds) -> (Writer<T>, Reader<T>) {
     let shared = Arc::new(Shared { state: Mutex::default(), readable: Notify::new(), room: Notify::new(), bounds });
@@ -81,15 +84,18 @@ impl<T> Writer<T> {
         Time(self.shared.state().forgotten)
     }
 
-    /// Puts an item in, if there is room for it.
-    pub(crate) fn push(&self, item: T, bytes: usize) -> Result<(), PushError<T>> {
-        self.push_of(self.now(), item, bytes)
-    }
-
-    /// Puts an item in that was meant for the reader as it was then, unless it has forgotten since.
-    pub(crate) fn push_of(&self, time: Time, item: T, bytes: usize) -> Result<(), PushError<T>> {
+    /// Puts an item in, if there is room for it; with a `time`, only if the reader has not forgotten since what was meant for it then. If
+    /// some wait already, this one may wait for long: then `kept` makes something of it that has its memory to itself, so that the bound
+    /// in bytes means something.
+    pub(crate) fn push(
+        &self,
+        time: Option<Time>,
+        item: T,
+        bytes: usize,
+        kept: impl FnOnce(T) -> T,
+    ) -> Result<(), PushError<T>> {
         let mut state = self.shared.state();
-        if state.forgotten != time.0 {
+        if time.is_some_and(|time| state.forgotten != time.0) {
             return Err(PushError::Forgotten(item));
         }
         if state.reader_gone || state.finished {
@@ -98,6 +104,7 @@ impl<T> Writer<T> {
         if state.full(self.shared.bounds) {
             return Err(PushError::Full(item));
         }
+        let item = if state.queue.len() >= BEHIND { kept(item) } else { item };
         state.bytes += bytes;
         state.queue.push_back((item, bytes));
         drop(state);
@@ -208,18 +215,22 @@ impl<T> Drop for Reader<T> {
 mod tests {
     use super::*;
 
+    fn push(writer: &Writer<u8>, item: u8, bytes: usize) -> Result<(), PushError<u8>> {
+        writer.push(None, item, bytes, |item| item)
+    }
+
     const BOUNDS: Bounds = Bounds { items: 2, bytes: 10 };
 
     #[tokio::test]
     async fn is_bounded_in_items_and_in_bytes() {
         let (writer, mut reader) = mailbox(BOUNDS);
-        assert!(writer.push(1, 100).is_ok(), "one item fits whatever its size");
-        assert!(matches!(writer.push(2, 1), Err(PushError::Full(2))));
+        assert!(push(&writer, 1, 100).is_ok(), "one item fits whatever its size");
+        assert!(matches!(push(&writer, 2, 1), Err(PushError::Full(2))));
         assert_eq!(reader.next().await, Some(1));
-        assert!(writer.push(2, 1).is_ok() && writer.push(3, 1).is_ok());
-        assert!(matches!(writer.push(4, 1), Err(PushError::Full(4))));
+        assert!(push(&writer, 2, 1).is_ok() && push(&writer, 3, 1).is_ok());
+        assert!(matches!(push(&writer, 4, 1), Err(PushError::Full(4))));
         writer.finish(5, 1);
-        assert!(matches!(writer.push(6, 1), Err(PushError::Gone)));
+        assert!(matches!(push(&writer, 6, 1), Err(PushError::Gone)));
         assert_eq!(
             (reader.next().await, reader.next().await, reader.next().await, reader.next().await),
             (Some(2), Some(3), Some(5), None)
@@ -229,24 +240,24 @@ mod tests {
     #[tokio::test]
     async fn a_waiting_writer_learns_of_room_and_of_the_end() {
         let (writer, mut reader) = mailbox(BOUNDS);
-        writer.push(1, 10).unwrap();
+        push(&writer, 1, 10).unwrap();
         let (room, item) = tokio::join!(writer.room(), reader.next());
         assert_eq!(((), item), (room, Some(1)));
-        writer.push(1, 10).unwrap();
+        push(&writer, 1, 10).unwrap();
         tokio::join!(writer.room(), async { drop(reader) });
-        assert!(matches!(writer.push(1, 1), Err(PushError::Gone)));
+        assert!(matches!(push(&writer, 1, 1), Err(PushError::Gone)));
     }
 
     #[tokio::test]
     async fn what_was_meant_for_a_reader_that_has_forgotten_is_refused() {
         let (writer, mut reader) = mailbox(BOUNDS);
         let before = writer.now();
-        writer.push_of(before, 1, 10).unwrap();
-        assert!(matches!(writer.push_of(before, 2, 1), Err(PushError::Full(2))));
+        writer.push(Some(before), 1, 10, |item| item).unwrap();
+        assert!(matches!(writer.push(Some(before), 2, 1, |item| item), Err(PushError::Full(2))));
         let (forgotten, ()) = (reader.forget(), writer.room().await);
         assert_eq!(forgotten, 1);
-        assert!(matches!(writer.push_of(before, 2, 1), Err(PushError::Forgotten(2))));
-        writer.push_of(writer.now(), 3, 1).unwrap();
+        assert!(matches!(writer.push(Some(before), 2, 1, |item| item), Err(PushError::Forgotten(2))));
+        writer.push(Some(writer.now()), 3, 1, |item| item).unwrap();
         assert_eq!(reader.next().await, Some(3));
     }
 
@@ -255,5 +266,17 @@ mod tests {
         let (writer, mut reader) = mailbox::<u8>(BOUNDS);
         let (item, ()) = tokio::join!(reader.next(), async { drop(writer) });
         assert_eq!(item, None);
+    }
+
+    /// A quick reader gets what came; what waits behind others has its memory to itself.
+    #[tokio::test]
+    async fn what_waits_behind_others_is_made_to_be_kept() {
+        let (writer, mut reader) = mailbox(Bounds { items: 8, bytes: 100 });
+        for item in 0..6 {
+            writer.push(None, item, 1, |item| item + 100).unwrap();
+        }
+        for expected in [0, 1, 2, 3, 104, 105] {
+            assert_eq!(reader.next().await, Some(expected));
+        }
     }
 }

@@ -16,8 +16,10 @@ use crate::backend::key::Principal;
 use crate::backend::start::Completion;
 use crate::backend::{Backend, Leased, OpenError, Way};
 use crate::bridge::handshake::{self, Handshake};
+use crate::bridge::legacy_to_modern::answer::Shape;
 use crate::bridge::legacy_to_modern::client::Client;
 use crate::bridge::legacy_to_modern::welcome;
+use crate::bridge::legacy_to_modern::wrap::Wrapped;
 use crate::bridge::loss;
 use crate::bridge::sharing;
 use crate::protocol::headers;
@@ -60,12 +62,33 @@ pub(crate) struct Stateless {
     /// How severe they have to be, once the client has said so. Held for a look or a replacement.
     level: Mutex<Option<String>>,
     pub(crate) subscriptions: Subscriptions,
+    /// Of which tools the client was told a schema that is wrapped, where any may be. Held for a look or a page.
+    wrapped: Option<Mutex<Wrapped>>,
 }
 
 impl Stateless {
     /// How severe log messages have to be; `None` if the client wants none.
     pub(crate) fn level(&self) -> Option<String> {
         lock(&self.level).clone()
+    }
+
+    /// What becomes of a structured result of this request that the client's revision cannot have.
+    pub(crate) fn shape(&self, request: &Message) -> Shape {
+        let Some(wrapped) = &self.wrapped else { return Shape::Omit };
+        match request.known() {
+            Some(Known::ToolsList) => Shape::Wrap { room: lock(wrapped).room() },
+            Some(Known::ToolsCall) if request.param_str("name").is_some_and(|name| lock(wrapped).has(&name)) => {
+                Shape::Wrapped
+            }
+            _ => Shape::Omit,
+        }
+    }
+
+    /// The client is told of these tools, and of some a schema that is wrapped.
+    pub(crate) fn listed(&self, tools: &[(String, bool)]) {
+        let Some(wrapped) = &self.wrapped else { return };
+        let mut wrapped = lock(wrapped);
+        tools.iter().for_each(|(name, is_wrapped)| wrapped.told(name, *is_wrapped));
     }
 
     /// From now on log messages have to be this severe. Whether there are any.
@@ -214,6 +237,7 @@ impl Route {
             has_logging,
             level: Mutex::default(),
             subscriptions: Subscriptions::default(),
+            wrapped: backend.wraps().then(Mutex::default),
         };
         let route = Route {
             backend: Arc::clone(backend),

@@ -131,7 +131,7 @@ impl MockSse {
         format!("http://{}/sse", self.address)
     }
 
-    /// The requests so far, in the order in which they were complete.
+    /// The requests so far, in the order in which they were complete: the latest 100,000 of them, whose bodies have 256 MiB at most.
     #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
         self.site.requests.all()

@@ -625,7 +625,7 @@ impl<P: Pipe> Driver<P> {
                     self.lose(&message);
                     return None;
                 };
-                match call.replies.push(Ok(message), bytes) {
+                match call.replies.push(None, Ok(message), bytes, |reply| reply.map(Message::alone)) {
                     Ok(()) => {}
                     Err(PushError::Full(Ok(message))) if self.sharing() == Sharing::Exclusive => {
                         return Some((Destination::Call(id), message));
@@ -643,7 +643,7 @@ impl<P: Pipe> Driver<P> {
                     Err(PushError::Gone) => self.metrics.dropped("client_gone"),
                 }
             }
-            Destination::Standing(time) => match self.standing.push_of(time, message, bytes) {
+            Destination::Standing(time) => match self.standing.push(Some(time), message, bytes, Message::alone) {
                 Ok(()) => {}
                 Err(PushError::Full(message)) => return Some((destination, message)),
                 Err(PushError::Forgotten(message)) => self.lose(&message),

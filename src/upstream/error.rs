@@ -64,10 +64,11 @@ impl UpstreamError {
             UpstreamError::Violation(_) | UpstreamError::TooLarge | UpstreamError::SlowClient => true,
             // It failed while it worked on the request, or whoever stands before it does not know what it did.
             UpstreamError::Status(status) => status.is_server_error(),
+            // Who says when to come back has refused it. Without that, a gateway may have lost its server in the midst of it.
+            UpstreamError::Busy { status, retry_after } => status.is_server_error() && retry_after.is_none(),
             UpstreamError::Start(_)
             | UpstreamError::Unreachable(_)
             | UpstreamError::Credentials(_)
-            | UpstreamError::Busy { .. }
             | UpstreamError::CircuitOpen { .. }
             | UpstreamError::SessionGone => false,
         }

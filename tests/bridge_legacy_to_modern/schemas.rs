@@ -1,27 +1,41 @@
 //! Results with a structure that no revision with a handshake has (2026-07-28, Tools › Structured Content).
 
 use serde_json::{Value, json};
+use shadowcat::settings::{Settings, Structured};
 use shadowcat::testing::{Do, On};
 
 use crate::common::*;
 use crate::{Client, Place, Stage};
 
-/// What comes of requests where the server answers the nth of `method` with this result. The proxy's names for its requests are the same
-/// each time: a first run tells which it has.
+/// What comes of a request where the server answers with this result.
 async fn with_result(method: &str, params: &Value, result: &Value, revision: &str) -> (Value, Stage) {
-    let request = async |stage: &Stage| {
+    let (mut answers, stage) = with_results(&[(method, params.clone(), result.clone())], revision, |_| {}).await;
+    (answers.remove(0), stage)
+}
+
+/// What comes of requests where the server answers the first of each method with this result. The proxy's names for its requests are
+/// the same each time: a first run tells which it has.
+async fn with_results(said: &[(&str, Value, Value)], revision: &str, change: fn(&mut Settings)) -> (Vec<Value>, Stage) {
+    let requests = async |stage: &Stage| {
         let mut client = Client::Http(stage.session(revision).await);
-        client.request(method, params.clone()).await
+        let mut answers = Vec::new();
+        for (method, params, _) in said {
+            answers.push(client.request(method, params.clone()).await);
+        }
+        answers
     };
-    let stage = Stage::new(Place::Http, modern()).await;
-    request(&stage).await;
-    let sent: Vec<_> = stage.mock().requests().into_iter().filter(|one| one.json("/method") == method).collect();
-    let id = sent.last().unwrap().json("/id");
-    let body = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
-    let headers = [("Content-Type".to_owned(), "application/json".to_owned())].into();
-    let fault = Do::Status { code: 200, headers, body };
-    let stage = Stage::new(Place::Http, modern().fault(On::method(method).nth(sent.len() as u64), fault)).await;
-    (request(&stage).await, stage)
+    let stage = Stage::with(Place::Http, modern(), change).await;
+    requests(&stage).await;
+    let sent = stage.mock().requests();
+    let mut script = modern();
+    for (method, _, result) in said {
+        let id = sent.iter().find(|one| one.json("/method") == *method).unwrap().json("/id");
+        let body = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
+        let headers = [("Content-Type".to_owned(), "application/json".to_owned())].into();
+        script = script.fault(On::method(method).nth(1), Do::Status { code: 200, headers, body });
+    }
+    let stage = Stage::with(Place::Http, script, change).await;
+    (requests(&stage).await, stage)
 }
 
 /// 2025-11-25, Tools › Output Schema: what is a schema of an object stays, any other goes; and the rest of each tool stays.
@@ -64,4 +78,40 @@ async fn structured_results_are_told_in_the_clients_words() {
     let result = json!({ "resultType": "complete", "content": [], "structuredContent": { "a": 1 } });
     let (answer, _stage) = with_result("tools/call", &call, &result, "2025-03-26").await;
     assert_eq!(answer["result"]["content"], json!([text(r#"{"a":1}"#)]), "{answer}");
+}
+
+/// `bridge_structured = "wrap"`: results are wrapped where the list was, and nowhere else.
+#[tokio::test]
+async fn results_are_wrapped_where_their_schemas_are() {
+    let wrap = |settings: &mut Settings| settings.upstreams[0].bridge_structured = Structured::Wrap;
+    let call = json!({ "name": "echo", "arguments": { "text": "x" } });
+    let array = json!({ "type": "array", "items": { "$ref": "#/$defs/n" }, "$defs": { "n": { "type": "number" } } });
+    let object = json!({ "type": "object" });
+    let mut moved = array.clone();
+    moved["items"]["$ref"] = "#/properties/result/$defs/n".into();
+    let wrapped = json!({ "type": "object", "properties": { "result": moved }, "required": ["result"] });
+    for (schema, told, structured, expected) in [
+        (Some(&array), Some(&wrapped), json!([1]), json!({ "result": [1] })),
+        // What the client was told counts, whatever the server says then.
+        (Some(&array), Some(&wrapped), json!({ "a": 1 }), json!({ "result": { "a": 1 } })),
+        (Some(&object), Some(&object), json!({ "a": 1 }), json!({ "a": 1 })),
+        (None, None, json!([1]), Value::Null),
+        (None, None, json!({ "a": 1 }), json!({ "a": 1 })),
+    ] {
+        let mut tool = json!({ "name": "echo", "inputSchema": { "type": "object" } });
+        if let Some(schema) = schema {
+            tool["outputSchema"] = schema.clone();
+        }
+        let listed = json!({ "resultType": "complete", "ttlMs": 0, "cacheScope": "private", "tools": [tool] });
+        let result = json!({ "resultType": "complete", "content": [], "structuredContent": structured });
+        let said = [("tools/list", json!({}), listed), ("tools/call", call.clone(), result)];
+        let (answers, stage) = with_results(&said, LEGACY, wrap).await;
+        assert_eq!(answers[0]["result"]["tools"][0].get("outputSchema"), told, "{}", answers[0]);
+        assert_eq!(answers[1]["result"]["structuredContent"], expected, "{}", answers[1]);
+        assert_eq!(stage.lost("output_schema").await, 0.0);
+        // Who was told of no tools has results as ever.
+        let (answers, _stage) = with_results(&said[1..], LEGACY, wrap).await;
+        let expected = if structured.is_object() { structured } else { Value::Null };
+        assert_eq!(answers[0]["result"]["structuredContent"], expected, "{}", answers[0]);
+    }
 }

@@ -213,7 +213,7 @@ async fn connections_are_used_again_by_those_who_declare_the_same() {
 #[tokio::test]
 async fn connections_are_used_again_by_whom_the_operator_allows() {
     for (reuse, [same, other, nobody]) in
-        [(Reuse::Never, [2, 3, 5]), (Reuse::SamePrincipal, [1, 2, 3]), (Reuse::Any, [1, 1, 1])]
+        [(BridgeReuse::Never, [2, 3, 5]), (BridgeReuse::SamePrincipal, [1, 2, 3]), (BridgeReuse::Any, [1, 1, 1])]
     {
         let world = World::with(Via::Http, legacy(), |settings| settings.upstreams[0].bridge_reuse = reuse).await;
         let call = |who: Option<&str>| Modern::call("echo", json!({ "text": "x" })).header("Authorization", who);

@@ -90,7 +90,7 @@ async fn an_answer_that_comes_without_its_client_is_kept_and_its_connection_is_n
 #[tokio::test]
 async fn who_was_told_roots_serves_nobody_else() {
     for via in [Via::Http, Via::Sse] {
-        let world = World::with(via, legacy(), |settings| settings.upstreams[0].bridge_reuse = Reuse::Any).await;
+        let world = World::with(via, legacy(), |settings| settings.upstreams[0].bridge_reuse = BridgeReuse::Any).await;
         let roots = || Modern::call("roots", json!({})).capabilities(everything());
         let echo = |can: Value| Modern::call("echo", json!({ "text": "x" })).capabilities(can);
         let asked = world.answer(&roots()).await;

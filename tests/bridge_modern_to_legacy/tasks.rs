@@ -327,9 +327,11 @@ async fn who_listens_to_a_task_is_told_how_it_stands() {
 /// roots.
 #[tokio::test]
 async fn a_task_leaves_its_connection_to_whom_a_call_would() {
-    for (reuse, tool, idle) in
-        [(Reuse::Never, "echo", 0.0), (Reuse::SamePrincipal, "echo", 1.0), (Reuse::SamePrincipal, "roots", 0.0)]
-    {
+    for (reuse, tool, idle) in [
+        (BridgeReuse::Never, "echo", 0.0),
+        (BridgeReuse::SamePrincipal, "echo", 1.0),
+        (BridgeReuse::SamePrincipal, "roots", 0.0),
+    ] {
         let world = with(Via::Http, |settings| {
             settings.upstreams[0].bridge_reuse = reuse;
             settings.limits.tasks = 1;

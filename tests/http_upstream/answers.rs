@@ -115,6 +115,15 @@ async fn an_answer_with_another_id_is_not_the_answer() {
     is_ours(Do::ResultAndError, -31006, false).await;
 }
 
+/// A stream that ends after an event that is no message has said all there is: the call fails at once, and the stream is not looked for again.
+#[tokio::test]
+async fn an_event_that_is_no_message_is_no_answer() {
+    for garbled in [r#"{"jsonrpc":"2.0","result":{}}"#, "{", "[]"] {
+        let stream = format!("id: 1\ndata:\n\nid: 2\ndata: {garbled}\n\n");
+        is_ours(respond(200, "text/event-stream", &stream), -31006, false).await;
+    }
+}
+
 /// A body that breaks off is not delivered, however much of it looks like an answer.
 #[tokio::test]
 async fn a_body_that_breaks_off_is_lost() {
@@ -195,7 +204,8 @@ async fn a_busy_server_says_when_to_come_back() {
 /// After a failure of the server nobody knows what it has done; a refusal is a promise that it did nothing.
 #[tokio::test]
 async fn a_failure_leaves_the_outcome_open_and_a_refusal_does_not() {
-    for status in [500, 502, 504] {
+    // 503 without a word of when to come back is what a gateway says whose server went away in the midst of it.
+    for status in [500, 502, 503, 504] {
         is_ours(respond(status, "text/html", "<h1>Oops</h1>"), -31003, false).await;
     }
     for status in [400, 406, 410, 415] {

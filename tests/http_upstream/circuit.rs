@@ -50,13 +50,13 @@ async fn a_server_that_keeps_failing_is_left_alone() {
         };
         for _ in 0..3 {
             for _ in 0..2 {
-                assert_ours(&call("count").await.answer().ok().await, -31002);
+                assert_ours(&call("count").await.answer().ok().await, -31003);
             }
             assert_eq!(text(&call("echo").await.answer().ok().await), "hi", "two in a row are not enough");
         }
         assert_eq!(stage.status().await["circuit"], "closed");
         for _ in 0..3 {
-            assert_ours(&call("count").await.answer().ok().await, -31002);
+            assert_ours(&call("count").await.answer().ok().await, -31003);
         }
         let before = stage.mock.requests().len();
         let seconds = refused(call("echo").await).await;
@@ -167,7 +167,7 @@ async fn a_server_that_takes_no_messages_is_left_alone() {
     .await;
     let client = stage.session().await;
     for _ in 0..2 {
-        assert_ours(&client.call("count", json!({})).ok().await.answer().ok().await, -31002);
+        assert_ours(&client.call("count", json!({})).ok().await.answer().ok().await, -31003);
     }
     let before = stage.mock.requests().len();
     refused(client.call("echo", json!({ "text": "hi" })).ok().await).await;

@@ -158,3 +158,80 @@ async fn an_era_that_is_configured_is_not_asked_for() {
         assert_eq!(proxy.metric("shadowcat_child_starts_total", &[]).await, 1.0, "{isolation:?}");
     }
 }
+
+/// 2026-07-28, stdio › Backward Compatibility: silence says little. A server that was too slow to answer is taken to have a
+/// handshake; when it refuses one, it is asked again, and waited for. Whoever comes first, for whatever, gets it.
+#[tokio::test]
+async fn a_server_that_was_too_slow_to_say_its_era_is_asked_again() {
+    let slow = || modern().fault(On::method("server/discover").nth(1), Do::Delay { ms: 700 });
+    for isolation in [Isolation::Session, Isolation::Request, Isolation::Shared] {
+        let hasty = |settings: &mut Settings| {
+            settings.timeouts.probe = std::time::Duration::from_millis(50);
+            (settings.upstreams[0].isolation, settings.upstreams[0].reuse) = (isolation, Reuse::usual(isolation));
+        };
+        let called = async |proxy: &Proxy| {
+            let called = Modern::call("echo", json!({ "text": "x" })).post(&proxy.url).ok().await;
+            assert_eq!(text(&called.answer().ok().await), "x", "{isolation:?}");
+        };
+        let proxy = Proxy::with(slow(), hasty).await;
+        called(&proxy).await;
+        called(&proxy).await;
+
+        let proxy = Proxy::with(slow(), hasty).await;
+        let described = discover(&proxy).await.answer().ok().await;
+        assert_eq!(described["result"]["supportedVersions"], json!([MODERN]), "{isolation:?} {described}");
+
+        let proxy = Proxy::with(slow(), hasty).await;
+        let listen = Modern::new("subscriptions/listen").param("notifications", json!({ "toolsListChanged": true }));
+        let mut stream = listen.post(&proxy.url).ok().await;
+        let first = stream.message().ok().await.unwrap();
+        assert_eq!(first["method"], "notifications/subscriptions/acknowledged", "{isolation:?} {first}");
+
+        let proxy = Proxy::with(slow(), hasty).await;
+        let session = Client::Legacy(proxy.session().await);
+        assert_eq!(text(&session.call("echo", json!({ "text": "x" })).await), "x", "{isolation:?}");
+        called(&proxy).await;
+    }
+}
+
+/// 2026-07-28, Versioning: a verdict is about the server that gave it. With one of the other era in its place clients get what they
+/// ask for, at the latest when they ask again.
+#[tokio::test]
+async fn a_server_that_another_took_the_place_of_is_asked_again() {
+    let quick = |settings: &mut Settings| settings.timeouts.probe = std::time::Duration::from_millis(300);
+    let discovers = [Discover::Error, Discover::Silence, Discover::Exit].map(surprised);
+    for other in discovers {
+        let proxy = Proxy::with(modern(), quick).await;
+        let client = proxy.client(Era::Modern).await;
+        client.call("echo", json!({ "text": "x" })).await;
+        proxy.play(&other);
+        assert_ours(&client.call("exit", json!({})).await, -31003);
+        let called = async || client.call("echo", json!({ "text": "x" })).await;
+        until("it is found out", called, |answer| answer["result"]["content"][0]["text"] == "x").await;
+        let session = Client::Legacy(proxy.session().await);
+        assert_eq!(text(&session.call("echo", json!({ "text": "x" })).await), "x", "{other:?}");
+    }
+    for from_start in [Discover::Error, Discover::Silence].map(surprised) {
+        let proxy = Proxy::with(from_start, quick).await;
+        let client = proxy.client(Era::Modern).await;
+        client.call("echo", json!({ "text": "x" })).await;
+        proxy.play(&modern());
+        assert_ours(&client.call("exit", json!({})).await, -31003);
+        assert_eq!(text(&client.call("echo", json!({ "text": "x" })).await), "x");
+    }
+}
+
+/// A server that refuses all handshakes, and says that it has one, is not asked for its era with each request.
+#[tokio::test]
+async fn a_server_that_refuses_handshakes_is_not_asked_each_time() {
+    // One of these is the proxy's name for the handshake; what the fake itself answers then comes too late.
+    let refusal = |id| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32000,"message":"Not today"}}}}"#);
+    let print = Do::Print { text: [1, 2].map(refusal).join("\n"), times: 1, newline: true };
+    let proxy = Proxy::start(legacy().fault(On::method("initialize"), print)).await;
+    for _ in 0..5 {
+        let refused = Modern::call("echo", json!({})).post(&proxy.url).ok().await.json().ok().await;
+        assert_eq!(refused["error"]["data"]["reason"], "handshake_refused", "{refused}");
+    }
+    // One was asked in the first place, and once more; the others were shown handshakes.
+    assert!(proxy.metric("shadowcat_child_starts_total", &[]).await <= 8.0);
+}

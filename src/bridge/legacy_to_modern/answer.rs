@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{member, own, quoted};
+use super::{member, own, quoted, wrap};
 use crate::bridge::loss::Loss;
 use crate::protocol::error::{
     HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, MISSING_CAPABILITY, RESOURCE_NOT_FOUND, UNSUPPORTED_VERSION,
@@ -15,6 +15,30 @@ use crate::protocol::method::Known;
 use crate::protocol::revision::Revision;
 use crate::protocol::scan::Members;
 
+/// In a result of `tools/call`, and in a tool.
+const STRUCTURED: &str = "structuredContent";
+const SCHEMA: &str = "outputSchema";
+
+/// What becomes of structured results that no revision with a handshake can have.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum Shape {
+    /// They are left out.
+    #[default]
+    Omit,
+    /// In a list, their schemas are wrapped, while there is room for the names of the tools, in bytes.
+    Wrap { room: usize },
+    /// The client was told that the schema of this tool is wrapped.
+    Wrapped,
+}
+
+/// What there is to say of a result besides.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) losses: Vec<Loss>,
+    /// The tools that the client is told of, and whether the schema of each is wrapped: where any may be.
+    pub(super) listed: Vec<(String, bool)>,
+}
+
 /// A result without what only modern results have.
 pub(super) fn result(
     revision: Revision,
@@ -22,27 +46,31 @@ pub(super) fn result(
     id: &RequestId,
     message: &Message,
     members: &Members,
-    losses: &mut Vec<Loss>,
+    shape: Shape,
+    said: &mut Said,
 ) -> Message {
     let text = &message.text()[..];
     let mut out: smallvec::SmallVec<[&str; 4]> = smallvec::smallvec![meta::RESULT_TYPE];
     if known.is_some_and(is_cacheable) {
         out.extend(["ttlMs", "cacheScope"]);
     }
+    let mut edit = message.edit().id(id.as_json());
     let mut content = None;
     if known == Some(Known::ToolsCall)
-        && let Some(value) = member(members, text, "structuredContent")
+        && let Some(found) = members.find(text, STRUCTURED)
+        && let Some(value) = member(members, text, STRUCTURED)
     {
-        let is_object = value.starts_with('{');
-        if !is_object {
-            out.push("structuredContent");
-            losses.push(Loss::StructuredContent);
+        let fits = value.starts_with('{') || matches!(shape, Shape::Wrapped);
+        if !fits {
+            out.push(STRUCTURED);
+            said.losses.push(Loss::StructuredContent);
+        } else if matches!(shape, Shape::Wrapped) {
+            edit = edit.span(found.value, &wrap::value(value));
         }
-        if !is_object || revision < Revision::V2025_06_18 {
+        if !fits || revision < Revision::V2025_06_18 {
             content = with_text(member(members, text, "content"), value);
         }
     }
-    let mut edit = message.edit().id(id.as_json());
     if let Some(content) = content {
         edit = match members.find(text, "content") {
             Some(found) => edit.span(found.value, &content),
@@ -57,7 +85,7 @@ pub(super) fn result(
     }
     if known == Some(Known::ToolsList)
         && let Some(found) = members.find(text, "tools")
-        && let Some(list) = looser(member(members, text, "tools").unwrap_or_default(), losses)
+        && let Some(list) = looser(member(members, text, "tools").unwrap_or_default(), shape, said)
     {
         edit = edit.span(found.value, &list);
     }
@@ -95,26 +123,56 @@ fn with_text(content: Option<&str>, value: &str) -> Option<String> {
     Some(format!("[{}]", all.join(",")))
 }
 
-/// A list of tools whose output schemas are all ones of objects, if it is not one: the others lose theirs, as their results
-/// lose what does not fit (2025-11-25, Tools › Output Schema).
-fn looser(tools: &str, losses: &mut Vec<Loss>) -> Option<String> {
-    const SCHEMA: &str = "outputSchema";
-    memchr::memmem::find(tools.as_bytes(), SCHEMA.as_bytes())?;
+/// A list of tools whose output schemas are all ones of objects, if it is not one: the others are wrapped, or go, as do their
+/// results (2025-11-25, Tools › Output Schema).
+fn looser(tools: &str, shape: Shape, said: &mut Said) -> Option<String> {
+    let mut room = match shape {
+        Shape::Wrap { room } => Some(room),
+        // Results are large and the name is short: it is searched for before they are taken apart.
+        Shape::Omit | Shape::Wrapped => {
+            memchr::memmem::find(tools.as_bytes(), SCHEMA.as_bytes())?;
+            None
+        }
+    };
     let tools: Vec<&RawValue> = serde_json::from_str(tools).ok()?;
     let mut changed = false;
     let one = |tool: &RawValue| {
         let parsed: Value = serde_json::from_str(tool.get()).unwrap_or_default();
-        match parsed.get(SCHEMA) {
-            Some(schema) if schema.get("type") != Some(&Value::from("object")) => {
-                changed = true;
-                losses.push(Loss::OutputSchema);
+        let fits = parsed.get(SCHEMA).is_none_or(|schema| schema.get("type") == Some(&Value::from("object")));
+        let name = parsed["name"].as_str().unwrap_or_default();
+        let wrapped = room.as_mut().filter(|room| !fits && name.len() <= **room).and_then(|room| {
+            let wrapped = with_wrapped_schema(tool.get())?;
+            *room -= name.len();
+            Some(wrapped)
+        });
+        if room.is_some() {
+            said.listed.push((name.to_owned(), wrapped.is_some()));
+        }
+        changed |= !fits;
+        match wrapped {
+            Some(wrapped) => wrapped,
+            None if fits => tool.get().to_owned(),
+            None => {
+                said.losses.push(Loss::OutputSchema);
                 without(tool.get(), SCHEMA)
             }
-            _ => tool.get().to_owned(),
         }
     };
     let list: Vec<String> = tools.into_iter().map(one).collect();
     changed.then(|| format!("[{}]", list.join(",")))
+}
+
+/// A tool with its schema wrapped, if that can be.
+fn with_wrapped_schema(tool: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Tool<'a> {
+        #[serde(borrow, rename = "outputSchema")]
+        schema: &'a RawValue,
+    }
+    let schema = serde_json::from_str::<Tool<'_>>(tool).ok()?.schema;
+    let start = schema.get().as_ptr() as usize - tool.as_ptr() as usize;
+    let (before, after) = (&tool[..start], &tool[start + schema.get().len()..]);
+    Some(format!("{before}{}{after}", wrap::schema(schema)?))
 }
 
 /// An object without one of its members, the others as they are.

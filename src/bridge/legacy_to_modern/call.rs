@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
+use super::answer::{Said, Shape};
 use super::client::Client;
 use super::question::{self, Unaskable};
 use super::task::{self, Stands, Task};
@@ -68,6 +69,8 @@ pub(crate) enum Effect {
     Finish(Message),
     /// The server's answer is not acceptable: the end.
     Violation(&'static str),
+    /// The client is about to be told of these tools, and of some a schema that is wrapped.
+    Listed(Vec<(String, bool)>),
     /// Something could not be carried.
     Lost(Loss),
     /// Something went nowhere, for this reason.
@@ -122,6 +125,8 @@ pub(crate) struct Call {
     takes_tasks: bool,
     /// What one request leaves at the server is there for the next.
     is_one_server: bool,
+    /// What becomes of a structured result.
+    shape: Shape,
     task: Option<Box<Task>>,
     state: State,
 }
@@ -182,9 +187,15 @@ impl Call {
             known: request.known(),
             takes_tasks: false,
             is_one_server: true,
+            shape: Shape::Omit,
             task: None,
             state: State::Upstream,
         })
+    }
+
+    /// The same, whose structured result is to have this shape.
+    pub(crate) fn shaped(self, shape: Shape) -> Call {
+        Call { shape, ..self }
     }
 
     /// The client's name for it.
@@ -306,10 +317,13 @@ impl Call {
             }
             Some(_) => return self.violates("its result is of an unknown resultType", out),
         }
-        let mut losses = Vec::new();
+        let mut said = Said::default();
         let (revision, known) = (self.client.revision, self.known());
-        let result = answer::result(revision, known, &self.client_id, &message, &members, &mut losses);
-        out.extend(losses.into_iter().map(Effect::Lost));
+        let result = answer::result(revision, known, &self.client_id, &message, &members, self.shape, &mut said);
+        out.extend(said.losses.into_iter().map(Effect::Lost));
+        if !said.listed.is_empty() {
+            out.push(Effect::Listed(said.listed));
+        }
         self.finish(result, out);
     }
 

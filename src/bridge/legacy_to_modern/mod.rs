@@ -4,7 +4,7 @@
 //! request ([`client`]). The client's handshake is answered from what the server says of itself ([`welcome`]); what the server says by itself comes over one stream for each session ([`standing`]). A request is a
 //! [`call`]: what the server asks in a result becomes questions to the client ([`question`]), whose answers go up with the
 //! request, repeated; what it only carries out as a [`task`] is driven to its end. What answers it at last is put into the words
-//! of the client's revision ([`answer`]).
+//! of the client's revision ([`answer`]); what it has none for is left out or put into an object ([`wrap`]).
 
 pub(crate) mod answer;
 pub(crate) mod call;
@@ -13,6 +13,7 @@ mod question;
 pub(crate) mod standing;
 mod task;
 pub(crate) mod welcome;
+pub(crate) mod wrap;
 
 use std::borrow::Cow;
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::answer::Shape;
 use super::call::{Call, Effect, Input, withdrawn};
 use super::client::Client;
 use super::welcome;
@@ -49,7 +50,12 @@ struct Dialogue {
 impl Dialogue {
     /// A client says something; it is sent on.
     fn begin(client: &Arc<Client>, request: &str) -> Dialogue {
-        let call = Call::begin(client, &message(request), true, None, PATIENCE).unwrap();
+        Dialogue::shaped(client, request, Shape::Omit)
+    }
+
+    /// The same, where structured results are to have this shape.
+    fn shaped(client: &Arc<Client>, request: &str, shape: Shape) -> Dialogue {
+        let call = Call::begin(client, &message(request), true, None, PATIENCE).unwrap().shaped(shape);
         let now = now() + Duration::from_secs(3600);
         let mut dialogue = Dialogue { call, now, id: 0, said: String::new() };
         dialogue.line("> client  ", request);
@@ -108,6 +114,7 @@ impl Dialogue {
                 Effect::Withdraw(number) => self.line("< client  ", &text(&withdrawn(100 + i64::from(number)))),
                 Effect::Again => self.send(),
                 Effect::Violation(what) => self.line("! ", what),
+                Effect::Listed(tools) => self.line("- told of: ", &format!("{tools:?}")),
                 Effect::Lost(loss) => self.line("- lost: ", loss.as_str()),
                 Effect::Drop(why) => self.line("- dropped: ", why),
             }

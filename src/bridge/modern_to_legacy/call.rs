@@ -4,11 +4,16 @@
 //! at the server, and nobody hears it. What comes in is an [`Input`], what is to be done about it an [`Effect`]: no I/O, no
 //! clock, no chance.
 
+mod as_task;
+mod asking;
+mod errand;
+mod kept;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use as_task::Task;
 use bytes::Bytes;
-use serde_json::Value;
 
 use super::answer::{self, Refusal};
 use super::declared::Declared;
@@ -16,18 +21,12 @@ use super::question::{self, Question, Raw};
 use super::task::{self, Described};
 use crate::bridge::loss::Loss;
 use crate::protocol::id::RequestId;
-use crate::protocol::message::{Kind, Message, json_str};
+use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
-use crate::protocol::scan::DEPTH_MAX;
 
 /// Most questions that are open at once.
 const OPEN_MAX: usize = 64;
-/// Most log messages that are kept for a client that is away.
-const KEPT_MAX: usize = 64;
-/// Longest name of a server's for a question that its client hears, in bytes, and most of them in one call.
-const KEY_MAX: usize = 64;
-const WORDS_MAX: usize = 1024;
 /// Between two looks whether a user has been where the server wants them to go.
 const ERRAND_PAUSE: Duration = Duration::from_secs(1);
 
@@ -81,37 +80,6 @@ const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "criti
 
 fn rank(level: &str) -> Option<u8> {
     LEVELS.iter().position(|one| *one == level).and_then(|at| u8::try_from(at).ok())
-}
-
-/// What goes upstream in place of the request: without what only 2026-07-28 has.
-pub(crate) fn upward(request: &Message, upstream_id: i64) -> Message {
-    let name = upstream_id.to_string();
-    let stripped;
-    let mut request = request;
-    if request.param(meta::INPUT_RESPONSES).is_some() || request.param(meta::REQUEST_STATE).is_some() {
-        stripped = request.edit().recast(&[meta::INPUT_RESPONSES, meta::REQUEST_STATE], "", &[], "").finish();
-        request = &stripped;
-    }
-    request
-        .edit()
-        .id(&name)
-        .meta(meta::PROGRESS_TOKEN, &name)
-        .without_meta(&[meta::PROTOCOL_VERSION, meta::CLIENT_CAPABILITIES, meta::CLIENT_INFO, meta::LOG_LEVEL])
-        .finish()
-}
-
-/// The same request, to become a task of the server's.
-pub(crate) fn upward_as_task(request: &Message, upstream_id: i64) -> Option<Message> {
-    let mut params: Raw = serde_json::from_str(upward(request, upstream_id).body()?).ok()?;
-    params.insert(meta::TASK.to_owned(), serde_json::value::to_raw_value(&serde_json::json!({})).ok()?);
-    let (method, params) = (Known::ToolsCall.as_str(), serde_json::to_string(&params).ok()?);
-    Some(answer::own(format!(r#"{{"jsonrpc":"2.0","id":{upstream_id},"method":"{method}","params":{params}}}"#)))
-}
-
-/// A request about a task (JSON).
-pub(crate) fn about_task(known: Known, upstream_id: i64, task: &str) -> Message {
-    let (method, id) = (known.as_str(), meta::TASK_ID);
-    answer::own(format!(r#"{{"jsonrpc":"2.0","id":{upstream_id},"method":"{method}","params":{{"{id}":{task}}}}}"#))
 }
 
 /// What happens.
@@ -194,21 +162,6 @@ pub(crate) struct Call {
     task: Option<Task>,
     /// The answer to the handshake, as text: it is rarely looked at.
     greeting: Bytes,
-}
-
-/// A call that is to be a task of the server's (2025-11-25, Tasks).
-#[derive(Debug)]
-enum Task {
-    /// The client takes it for an answer.
-    Offered,
-    /// It was offered, and the server does not want it.
-    Refused,
-    /// The server takes the call as a task only, and is asked to make one. The client need not know.
-    Due,
-    /// It is one, by this name (JSON), of which the client knows nothing.
-    Named(String),
-    /// It is one, and its client is not there to hear of it.
-    Waiting(String),
 }
 
 impl Call {
@@ -317,71 +270,6 @@ impl Call {
         }
     }
 
-    /// A tool that has to be called as a task is: it was refused otherwise, and has not run. What then has to be waited for is
-    /// the task's result, which comes like an answer.
-    fn becomes_task(&mut self, message: &Message, now: Instant, out: &mut Vec<Effect>) -> bool {
-        match (&self.task, message.kind()) {
-            // Who has asked something has begun.
-            (None, Kind::Error)
-                if self.rounds == 0
-                    && self.known == Some(Known::ToolsCall)
-                    && answer::is_unknown_method(message)
-                    && self.makes_tasks() =>
-            {
-                self.task = Some(Task::Due);
-                out.push(Effect::AsTask);
-            }
-            // The list that says which tools may be tasks was out of date.
-            (Some(Task::Offered), Kind::Error) if self.rounds == 0 && answer::is_unknown_method(message) => {
-                self.task = Some(Task::Refused);
-                out.push(Effect::Again);
-            }
-            (Some(Task::Offered), Kind::Result) => {
-                let Some(name) = answer::task_of(message) else { return false };
-                self.running = false;
-                match self.leg.clone() {
-                    Some(leg) => self.made(&leg, name, message, now, out),
-                    None if self.has_room(message) => {
-                        self.task = Some(Task::Waiting(name));
-                        self.finished = Some(Box::new(message.clone().alone()));
-                        self.make_room(out);
-                    }
-                    None => {
-                        out.push(Effect::CancelTask(name));
-                        return false;
-                    }
-                }
-            }
-            (Some(Task::Due), Kind::Result) => {
-                let Some(name) = answer::task_of(message) else { return false };
-                out.push(Effect::Fetch(name.clone()));
-                self.task = Some(Task::Named(name));
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    fn makes_tasks(&self) -> bool {
-        Message::parse(self.greeting.clone(), DEPTH_MAX).is_ok_and(|greeting| answer::makes_tasks(&greeting))
-    }
-
-    /// The call has become a task.
-    fn made(&mut self, leg: &Leg, name: String, message: &Message, now: Instant, out: &mut Vec<Effect>) {
-        match Described::made(message).filter(|_| leg.takes_tasks) {
-            Some(described) => {
-                out.push(Effect::Made(leg.id.clone(), name, described));
-                (self.leg, self.task, self.over) = (None, None, true);
-            }
-            // On this request its client takes none.
-            None => {
-                (self.running, self.due) = (true, (!self.open.is_empty()).then_some(now));
-                out.push(Effect::Fetch(name.clone()));
-                self.task = Some(Task::Named(name));
-            }
-        }
-    }
-
     /// The server's answer, for the client that waits.
     fn answer(&mut self, leg: &Leg, message: Message, now: Instant, out: &mut Vec<Effect>) {
         if self.undeclared != Declared::default() && answer::is_failure(&message) {
@@ -416,60 +304,6 @@ impl Call {
         out.push(Effect::Answer(answer));
         self.leg = None;
         self.over = true;
-    }
-
-    /// Refuses what is open: nobody will answer it any more.
-    fn dismiss(&mut self, out: &mut Vec<Effect>) {
-        out.extend(self.open.drain(..).map(|question| Effect::Server(question.abandoned())));
-    }
-
-    fn question(&mut self, words: Message, now: Instant, out: &mut Vec<Effect>) {
-        let Some(id) = words.id() else { return out.push(Effect::Drop("no_id")) };
-        let refusal = if !self.known.is_some_and(Known::may_ask) || self.is_answered() {
-            Some((question::not_asked(&id), Loss::QuestionOutside))
-        } else if self.leg.as_ref().is_some_and(|leg| !leg.declared.allows(&words)) {
-            Some((question::not_asked(&id), Loss::QuestionUndeclared))
-        } else if self.rounds >= self.rules.rounds || self.open.len() >= OPEN_MAX || !self.has_room(&words) {
-            Some((question::too_many(&id), Loss::QuestionTooMany))
-        } else {
-            None
-        };
-        if let Some((answer, loss)) = refusal {
-            if loss == Loss::QuestionUndeclared {
-                self.undeclared = self.undeclared.and(Declared::needed_for(&words));
-            }
-            out.extend([Effect::Server(answer), Effect::Lost(loss)]);
-            return;
-        }
-        let key = self.key_of(&id);
-        let question = Question { key, id, words: words.alone(), asked: false };
-        let given = self.given.contains_key(&question.key) && self.words.contains(&question.key);
-        if given && let Some(answer) = question.answered(&self.given) {
-            self.given.remove(&question.key);
-            self.told_roots |= question.words.known() == Some(Known::RootsList);
-            return out.push(Effect::Server(answer));
-        }
-        self.open.push(question);
-        self.make_room(out);
-        if self.leg.is_some() && self.due.is_none() {
-            self.due = Some(now + self.rules.window);
-        }
-    }
-
-    /// What the client calls a question: what the server calls it, if that is a word that was not used before in this call.
-    fn key_of(&mut self, id: &RequestId) -> String {
-        self.keys += 1;
-        let word = json_str(id.as_json()).filter(|word| {
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-            (1..=KEY_MAX).contains(&word.len())
-                && word.bytes().all(is_plain)
-                // Those are our own.
-                && !word.strip_prefix('q').is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
-        });
-        match word {
-            Some(word) if self.words.len() < WORDS_MAX && self.words.insert(word.clone()) => word,
-            _ => format!("q{}", self.keys),
-        }
     }
 
     fn notification(&mut self, message: Message, out: &mut Vec<Effect>) {
@@ -512,64 +346,6 @@ impl Call {
         }
     }
 
-    /// What has to be kept for a client that is away, or has yet to be asked, in bytes: log messages need not be.
-    fn held(&self) -> usize {
-        let open = self.open.iter().map(|question| &question.words);
-        open.chain(self.progress.as_deref()).chain(self.finished.as_deref()).map(size).sum()
-    }
-
-    fn has_room(&self, message: &Message) -> bool {
-        self.held() + size(message) <= self.rules.bytes
-    }
-
-    /// The oldest log messages make room.
-    fn make_room(&mut self, out: &mut Vec<Effect>) {
-        let mut bytes = self.held() + self.kept.iter().map(size).sum::<usize>();
-        while self.kept.len() > KEPT_MAX || bytes > self.rules.bytes {
-            let Some(oldest) = self.kept.pop_front() else { return };
-            bytes -= size(&oldest);
-            out.push(Effect::Lost(Loss::ParkedLog));
-        }
-    }
-
-    /// The answer of a server that did not wait for its client's. One that is too large is told of.
-    fn keep_answer(&mut self, message: Message, out: &mut Vec<Effect>) {
-        let fits = self.has_room(&message);
-        out.extend((!fits).then_some(Effect::Lost(Loss::ParkedAnswer)));
-        self.finished = Some(Box::new(if fits { message.alone() } else { answer::too_large() }));
-        self.make_room(out);
-    }
-
-    /// Asks what has not been answered.
-    fn ask(&mut self, leg: &Leg, now: Instant, out: &mut Vec<Effect>) {
-        let mut requests = Vec::new();
-        for question in &mut self.open {
-            let (entry, wants_progress) = question.entry();
-            if wants_progress && !question.asked {
-                out.push(Effect::Lost(Loss::QuestionProgress));
-            }
-            question.asked = true;
-            requests.push(format!(r#""{}":{entry}"#, question.key));
-        }
-        self.park(leg, &requests, now, out);
-    }
-
-    fn send_on_errands(&mut self, leg: &Leg, places: Vec<Value>, now: Instant, out: &mut Vec<Effect>) {
-        if self.rounds >= self.rules.rounds || places.len() > OPEN_MAX {
-            out.push(Effect::Lost(Loss::QuestionTooMany));
-            return self.end(answer::declined(&leg.id, self.known), out);
-        }
-        let mut requests = Vec::new();
-        for place in places {
-            self.keys += 1;
-            let key = format!("q{}", self.keys);
-            requests.push(format!(r#""{key}":{{"method":"{}","params":{place}}}"#, Known::Elicit.as_str()));
-            self.errands.push(key);
-        }
-        self.errand_until = None;
-        self.park(leg, &requests, now, out);
-    }
-
     fn park(&mut self, leg: &Leg, requests: &[String], now: Instant, out: &mut Vec<Effect>) {
         out.push(Effect::Ask(leg.id.clone(), format!("{{{}}}", requests.join(","))));
         self.leg = None;
@@ -604,48 +380,6 @@ impl Call {
         if !self.open.is_empty() {
             self.ask(&leg, now, out);
         }
-    }
-
-    /// Gives the server what the client has answered, and refuses what it will not be asked again.
-    fn take_answers(&mut self, leg: &Leg, answers: &Raw, out: &mut Vec<Effect>) {
-        let mut open = Vec::new();
-        for question in std::mem::take(&mut self.open) {
-            match question.answered(answers).filter(|_| question.asked) {
-                Some(answer) => {
-                    self.told_roots |= question.words.known() == Some(Known::RootsList);
-                    out.push(Effect::Server(answer));
-                }
-                // Another request, which may declare something else.
-                None if !leg.declared.allows(&question.words) => {
-                    self.undeclared = self.undeclared.and(Declared::needed_for(&question.words));
-                    out.extend([
-                        Effect::Server(question::not_asked(&question.id)),
-                        Effect::Lost(Loss::QuestionUndeclared),
-                    ]);
-                }
-                None if self.rounds >= self.rules.rounds => {
-                    out.extend([Effect::Server(question::too_many(&question.id)), Effect::Lost(Loss::QuestionTooMany)]);
-                }
-                None => open.push(question),
-            }
-        }
-        self.open = open;
-    }
-
-    fn been_on_errands(&mut self, leg: &Leg, answers: &Raw, now: Instant, out: &mut Vec<Effect>) {
-        let action = |key: &String| {
-            let answer: Raw = serde_json::from_str(answers.get(key)?.get()).ok()?;
-            json_str(answer.get("action")?.get())
-        };
-        let went = self.errands.iter().all(|key| action(key).as_deref() == Some("accept"));
-        let declined = self.errands.iter().any(|key| matches!(action(key).as_deref(), Some("decline" | "cancel")));
-        self.errands.clear();
-        if declined {
-            return self.end(answer::declined(&leg.id, self.known), out);
-        }
-        // Without an answer the server says again where to go.
-        self.errand_until = went.then(|| (now + self.rules.errand).min(self.rules.until));
-        self.again(out);
     }
 
     fn again(&mut self, out: &mut Vec<Effect>) {
@@ -686,10 +420,6 @@ impl Call {
         self.leg = None;
         self.over = true;
     }
-}
-
-fn size(message: &Message) -> usize {
-    message.text().len()
 }
 
 /// A log message goes to a client that asked for such, and to no other (2026-07-28, Logging).

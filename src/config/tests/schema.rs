@@ -108,6 +108,7 @@ fn samples() -> Vec<Value> {
         json!("modern"),
         json!("session"),
         json!("never"),
+        json!("wrap"),
         json!("end-session"),
         json!("both"),
         json!("required"),

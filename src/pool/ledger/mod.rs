@@ -31,8 +31,10 @@ enum State {
     Closing,
 }
 
-struct Row {
+struct Row<K> {
     state: State,
+    /// Its key, if there is to be one at most of that.
+    single: Option<K>,
     /// When the connection is too old to be used again.
     expires: Option<Instant>,
     born: Option<Instant>,
@@ -83,7 +85,7 @@ impl<K, T, E> Waiter<K, T, E> {
 pub(crate) struct Ledger<K, T, E> {
     bounds: Bounds,
     spare: Option<K>,
-    rows: BTreeMap<Place, Row>,
+    rows: BTreeMap<Place, Row<K>>,
     /// What is being created, oldest first.
     creating: Vec<Creation<K>>,
     /// Oldest return first.
@@ -260,6 +262,8 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         let known = self.rows.contains_key(&held.place);
         if known {
             self.set(held.place, State::Closing);
+            // Those who waited for the only one need another.
+            orders.plan |= held.key.is_single() && self.wants_plan();
         }
         orders.close.push((held.conn, known.then_some(reason)));
     }
@@ -371,6 +375,12 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         if reason.is_some() || !self.rows.contains_key(&held.place) {
             return self.let_go(held, reason.unwrap_or(Reason::Broken), orders);
         }
+        if let Some(row) = self.rows.get_mut(&held.place) {
+            let single = held.key.is_single().then(|| held.key.clone());
+            let is_another = row.single.is_some() && row.single != single;
+            row.single = single;
+            orders.plan |= is_another && self.wants_plan();
+        }
         let starves = is_on(Mutant::ReturnStarves) && !held.fresh;
         let first = self.waiters.iter().position(|waiter| waiter.waits() && waiter.key.fits(&held.key) && !starves);
         let Some(first) = first else {
@@ -380,7 +390,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
             orders.plan |= self.wants_plan();
             return;
         };
-        let passed = self.uncovered(first);
+        let passed = self.wanting(first);
         if !held.fresh && self.passed_enough(&passed, now) {
             return self.let_go(held, Reason::Evicted, orders);
         }

@@ -9,6 +9,10 @@ pub(crate) trait Key: Clone + PartialEq {
     fn fits(&self, held: &Self) -> bool;
     /// Whether it is kept ahead of need: idleness does not end it.
     fn is_spare(&self) -> bool;
+    /// Whether there is at most one that is of use: while somebody has it, others wait for it.
+    fn is_single(&self) -> bool {
+        false
+    }
 }
 
 /// What a connection can say of itself at any moment, by looking at flags.

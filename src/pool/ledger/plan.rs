@@ -16,7 +16,8 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         }
         let resting = self.is_resting(now);
         // First come, first served.
-        for at in self.uncovered(self.waiters.len()) {
+        let all = self.waiters.len();
+        for at in if resting { self.unserved(all) } else { self.wanting(all) } {
             if self.rows.len() >= self.bounds.max {
                 break;
             }
@@ -32,7 +33,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         self.make_room(now, orders);
         self.need_spares(orders);
         // Spares come after those who wait.
-        if !resting && (self.counts.waiting == 0 || self.uncovered(self.waiters.len()).is_empty()) {
+        if !resting && (self.counts.waiting == 0 || self.wanting(self.waiters.len()).is_empty()) {
             self.plan_spares(&mut create);
         }
         create
@@ -51,7 +52,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         if is_on(Mutant::SparesFirst) {
             return;
         }
-        let wanting = self.uncovered(self.waiters.len()).len();
+        let wanting = self.wanting(self.waiters.len()).len();
         for creation in self.creating.iter_mut().filter(|creation| creation.key.is_spare()).take(wanting) {
             creation.needed = true;
             orders.wake.extend(creation.waker.take());
@@ -116,6 +117,32 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         uncovered
     }
 
+    /// Those of them who do not wait for the only one of its kind that there is.
+    fn unserved(&self, end: usize) -> Vec<usize> {
+        let mut unserved = self.uncovered(end);
+        unserved.retain(|at| !self.waiters[*at].key.is_single() || !self.is_taken(&self.waiters[*at].key));
+        unserved
+    }
+
+    /// Those of them for whom one is to be created: of one kind only the first, where there is to be only one.
+    pub(super) fn wanting(&self, end: usize) -> Vec<usize> {
+        let mut wanting = self.unserved(end);
+        let mut singles: Vec<&K> = Vec::new();
+        wanting.retain(|at| {
+            let key = &self.waiters[*at].key;
+            let is_first = !singles.contains(&key);
+            singles.extend(key.is_single().then_some(key));
+            is_first
+        });
+        wanting
+    }
+
+    /// Whether somebody has the only one of this kind, or it is being made.
+    fn is_taken(&self, key: &K) -> bool {
+        let in_use = |state| matches!(state, State::Creating { vacant: false } | State::Leased);
+        self.rows.values().any(|row| in_use(row.state) && row.single.as_ref() == Some(key))
+    }
+
     /// One idle connection, which fits nobody who waits, goes for each of those who need a place and for whom no closing
     /// one makes room. Not while nothing would be created in its place.
     pub(super) fn make_room(&mut self, now: Instant, orders: &mut Orders<T>) {
@@ -123,7 +150,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
             return;
         }
         let free = self.bounds.max.saturating_sub(self.rows.len());
-        let without_place = self.uncovered(self.waiters.len()).len().saturating_sub(free);
+        let without_place = self.wanting(self.waiters.len()).len().saturating_sub(free);
         while without_place > self.counts.closing && !self.idle.is_empty() {
             let idle = self.idle.remove(0);
             self.let_go(idle.held, Reason::Evicted, orders);
@@ -158,7 +185,8 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
     fn begin(&mut self, key: K) -> Place {
         let place = self.number();
         let state = State::Creating { vacant: false };
-        self.rows.insert(place, Row { state, expires: None, born: None, broke: false, blamed: false });
+        let single = key.is_single().then(|| key.clone());
+        self.rows.insert(place, Row { state, single, expires: None, born: None, broke: false, blamed: false });
         self.creating.push(Creation { place, key, needed: false, waker: None });
         self.counts.creating += 1;
         place

@@ -285,3 +285,26 @@ fn one_who_never_looks_holds_what_it_was_given() {
     assert_eq!(step.closed[0].1, Some(Reason::Age));
     books.finish();
 }
+
+/// Of some kinds there is one at most: whoever finds it in use waits for it, though there is room; and gets another when it is gone for good.
+#[test]
+fn the_only_one_of_its_kind_is_waited_for() {
+    const ONLY: K = K(5);
+    let mut books = books(3);
+    books.lease(ONLY);
+    assert_eq!((books.ask(ONLY), books.ask(ONLY)), (Ok(None), Ok(None)));
+    assert_eq!(books.plan(), [], "it will come back");
+    books.lease(A);
+    books.put(0, None);
+    assert!(matches!(books.look(0), Some(End::Given(_))), "first come, first served");
+    // While what was given up on it may still be under way, too.
+    let only = books.held.len() - 1;
+    books.busy(books.held[only].place, true);
+    books.quarantine(only, ms(10));
+    assert_eq!(books.plan(), []);
+    books.pass(ms(10));
+    books.sweep();
+    assert!(books.due, "it is closed, and somebody waits");
+    assert_eq!(books.plan(), [ONLY]);
+    books.finish();
+}

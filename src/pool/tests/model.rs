@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::ledger::{Bounds, Counts, Key, Place, Reason, Refusal, Ticket};
 
-/// 0 is the spare, which serves 1 and 2. Whoever asks for 4 is also served by 1, but not the other way round.
+/// 0 is the spare, which serves 1 and 2. Whoever asks for 4 is also served by 1, but not the other way round. Of 5 there is one at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct K(pub(super) u8);
 
@@ -17,6 +17,10 @@ impl Key for K {
 
     fn is_spare(&self) -> bool {
         *self == SPARE
+    }
+
+    fn is_single(&self) -> bool {
+        self.0 == 5
     }
 }
 
@@ -142,6 +146,30 @@ impl Model {
         bare
     }
 
+    /// Those of them for whom nothing will come back: if somebody has the only one of its kind, that will.
+    fn unserved(&self) -> Vec<usize> {
+        let is_had = |thing: &Thing| !thing.gone && !matches!(thing.who, Who::Idle | Who::Closing);
+        let mut unserved = self.bare();
+        unserved.retain(|at| {
+            let key = self.waiting[*at].key;
+            !key.is_single() || !self.things.iter().any(|thing| thing.key == key && is_had(thing))
+        });
+        unserved
+    }
+
+    /// Those of them for whom one has to be made: one is enough where there is to be only one.
+    fn wanting(&self) -> Vec<usize> {
+        let mut asked = Vec::new();
+        let mut wanting = self.unserved();
+        wanting.retain(|at| {
+            let key = self.waiting[*at].key;
+            let is_first = !asked.contains(&key);
+            asked.push(key);
+            !key.is_single() || is_first
+        });
+        wanting
+    }
+
     pub(super) fn covered(&self, ticket: Ticket) -> bool {
         let at = self.waiting.iter().position(|waiter| waiter.ticket == ticket);
         at.is_some_and(|at| !self.bare().contains(&at))
@@ -226,7 +254,7 @@ impl Model {
             self.idle.push(place);
             return self.evict();
         };
-        let earlier: Vec<usize> = self.bare().into_iter().filter(|at| *at < first).collect();
+        let earlier: Vec<usize> = self.wanting().into_iter().filter(|at| *at < first).collect();
         let starving = earlier.iter().filter(|at| self.waiting[**at].passed >= 8).count();
         if !thing.fresh && !self.resting() && starving > self.counts().closing {
             return self.drop_thing(place, Reason::Evicted, false);
@@ -239,7 +267,7 @@ impl Model {
     }
 
     fn evict(&mut self) {
-        let needed = || self.bare().len().saturating_sub(self.free());
+        let needed = || self.wanting().len().saturating_sub(self.free());
         let (needed, closing) = (needed(), self.counts().closing);
         if !self.resting() {
             for place in self.idle.clone().into_iter().take(needed.saturating_sub(closing)) {
@@ -255,7 +283,8 @@ impl Model {
             return create;
         }
         let (mut free, creating) = (self.free(), self.counts().creating);
-        let bare: Vec<Waiter> = self.bare().into_iter().map(|at| self.waiting[at].clone()).collect();
+        let wanting = if self.resting() { self.unserved() } else { self.wanting() };
+        let bare: Vec<Waiter> = wanting.into_iter().map(|at| self.waiting[at].clone()).collect();
         let mut unserved = bare.len();
         for waiter in bare {
             if free == 0 || (self.resting() && !self.refuses) {
@@ -288,7 +317,7 @@ impl Model {
 
     /// What else a plan leads to, once what it creates has begun: as many spares have to do as they are.
     pub(super) fn need_spares(&mut self) {
-        let wanting = if self.closed { 0 } else { self.bare().len() };
+        let wanting = if self.closed { 0 } else { self.wanting().len() };
         let unready = |thing: &&mut Thing| thing.key == SPARE && thing.who == Who::Creating;
         self.things.iter_mut().filter(unready).take(wanting).for_each(|thing| thing.needed = true);
     }

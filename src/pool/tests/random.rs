@@ -36,7 +36,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let which = 0..64usize;
     prop_oneof![
-        12 => (0..5u8).prop_map(Op::Ask),
+        12 => (0..6u8).prop_map(Op::Ask),
         8 => which.clone().prop_map(Op::Look),
         3 => which.clone().prop_map(Op::Cancel),
         8 => Just(Op::Plan),

@@ -1,5 +1,6 @@
 //! What was asked: kept for a test, written to a file, or neither.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::Mutex;
@@ -13,6 +14,10 @@ use super::{Headers, lock};
 
 /// The longest body that is written to a file, in bytes.
 const BODY_MAX: usize = 64 << 10;
+
+/// Most requests that are kept in memory, and most bytes of bodies: the oldest go first.
+const KEPT_MAX: usize = 100_000;
+const KEPT_BYTES_MAX: usize = 256 << 20;
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
@@ -64,7 +69,7 @@ fn beginning(text: &str) -> &str {
 /// Where requests are recorded.
 #[derive(Debug)]
 pub(crate) enum Record {
-    /// In memory, for as long as the server lives.
+    /// In memory, the latest of them.
     Memory,
     /// In a file, a line of JSON for each.
     File(File),
@@ -76,10 +81,27 @@ pub(crate) enum Record {
 #[derive(Debug)]
 pub(super) struct Requests {
     start: Instant,
-    kept: Mutex<Vec<Recorded>>,
+    kept: Mutex<Kept>,
     /// Told of each.
     news: watch::Sender<()>,
     record: Record,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    requests: VecDeque<Recorded>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn add(&mut self, request: Recorded) {
+        self.bytes += request.body.len();
+        self.requests.push_back(request);
+        while self.requests.len() > KEPT_MAX || self.bytes > KEPT_BYTES_MAX {
+            let Some(oldest) = self.requests.pop_front() else { return };
+            self.bytes -= oldest.body.len();
+        }
+    }
 }
 
 impl Requests {
@@ -94,7 +116,7 @@ impl Requests {
     pub(super) fn add(&self, request: &Recorded) -> io::Result<()> {
         match &self.record {
             Record::Memory => {
-                lock(&self.kept).push(request.clone());
+                lock(&self.kept).add(request.clone());
                 self.news.send_replace(());
                 Ok(())
             }
@@ -108,17 +130,42 @@ impl Requests {
     }
 
     pub(super) fn all(&self) -> Vec<Recorded> {
-        lock(&self.kept).clone()
+        lock(&self.kept).requests.iter().cloned().collect()
     }
 
     pub(super) async fn first(&self, patience: Duration, fits: impl Fn(&Recorded) -> bool) -> Option<Recorded> {
         let mut news = self.news.subscribe();
         let deadline = Instant::now() + patience;
         loop {
-            if let Some(request) = lock(&self.kept).iter().find(|request| fits(request)) {
+            if let Some(request) = lock(&self.kept).requests.iter().find(|request| fits(request)) {
                 return Some(request.clone());
             }
             tokio::time::timeout_at(deadline, news.changed()).await.ok()?.ok()?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_latest_requests_are_kept() {
+        let mut kept = Kept::default();
+        let request = |connection, body: String| Recorded {
+            at: Instant::now(),
+            connection,
+            method: "POST".into(),
+            target: "/mcp".into(),
+            headers: Headers::default(),
+            body,
+        };
+        for connection in 0..KEPT_MAX as u64 + 3 {
+            kept.add(request(connection, "{}".into()));
+        }
+        assert_eq!((kept.requests.len(), kept.requests[0].connection), (KEPT_MAX, 3));
+        kept.add(request(7, "x".repeat(KEPT_BYTES_MAX - 10)));
+        assert!(kept.bytes <= KEPT_BYTES_MAX);
+        assert_eq!((kept.requests.len(), kept.requests.back().unwrap().connection), (6, 7));
     }
 }

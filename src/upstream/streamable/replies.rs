@@ -44,6 +44,8 @@ pub(crate) struct HttpReplies {
     open: bool,
     /// The server waits for people, who take longer than it may be silent otherwise.
     patient: bool,
+    /// It said something that is no message, which may have been the answer.
+    garbled: bool,
 }
 
 enum State {
@@ -89,6 +91,7 @@ impl HttpReplies {
             pass: Some(pass),
             open: true,
             patient: false,
+            garbled: false,
         }
     }
 
@@ -105,6 +108,7 @@ impl HttpReplies {
             pass: None,
             open: false,
             patient: false,
+            garbled: false,
         }
     }
 
@@ -171,6 +175,7 @@ impl HttpReplies {
                     Some(Ok(Item::Event(event))) => {
                         let repeated = self.redelivery.is_repeated(event.id.as_ref());
                         let mut messages = self.core.parse(&event);
+                        self.garbled |= messages.is_empty() && event.message().is_some();
                         if repeated {
                             // An answer that had been heard would have been the end, so this is none of those.
                             messages.retain(|message| matches!(message.kind(), Kind::Result | Kind::Error));
@@ -191,6 +196,13 @@ impl HttpReplies {
                         if let Err(error) = broke {
                             return Some(Err(self.failed(error)));
                         }
+                    }
+                    // It has said all that there is, and nothing better would come of asking again.
+                    None if self.garbled => {
+                        lifeline.over(Loss::Unusable.reason());
+                        return Some(
+                            Err(self.failed(UpstreamError::Violation("its answer is not a JSON-RPC message"))),
+                        );
                     }
                     None => {
                         if let Err(error) = self.broke(Loss::Ended) {

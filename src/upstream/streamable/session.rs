@@ -64,7 +64,7 @@ impl Core {
         let (time, bytes) = (self.standing.now(), message.text().len());
         let mut message = message;
         loop {
-            match self.standing.push_of(time, message, bytes) {
+            match self.standing.push(Some(time), message, bytes, Message::alone) {
                 Ok(()) => return,
                 Err(PushError::Full(back)) => message = back,
                 Err(PushError::Forgotten(_)) => return self.upstream.metrics.dropped("no_recipient"),

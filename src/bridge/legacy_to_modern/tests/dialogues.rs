@@ -60,6 +60,71 @@ fn lists_lose_what_is_not_of_their_era() {
     "#);
 }
 
+/// The other lists, and `resources/read`: likewise.
+#[test]
+fn what_is_read_says_nothing_of_caches() {
+    let client = client("2025-11-25", "{}");
+    let mut said = String::new();
+    for (method, params, result) in [
+        (
+            "prompts/list",
+            r#","params":{"cursor":"c"}"#,
+            r#"{"prompts":[],"ttlMs":1,"cacheScope":"private","resultType":"complete"}"#,
+        ),
+        ("resources/list", "", r#"{"resultType":"complete","resources":[],"ttlMs":1,"cacheScope":"public"}"#),
+        ("resources/templates/list", "", r#"{"ttlMs":1,"cacheScope":"public","resourceTemplates":[]}"#),
+        (
+            "resources/read",
+            r#","params":{"uri":"a://b"}"#,
+            r#"{"resultType":"complete","contents":[],"n":1.50,"ttlMs":1}"#,
+        ),
+        // Only what is read says how long it keeps: elsewhere such a member is the server's own.
+        ("vendor/x", "", r#"{"resultType":"complete","ttlMs":1}"#),
+    ] {
+        let request = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}"{params}}}"#);
+        let mut one = Dialogue::begin(&client, &request);
+        one.result(result);
+        said += &format!("{}\n", one.read().lines().skip(1).collect::<Vec<_>>().join("\n"));
+    }
+    insta::assert_snapshot!(said, @r#"
+    > upstream{"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{"_meta":{…},"cursor":"c"}}
+    < upstream{"jsonrpc":"2.0","id":1,"result":{"prompts":[],"ttlMs":1,"cacheScope":"private","resultType":"complete"}}
+    < client  {"jsonrpc":"2.0","id":7,"result":{"prompts":[]}}
+    > upstream{"jsonrpc":"2.0","id":1,"method":"resources/list","params":{"_meta":{…}}}
+    < upstream{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","resources":[],"ttlMs":1,"cacheScope":"public"}}
+    < client  {"jsonrpc":"2.0","id":7,"result":{"resources":[]}}
+    > upstream{"jsonrpc":"2.0","id":1,"method":"resources/templates/list","params":{"_meta":{…}}}
+    < upstream{"jsonrpc":"2.0","id":1,"result":{"ttlMs":1,"cacheScope":"public","resourceTemplates":[]}}
+    < client  {"jsonrpc":"2.0","id":7,"result":{"resourceTemplates":[]}}
+    > upstream{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"_meta":{…},"uri":"a://b"}}
+    < upstream{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","contents":[],"n":1.50,"ttlMs":1}}
+    < client  {"jsonrpc":"2.0","id":7,"result":{"contents":[],"n":1.50}}
+    > upstream{"jsonrpc":"2.0","id":1,"method":"vendor/x","params":{"_meta":{…}}}
+    < upstream{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","ttlMs":1}}
+    < client  {"jsonrpc":"2.0","id":7,"result":{"ttlMs":1}}
+    "#);
+}
+
+/// What a server of 2026-07-28 does not say (`ping` and other requests, the end of an errand), and what nobody knows.
+#[test]
+fn what_a_server_does_not_ask() {
+    let mut one = Dialogue::begin(&client("2025-11-25", EVERYTHING), &call("{}"));
+    one.upstream(r#"{"jsonrpc":"2.0","id":"s","method":"ping"}"#)
+        .upstream(r#"{"jsonrpc":"2.0","id":"s","method":"roots/list"}"#)
+        .upstream(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"s"}}"#)
+        .upstream(r#"{"jsonrpc":"2.0","method":"vendor/note","params":{"n":1.50}}"#);
+    insta::assert_snapshot!(one.read().lines().skip(2).collect::<Vec<_>>().join("\n"), @r#"
+    < upstream{"jsonrpc":"2.0","id":"s","method":"ping"}
+    - dropped: request_of_modern_server
+    < upstream{"jsonrpc":"2.0","id":"s","method":"roots/list"}
+    - dropped: request_of_modern_server
+    < upstream{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"s"}}
+    - dropped: unknown_cancel
+    < upstream{"jsonrpc":"2.0","method":"vendor/note","params":{"n":1.50}}
+    < client  {"jsonrpc":"2.0","method":"vendor/note","params":{"n":1.50}}
+    "#);
+}
+
 /// `tools/call`: metadata goes up, what belongs to modern results only does not come down.
 #[test]
 fn a_call_goes_up_with_what_is_known_of_the_client() {
@@ -115,6 +180,36 @@ fn structured_results_that_cannot_be_told_become_text() {
     < upstream{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","structuredContent":{"a":1},"content":[{"type":"image","data":""}]}}
     < client  {"jsonrpc":"2.0","id":"a","result":{"structuredContent":{"a":1},"content":[{"type":"image","data":""},{"text":"{\"a\":1}","type":"text"}]}}
     "#);
+}
+
+/// Structured results, wrapped: results where the list was, for as many tools as there is room.
+#[test]
+fn structured_results_can_be_wrapped() {
+    let client = client("2025-11-25", "{}");
+    let list = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
+    let mut listed = Dialogue::shaped(&client, list, Shape::Wrap { room: 3 });
+    listed.result(
+        r##"{"tools":[{"name":"a","outputSchema":{"$schema":"s","type":"array","items":{"$ref":"#/$defs/x"},"$defs":{"x":{"const":1.50}}},"n":1.50},{"name":"b","outputSchema":{"type":"object"}},{"name":"c","outputSchema":{"$recursiveRef":"#"}},{"name":"long","outputSchema":true}],"resultType":"complete"}"##,
+    );
+    let mut called = Dialogue::shaped(&client, &call("{}"), Shape::Wrapped);
+    called.result(r#"{"content":[],"structuredContent":[1.50],"resultType":"complete"}"#);
+    let mut failed = Dialogue::shaped(&client, &call("{}"), Shape::Wrapped);
+    failed.result(r#"{"content":[],"isError":true,"resultType":"complete"}"#);
+    let said =
+        [listed.read(), called.read(), failed.read()].map(|said| said.lines().skip(2).collect::<Vec<_>>().join("\n"));
+    insta::assert_snapshot!(said.join("\n\n"), @r##"
+    < upstream{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"a","outputSchema":{"$schema":"s","type":"array","items":{"$ref":"#/$defs/x"},"$defs":{"x":{"const":1.50}}},"n":1.50},{"name":"b","outputSchema":{"type":"object"}},{"name":"c","outputSchema":{"$recursiveRef":"#"}},{"name":"long","outputSchema":true}],"resultType":"complete"}}
+    - lost: output_schema
+    - lost: output_schema
+    - told of: [("a", true), ("b", false), ("c", false), ("long", false)]
+    < client  {"jsonrpc":"2.0","id":7,"result":{"tools":[{"name":"a","outputSchema":{"$schema":"s","type":"object","properties":{"result":{"type":"array","items":{"$ref":"#/properties/result/$defs/x"},"$defs":{"x":{"const":1.50}}}},"required":["result"]},"n":1.50},{"name":"b","outputSchema":{"type":"object"}},{"name":"c"},{"name":"long"}]}}
+
+    < upstream{"jsonrpc":"2.0","id":1,"result":{"content":[],"structuredContent":[1.50],"resultType":"complete"}}
+    < client  {"jsonrpc":"2.0","id":"a","result":{"content":[],"structuredContent":{"result":[1.50]}}}
+
+    < upstream{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true,"resultType":"complete"}}
+    < client  {"jsonrpc":"2.0","id":"a","result":{"content":[],"isError":true}}
+    "##);
 }
 
 /// `elicitation/create`, `sampling/createMessage`, `roots/list`: all at once; the answers go up under the server's names, and what

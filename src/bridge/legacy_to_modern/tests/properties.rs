@@ -3,6 +3,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::bridge::legacy_to_modern::wrap::Wrapped;
+use crate::bridge::tests::any_json::{members, object, read, with};
 
 /// What a server or a client, well-behaved or not, may do next.
 #[derive(Debug, Clone)]
@@ -171,7 +173,7 @@ fn play(revision: &str, moves: &[Move]) -> Result<String, TestCaseError> {
                     }
                     prop_assert_eq!(is_call, leg.param("taskId").is_none());
                 }
-                Effect::Lost(_) | Effect::Drop(_) => {}
+                Effect::Listed(_) | Effect::Lost(_) | Effect::Drop(_) => {}
             }
         }
         if finals > 0 {
@@ -204,5 +206,72 @@ proptest! {
         moves.extend([Move::Wait(1000), Move::Complete]);
         let seen = play("2025-11-25", &moves)?;
         prop_assert!(seen.contains("Finish") || seen.contains("Violation"), "{}", seen);
+    }
+
+    /// A result has the shape that the client was told: wrapped where the schema was, else an object, else text.
+    #[test]
+    fn results_have_the_shape_that_was_listed(
+        schema in prop::sample::select(vec!["", r#"{"type":"object"}"#, r#"{"type":"array"}"#, "true", r##"{"anyOf":[{"$ref":"#"}]}"##, r##"{"$recursiveRef":"#"}"##]),
+        value in prop::sample::select(vec!["{}", r#"{"result":1.5}"#, "[1.50]", "null", "\"x\"", "7"]),
+        wraps in any::<bool>(),
+        room in 0..3usize,
+    ) {
+        let client = client("2025-11-25", "{}");
+        let answered = |request: &str, shape: Shape, result: &str| {
+            let mut call = Call::begin(&client, &message(request), true, None, PATIENCE).unwrap().shaped(shape);
+            let mut effects = Vec::new();
+            let answer = message(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#));
+            call.handle(Input::Upstream(answer), super::now(), &mut effects);
+            let (mut wrapped, mut told) = (Wrapped::default(), serde_json::Value::Null);
+            for effect in effects {
+                match effect {
+                    Effect::Listed(tools) => tools.iter().for_each(|(name, is)| wrapped.told(name, *is)),
+                    Effect::Finish(message) => told = serde_json::from_str(message.body().unwrap()).unwrap(),
+                    _ => {}
+                }
+            }
+            (wrapped, told)
+        };
+        let schema = if schema.is_empty() { String::new() } else { format!(r#","outputSchema":{schema}"#) };
+        let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        let shape = if wraps { Shape::Wrap { room } } else { Shape::Omit };
+        let (wrapped, listed) = answered(list, shape, &format!(r#"{{"tools":[{{"name":"t"{schema}}}]}}"#));
+        let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}"#;
+        let shape = if wrapped.has("t") { Shape::Wrapped } else { Shape::Omit };
+        let (_, result) = answered(call, shape, &format!(r#"{{"content":[],"structuredContent":{value}}}"#));
+        let value: serde_json::Value = serde_json::from_str(value).unwrap();
+        let told = &listed["tools"][0]["outputSchema"];
+        prop_assert!(told.is_null() || told["type"] == "object");
+        match result.get("structuredContent") {
+            Some(one) if told["required"][0] == "result" => prop_assert_eq!(one, &serde_json::json!({ "result": value })),
+            Some(one) => prop_assert!(*one == value && value.is_object()),
+            None => {
+                prop_assert!(told["required"][0] != "result" && !value.is_object());
+                let text = result["content"][0]["text"].as_str().unwrap();
+                prop_assert_eq!(serde_json::from_str::<serde_json::Value>(text).unwrap(), value);
+            }
+        }
+    }
+
+    /// What is not of one era alone is carried as it is written: up, and down again.
+    #[test]
+    fn everything_else_is_carried(params in members(), meta in members(), result in members()) {
+        let client = client("2025-11-25", "{}");
+        let params = with(&params, &[("name", "\"t\"")]);
+        let theirs = with(&meta, &[("progressToken", "\"p\""), ("io.modelcontextprotocol/clientInfo", "7")]);
+        let whole = object(&with(&params, &[("_meta", &object(&theirs)), ("task", "{}")]));
+        let request = message(&format!(r#"{{"jsonrpc":"2.0","id":"c","method":"tools/call","params":{whole}}}"#));
+        let mut call = Call::begin(&client, &request, true, None, PATIENCE).unwrap();
+        let mut up = read(call.leg().message(42).body().unwrap());
+        let mut envelope = read(&up.remove("_meta").unwrap());
+        envelope.retain(|name, _| !name.starts_with("io.modelcontextprotocol/"));
+        prop_assert_eq!(envelope, with(&meta, &[("progressToken", "42")]));
+        prop_assert_eq!(up, params);
+
+        let mut effects = Vec::new();
+        let answer = object(&with(&result, &[("resultType", "\"complete\"")]));
+        call.handle(Input::Upstream(message(&format!(r#"{{"jsonrpc":"2.0","id":42,"result":{answer}}}"#))), super::now(), &mut effects);
+        let [Effect::Finish(answer)] = &effects[..] else { panic!("{effects:?}") };
+        prop_assert_eq!(read(answer.body().unwrap()), result);
     }
 }

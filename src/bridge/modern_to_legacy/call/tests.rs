@@ -4,6 +4,7 @@ mod dialogues;
 mod rules;
 
 use super::*;
+use crate::bridge::modern_to_legacy::upward::{about_task, upward, upward_as_task};
 
 const WINDOW: Duration = Duration::from_millis(20);
 const PARKED: Duration = Duration::from_secs(600);

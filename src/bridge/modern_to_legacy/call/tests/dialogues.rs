@@ -104,6 +104,55 @@ fn a_list() {
     "#);
 }
 
+/// `prompts/list`, `resources/list`, `resources/templates/list`, `resources/read`: as `tools/list`; what a prompt wants to know is
+/// asked as for a call.
+#[test]
+fn prompts_and_resources() {
+    let mut told = String::new();
+    for (method, params, result) in [
+        ("prompts/list", "", r#"{"prompts":[],"nextCursor":"c"}"#),
+        ("resources/list", r#""cursor":"c""#, r#"{"resources":[]}"#),
+        ("resources/templates/list", "", r#"{"resourceTemplates":[]}"#),
+        ("resources/read", r#""uri":"a://b""#, r#"{"contents":[],"n":1.50}"#),
+    ] {
+        let said = format!(r#"{{"jsonrpc":"2.0","id":42,"result":{result}}}"#);
+        let dialogue = Dialogue::begin(method, params, "").server(&said);
+        told += &format!("{}\n", dialogue.lines[1..].join("\n"));
+    }
+    insta::assert_snapshot!(told, @r#"
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"prompts/list","params":{"_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"prompts":[],"nextCursor":"c"}}
+    >   answer: {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","ttlMs":0,"cacheScope":"private","prompts":[],"nextCursor":"c"}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"resources/list","params":{"cursor":"c","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"resources":[]}}
+    >   answer: {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","ttlMs":0,"cacheScope":"private","resources":[]}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"resources/templates/list","params":{"_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"resourceTemplates":[]}}
+    >   answer: {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","ttlMs":0,"cacheScope":"private","resourceTemplates":[]}}
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"resources/read","params":{"uri":"a://b","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"contents":[],"n":1.50}}
+    >   answer: {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","ttlMs":0,"cacheScope":"private","contents":[],"n":1.50}}
+    "#);
+    let asked = Dialogue::begin("prompts/get", r#""name":"p""#, "")
+        .server(r#"{{rpc},"id":"s1","method":"sampling/createMessage","params":{"maxTokens":1}}"#)
+        .server(r#"{{rpc},"id":"s2","method":"roots/list"}"#)
+        .wait(WINDOW)
+        .back("8", r#"{"s1":{"role":"assistant"},"s2":{"roots":[]}}"#, "")
+        .server(r#"{{rpc},"id":42,"result":{"messages":[]}}"#);
+    insta::assert_snapshot!(asked.lines[1..].join("\n"), @r#"
+    <   to server: {"jsonrpc":"2.0","id":42,"method":"prompts/get","params":{"name":"p","_meta":{}}}
+    < server: {"jsonrpc":"2.0","id":"s1","method":"sampling/createMessage","params":{"maxTokens":1}}
+    < server: {"jsonrpc":"2.0","id":"s2","method":"roots/list"}
+    … 20ms
+    >   asks, as the answer to 7: {"s1":{"method":"sampling/createMessage","params":{"maxTokens":1}},"s2":{"method":"roots/list"}}
+    > client comes back as 8: {"s1":{"role":"assistant"},"s2":{"roots":[]}}
+    <   to server: {"jsonrpc":"2.0","id":"s1","result":{"role":"assistant"}}
+    <   to server: {"jsonrpc":"2.0","id":"s2","result":{"roots":[]}}
+    < server: {"jsonrpc":"2.0","id":42,"result":{"messages":[]}}
+    >   answer: {"jsonrpc":"2.0","id":8,"result":{"resultType":"complete","messages":[]}}
+    "#);
+}
+
 /// Calls: metadata of 2026-07-28 stays here, progress tokens are translated.
 #[test]
 fn a_call_with_progress() {

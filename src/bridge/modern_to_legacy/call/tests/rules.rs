@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::*;
+use crate::bridge::tests::any_json::{members, object, read, with};
 
 /// What a client or a server may do next.
 #[derive(Debug, Clone)]
@@ -142,7 +144,7 @@ fn play(method: &str, offers: bool, moves: &[Move], origin: Instant) -> Result<V
                 let (id, token) = (format!("\"leg{legs}\""), about(&format!(r#","progressToken":"p{legs}""#)));
                 let retry = request(&id, method, &format!(r#""inputResponses":{{{}}}"#, answers.join(",")), &token);
                 (legs, leg_open) = (legs + 1, true);
-                Input::Back(Leg::of(&retry).unwrap(), super::question::answers(&retry))
+                Input::Back(Leg::of(&retry).unwrap(), question::answers(&retry))
             }
             Move::Wait(ms) => {
                 now += Duration::from_millis(u64::from(*ms) * if *ms > 600 { 1_000 } else { 1 });
@@ -261,5 +263,33 @@ proptest! {
         let origin = now();
         let once = play(method, asks && offers, &moves, origin)?;
         prop_assert_eq!(once, play(method, asks && offers, &moves, origin)?);
+    }
+
+    /// What is not of 2026-07-28 alone is carried as it is written: up, and down again.
+    #[test]
+    fn everything_else_is_carried(params in members(), meta in members(), result in members(), level in any::<bool>()) {
+        let params = with(&params, &[("name", "\"t\""), ("inputResponses", "{}")]);
+        let ours = [
+            ("io.modelcontextprotocol/protocolVersion", "\"2026-07-28\""),
+            ("io.modelcontextprotocol/clientCapabilities", "{}"),
+            ("io.modelcontextprotocol/clientInfo", r#"{"name":"c"}"#),
+            ("io.modelcontextprotocol/logLevel", "\"info\""),
+        ];
+        let envelope = with(&with(&meta, &ours[..if level { 4 } else { 3 }]), &[("progressToken", "\"p\"")]);
+        let whole = object(&with(&params, &[("_meta", &object(&envelope))]));
+        let request = message(&format!(r#"{{"jsonrpc":"2.0","id":"c","method":"tools/call","params":{whole}}}"#));
+        let up = upward(&request, 42);
+        let mut expected = params;
+        expected.remove("inputResponses");
+        let mut told = read(up.body().unwrap());
+        prop_assert_eq!(read(&told.remove("_meta").unwrap()), with(&meta, &[("progressToken", "42")]));
+        prop_assert_eq!(told, expected);
+
+        let mut call = Call::begin(&request, rules(now()), greeting()).unwrap();
+        let mut effects = Vec::new();
+        let answer = message(&format!(r#"{{"jsonrpc":"2.0","id":42,"result":{}}}"#, object(&result)));
+        call.handle(Input::Server(answer), now(), &mut effects);
+        let [Effect::Answer(answer)] = &effects[..] else { panic!("{effects:?}") };
+        prop_assert_eq!(read(answer.body().unwrap()), with(&result, &[("resultType", "\"complete\"")]));
     }
 }

@@ -1,0 +1,3 @@
+//! What the tests of the cells have in common.
+
+pub(crate) mod any_json;
