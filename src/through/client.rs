@@ -33,6 +33,8 @@ const ANSWER: Duration = Duration::from_secs(300);
 pub(super) struct Client {
     http: HttpClient,
     url: Uri,
+    /// Where a client of HTTP+SSE begins: its stream says where it goes on.
+    stream: Option<Uri>,
     tasks: Tasks,
     replay: Arc<Replay>,
     /// Woken when something is said to the server.
@@ -45,6 +47,7 @@ pub(super) struct Client {
 /// What has come of one request.
 #[derive(Default)]
 struct Exchange {
+    is_stream: bool,
     heard: Mutex<Heard>,
     changed: Notify,
     stop: CancellationToken,
@@ -54,18 +57,28 @@ struct Exchange {
 struct Heard {
     answered: bool,
     session: Option<HeaderValue>,
+    /// Where messages are posted to, of HTTP+SSE.
+    endpoint: Option<Uri>,
     messages: Vec<Bytes>,
     events: Vec<Bytes>,
 }
 
 impl Client {
-    pub(super) fn new(running: &Running, replay: &Arc<Replay>, url: Uri, patience: Duration) -> io::Result<Client> {
+    /// A client that speaks Streamable HTTP with `url`, or HTTP+SSE, whose `stream` is there.
+    pub(super) fn new(
+        running: &Running,
+        replay: &Arc<Replay>,
+        url: Uri,
+        stream: Option<Uri>,
+        patience: Duration,
+    ) -> io::Result<Client> {
         let tasks = running.tasks().clone();
         let spawner = Spawner::new(&tasks, "through-connection", tasks.stop().clone());
         let http = HttpClient::new(&url, &Limits::default(), &Timeouts::default(), spawner)?;
         let (replay, inbox) = (Arc::clone(replay), Arc::default());
         replay.join(&inbox);
-        Ok(Client { http, url, tasks, replay, inbox, patience, exchanges: BTreeMap::new(), given_up: BTreeSet::new() })
+        let (exchanges, given_up) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Client { http, url, stream, tasks, replay, inbox, patience, exchanges, given_up })
     }
 
     /// Does all of it; returns what did not come in time.
@@ -84,7 +97,8 @@ impl Client {
                     }
                     self.rename(names, &mut headers);
                     let body = body.as_ref().map(|body| self.renamed(names, body)).unwrap_or_default();
-                    self.send(act.exchange, method, headers, body);
+                    let url = self.url_of(&method).await;
+                    self.send(act.exchange, method, url, headers, body);
                 }
                 What::Close => {
                     if let Some(exchange) = self.exchanges.get(&act.exchange) {
@@ -160,10 +174,28 @@ impl Client {
         edit.finish().text().clone()
     }
 
-    fn send(&mut self, number: u64, method: Method, headers: HeaderMap, body: Bytes) {
-        let exchange = Arc::new(Exchange::default());
+    /// Where a request goes.
+    async fn url_of(&self, method: &Method) -> Uri {
+        let Some(stream) = self.stream.as_ref() else { return self.url.clone() };
+        if *method == Method::GET {
+            return stream.clone();
+        }
+        let endpoint = async {
+            for exchange in self.exchanges.values() {
+                if let Some(endpoint) = exchange.endpoint().await {
+                    return Some(endpoint);
+                }
+            }
+            None
+        };
+        // Without one it goes where nobody takes it, which is told.
+        timeout_at(Instant::now() + self.patience, endpoint).await.ok().flatten().unwrap_or_else(|| self.url.clone())
+    }
+
+    fn send(&mut self, number: u64, method: Method, url: Uri, headers: HeaderMap, body: Bytes) {
+        let exchange = Arc::new(Exchange { is_stream: method == Method::GET, ..Exchange::default() });
         self.exchanges.insert(number, Arc::clone(&exchange));
-        let (http, url) = (self.http.clone(), self.url.clone());
+        let http = self.http.clone();
         self.tasks.spawn("through-exchange", async move {
             let answered = async {
                 let Ok(response) = http.send(method, &url, headers, body, Instant::now() + ANSWER).await else {
@@ -180,6 +212,9 @@ impl Client {
                         while let Some(Ok(item)) = events.next().await {
                             let Item::Event(event) = item else { continue };
                             exchange.note(|heard| {
+                                if event.event.as_deref() == Some(b"endpoint") {
+                                    heard.endpoint = beside(&url, &event.data);
+                                }
                                 heard.events.extend(event.id.clone());
                                 heard.messages.extend(event.message().cloned());
                             });
@@ -201,6 +236,19 @@ impl Exchange {
         self.changed.notify_one();
     }
 
+    /// Where messages are posted to, if it is a stream that says so.
+    async fn endpoint(&self) -> Option<Uri> {
+        if !self.is_stream {
+            return None;
+        }
+        loop {
+            if let Some(endpoint) = self.heard.lock().unwrap_or_else(PoisonError::into_inner).endpoint.clone() {
+                return Some(endpoint);
+            }
+            self.changed.notified().await;
+        }
+    }
+
     /// Waits until there is an answer, and so many messages.
     async fn has(&self, messages: usize) {
         loop {
@@ -213,4 +261,11 @@ impl Exchange {
             self.changed.notified().await;
         }
     }
+}
+
+/// Another path of the same server.
+fn beside(url: &Uri, path: &[u8]) -> Option<Uri> {
+    let mut parts = url.clone().into_parts();
+    parts.path_and_query = Some(path.try_into().ok()?);
+    Uri::from_parts(parts).ok()
 }
