@@ -18,9 +18,11 @@ pub mod pointer;
 mod reader;
 pub mod redact;
 pub mod schema;
+pub mod series;
 pub mod show;
 pub mod verify;
 mod whole;
+mod zst;
 
 pub use conversation::Call;
 pub use format::{
