@@ -14,10 +14,15 @@ use shadowcat::replay::{self, Replay};
 use shadowcat::settings::{Record, RecordEdges, TapeTarget, Target};
 use shadowcat::tape::compare::Rules;
 use shadowcat::tape::{Edge, Tape, canonical};
+use shadowcat::testing::MockSse;
 use shadowcat::testing::client::{LegacySession, Modern};
 use shadowcat::through::{Options, Outcome, through};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
-use common::{Era, InTime as _, LEGACY, PROGRAM, Proxy, cancelled, everything, message, messages, rest, text, within};
+use common::{
+    Era, InTime as _, LEGACY, PROGRAM, Proxy, cancelled, everything, initialize, message, messages, notification, rest,
+    text, within,
+};
 
 /// Records what `client` does at a server of this era: the one tape of that.
 async fn recorded(server: Era, client: impl AsyncFnOnce(&Proxy)) -> (tempfile::TempDir, PathBuf) {
@@ -138,6 +143,59 @@ async fn what_a_client_of_http_sse_said_passes_again() {
         let found = play(&tape).await.findings;
         assert!(found.len() == 1 && found[0].contains("expected \"TWO\", got \"two\""), "{found:?}");
     }
+}
+
+/// And a client on standard input and output, of which there are tapes since `connect` records.
+#[tokio::test]
+async fn what_a_client_on_standard_input_and_output_said_passes_again() {
+    let server = MockSse::start(Era::Legacy.server()).ok().await;
+    let folder = tempfile::tempdir().unwrap();
+    let record = ["--record", folder.path().to_str().unwrap(), "--record-edges", "both", "--log", "error"];
+    #[expect(clippy::disallowed_methods, reason = "a test of processes")]
+    let mut child = tokio::process::Command::new(PROGRAM)
+        .args(["connect", &server.url()])
+        .args(record)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (mut input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut output = BufReader::new(output).lines();
+    let mut ask = async |text: &str, answers: usize| {
+        input.write_all(format!("{text}\n").as_bytes()).ok().await;
+        let mut said: Value = Value::Null;
+        for _ in 0..answers {
+            said = serde_json::from_str(&output.next_line().ok().await.unwrap()).unwrap();
+        }
+        said
+    };
+    let call = |id: &str, tool: &str, arguments: Value| {
+        let meta = json!({ "progressToken": id });
+        message(id, "tools/call", &json!({ "name": tool, "arguments": arguments, "_meta": meta }).to_string())
+    };
+    ask(&initialize(LEGACY), 1).await;
+    ask(&notification("notifications/initialized", json!({})), 0).await;
+    assert_eq!(text(&ask(&call("1", "echo", json!({ "text": "one" })), 1).await), "one");
+    assert_eq!(text(&ask(&call("2", "progress", json!({ "steps": 2 })), 3).await), "did 2 steps");
+    ask("no message", 1).await;
+    drop(input);
+    assert!(child.wait().ok().await.success());
+
+    let tape = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    let whole = Tape::open(&tape).unwrap();
+    assert!(matches!(whole.ending, shadowcat::tape::Ending::Proper { .. }), "{:?}", whole.ending);
+    assert_eq!(whole.header.client, Some(shadowcat::tape::Transport::Stdio));
+    assert!(whole.frames.iter().all(|frame| frame.edge() != Some(Edge::Client) || frame.exchange.is_none()));
+    let outcome = play(&tape).await;
+    assert_eq!(outcome.findings, [] as [String; 0]);
+    assert!(outcome.made > 4);
+    let original = std::fs::read_to_string(&tape).unwrap();
+    let is_answer = |line: &&str| line.contains(r#""to":"client""#) && line.contains(r#""text":"one""#);
+    let answer = original.lines().find(is_answer).unwrap();
+    std::fs::write(&tape, original.replace(answer, &answer.replace("one", "ONE"))).unwrap();
+    let found = play(&tape).await.findings;
+    assert!(found.len() == 1 && found[0].contains("expected \"ONE\", got \"one\""), "{found:?}");
 }
 
 /// The same text whatever the numbers of frames are: those of both sides come as they come.
@@ -291,7 +349,7 @@ async fn the_program_verifies_the_proxy() {
     ]);
     std::fs::write(&file, original.replace(r#""edges":["client","upstream"]"#, r#""edges":["client"]"#)).unwrap();
     said.push(run(&[]));
-    std::fs::write(&file, original.replace(r#""client":"http""#, r#""client":"stdio""#)).unwrap();
+    std::fs::write(&file, original.replace(r#""client":"http""#, r#""client":"pigeons""#)).unwrap();
     said.push(run(&[]));
     insta::assert_snapshot!(unnumbered(&said.join("\n")));
 }

@@ -213,6 +213,10 @@ pub struct ConnectArgs {
     #[arg(long, env = "SHADOWCAT_ERA", value_parser = era())]
     pub era: Option<EraChoice>,
 
+    /// Whether traffic is recorded.
+    #[command(flatten)]
+    pub record: RecordArgs,
+
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,
@@ -380,7 +384,7 @@ pub struct ReplayArgs {
     #[arg(long, env = "SHADOWCAT_TIMING_CAP", value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
     pub timing_cap: Duration,
 
-    /// Let go wrong what this plan says, between clients over HTTP and the tape (JSON; see docs/faults.md)
+    /// Let go wrong what this plan says, between clients and the tape (JSON; see docs/faults.md)
     #[arg(long, env = "SHADOWCAT_FAULTS", value_name = "FILE")]
     pub faults: Option<PathBuf>,
 

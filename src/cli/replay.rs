@@ -14,7 +14,7 @@ use super::serve::faults;
 use super::tape::{named, read, redact_frame};
 use super::{Exit, complain, refuse, start_log, variable};
 use crate::config::{Faults, Loader};
-use crate::faults::Plan;
+use crate::faults::{Do, Plan};
 use crate::protocol::revision::Era;
 use crate::replay::{Options, Replay, Timing, Unknown};
 use crate::rt::Tasks;
@@ -107,12 +107,6 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
     if let Err(code) = start_log(&args.log) {
         return code;
     }
-    if args.faults.is_some() && args.listen.is_none() {
-        complain(format_args!(
-            "error: --faults: they happen to clients over HTTP, and not on standard input and output: give --listen"
-        ));
-        return Exit::Usage.into();
-    }
     let (tape, unknown) = match args.open() {
         Ok(opened) => opened,
         Err(exit) => return exit.into(),
@@ -125,6 +119,13 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
         Ok(plan) => plan,
         Err(faults) => return refuse(&faults),
     };
+    let has_status = |plan: &Plan| plan.faults.iter().any(|fault| matches!(fault.fault, Do::Status { .. }));
+    if args.listen.is_none() && plan.as_ref().is_some_and(has_status) {
+        complain(format_args!(
+            "error: --faults: `status` is for clients over HTTP, and this one is on standard input and output: give --listen, or take it out"
+        ));
+        return Exit::Usage.into();
+    }
     let timing = Timing { factor: args.timing, cap: args.timing_cap };
     let ignore = args.ignore.iter().cloned().fold(Pointers::default(), Pointers::and);
     let options = Options { order: args.order, timing, ignore, edge: args.edge, unknown, ..Options::default() };
@@ -150,12 +151,12 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
             Err(exit) => return Ended::Exit(exit),
         };
         let served = async {
+            let settings = Settings { faults: plan, ..Settings::for_upstream(upstream) };
             match args.listen {
-                Some(address) => {
-                    let (path, settings) = (args.path.clone(), Settings::for_upstream(upstream));
-                    listen(Settings { listen: address, path, faults: plan, ..settings }, signals).await
+                Some(listen_on) => {
+                    listen(Settings { listen: listen_on, path: args.path.clone(), ..settings }, signals).await
                 }
-                None => pipe(upstream, signals).await,
+                None => pipe(settings, signals).await,
             }
         };
         let ended = tokio::select! {

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, WriteHalf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::script::{Act, Names, What, state};
+use super::script::{Act, Names, PIPE, What, state};
 use crate::protocol::headers;
 use crate::protocol::id::RequestId;
+use crate::protocol::lines::Lines;
 use crate::protocol::message::Message;
 use crate::protocol::meta;
 use crate::protocol::scan::DEPTH_MAX;
@@ -33,8 +35,7 @@ const ANSWER: Duration = Duration::from_secs(300);
 pub(super) struct Client {
     http: HttpClient,
     url: Uri,
-    /// Where a client of HTTP+SSE begins: its stream says where it goes on.
-    stream: Option<Uri>,
+    way: Way,
     tasks: Tasks,
     replay: Arc<Replay>,
     /// Woken when something is said to the server.
@@ -42,6 +43,16 @@ pub(super) struct Client {
     patience: Duration,
     exchanges: BTreeMap<u64, Arc<Exchange>>,
     given_up: BTreeSet<u64>,
+}
+
+/// How a client reaches the proxy under test.
+pub(super) enum Way {
+    /// Over Streamable HTTP.
+    Http,
+    /// Over HTTP+SSE: this is the stream, which says where messages are posted to.
+    HttpSse(Uri),
+    /// As over standard input and output, while that is open.
+    Pipe(Option<WriteHalf<DuplexStream>>),
 }
 
 /// What has come of one request.
@@ -64,12 +75,12 @@ struct Heard {
 }
 
 impl Client {
-    /// A client that speaks Streamable HTTP with `url`, or HTTP+SSE, whose `stream` is there.
+    /// A client that speaks as that of the tape did, with what is at `url` over HTTP.
     pub(super) fn new(
         running: &Running,
         replay: &Arc<Replay>,
         url: Uri,
-        stream: Option<Uri>,
+        way: Way,
         patience: Duration,
     ) -> io::Result<Client> {
         let tasks = running.tasks().clone();
@@ -78,7 +89,33 @@ impl Client {
         let (replay, inbox) = (Arc::clone(replay), Arc::default());
         replay.join(&inbox);
         let (exchanges, given_up) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Client { http, url, stream, tasks, replay, inbox, patience, exchanges, given_up })
+        let mut client = Client { http, url, way, tasks, replay, inbox, patience, exchanges, given_up };
+        if let Way::Pipe(None) = client.way {
+            client.way = client.open(running.pipe());
+        }
+        Ok(client)
+    }
+
+    /// A pipe to the proxy under test; what comes out of it is heard.
+    fn open(&mut self, pipe: DuplexStream) -> Way {
+        let (mut input, output) = tokio::io::split(pipe);
+        let exchange = Arc::new(Exchange::default());
+        exchange.note(|heard| heard.answered = true);
+        self.exchanges.insert(PIPE, Arc::clone(&exchange));
+        self.tasks.spawn("through-exchange", async move {
+            let mut lines = Lines::new(Limits::default().message_bytes);
+            loop {
+                while let Some(line) = lines.next_line() {
+                    let Ok(line) = line else { return };
+                    exchange.note(|heard| heard.messages.push(line));
+                }
+                tokio::select! {
+                    read = input.read_buf(lines.buffer()) => if !read.is_ok_and(|read| read > 0) { return },
+                    () = exchange.stop.cancelled() => return,
+                }
+            }
+        });
+        Way::Pipe(Some(output))
     }
 
     /// Does all of it; returns what did not come in time.
@@ -97,10 +134,22 @@ impl Client {
                     }
                     self.rename(names, &mut headers);
                     let body = body.as_ref().map(|body| self.renamed(names, body)).unwrap_or_default();
+                    if let Way::Pipe(pipe) = &mut self.way {
+                        let line = [&body[..], b"\n"].concat();
+                        if let Some(pipe) = pipe
+                            && let Err(error) = pipe.write_all(&line).await
+                        {
+                            late.push(format!("to the client: frame {}: the proxy does not take it: {error}", act.seq));
+                        }
+                        continue;
+                    }
                     let url = self.url_of(&method).await;
                     self.send(act.exchange, method, url, headers, body);
                 }
                 What::Close => {
+                    if let Way::Pipe(pipe) = &mut self.way {
+                        *pipe = None;
+                    }
                     if let Some(exchange) = self.exchanges.get(&act.exchange) {
                         exchange.stop.cancel();
                     }
@@ -176,7 +225,7 @@ impl Client {
 
     /// Where a request goes.
     async fn url_of(&self, method: &Method) -> Uri {
-        let Some(stream) = self.stream.as_ref() else { return self.url.clone() };
+        let Way::HttpSse(stream) = &self.way else { return self.url.clone() };
         if *method == Method::GET {
             return stream.clone();
         }

@@ -29,7 +29,7 @@ use crate::tape::compare;
 use crate::tape::format::{Edge, Frame, Transport};
 use crate::tape::json::Json;
 use crate::tape::{Reader, Tape, TapeError};
-use client::Client;
+use client::{Client, Way};
 
 /// How a tape is played through the proxy.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ pub enum ThroughError {
     #[error("the tape has one side of the proxy only: record it with --record-edges both")]
     OneEdge,
     /// How its client spoke is not known here.
-    #[error("the client of the tape speaks neither Streamable HTTP nor HTTP+SSE")]
+    #[error("the tape does not say how its client spoke, or in a way that is not known here")]
     Client,
     /// The proxy does not start.
     #[error(transparent)]
@@ -91,8 +91,7 @@ pub async fn through(
     if !(header.edges.contains(&Edge::Client) && header.edges.contains(&Edge::Upstream)) {
         return Err(ThroughError::OneEdge);
     }
-    let is_http_sse = header.client == Some(Transport::HttpSse);
-    if !is_http_sse && header.client != Some(Transport::Http) {
+    if !matches!(header.client, Some(Transport::Http | Transport::HttpSse | Transport::Stdio)) {
         return Err(ThroughError::Client);
     }
     let in_step = Some(options.patience / 4);
@@ -124,8 +123,12 @@ pub async fn through(
     let running = Running::start(under_test).await?;
 
     let script = script::of(frames);
-    let stream = if is_http_sse { Some(at(&running, "/sse")?) } else { None };
-    let mut client = Client::new(&running, &replay, at(&running, "/mcp")?, stream, options.patience)?;
+    let way = match header.client {
+        Some(Transport::HttpSse) => Way::HttpSse(at(&running, "/sse")?),
+        Some(Transport::Stdio) => Way::Pipe(None),
+        _ => Way::Http,
+    };
+    let mut client = Client::new(&running, &replay, at(&running, "/mcp")?, way, options.patience)?;
     let late = client.play(&script).await;
     drop(client);
     running.shutdown().await;

@@ -182,6 +182,7 @@ fn what_cannot_be_done_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.tape.jsonl"), text).unwrap();
         let mut command = assert_cmd::Command::new(PROGRAM);
+        std::fs::write(folder.path().join("plan.json"), r#"{"faults":[{"do":{"status":{"code":500}}}]}"#).unwrap();
         let output =
             command.current_dir(folder.path()).args(["replay", "a.tape.jsonl"]).args(options).output().unwrap();
         let after = std::fs::read_to_string(folder.path().join("a.tape.jsonl")).unwrap();
