@@ -23,6 +23,7 @@ use crate::admin;
 use crate::front::{self, Front};
 use crate::proxy::Proxy;
 use crate::rt::Tasks;
+use crate::rt::wakes::Belled;
 use crate::session::EndReason;
 use crate::settings::{Behind, Settings, UpstreamSettings};
 
@@ -336,7 +337,7 @@ fn accept<S>(
             if limits.header_count != HEADERS_OF_HYPER {
                 http.max_headers(limits.header_count);
             }
-            let mut connection = Box::pin(http.serve_connection(io, service.clone()));
+            let mut connection = Belled::new(Box::pin(http.serve_connection(io, service.clone())));
             let counted = proxy.metrics.connection();
             let (until, stop) = (until.clone(), tasks.stop().clone());
             tasks.spawn("connection", async move {
@@ -346,15 +347,15 @@ fn accept<S>(
                 // The connection first: most often there is something for it. A stop cancels `until` too.
                 let mut ended = tokio::select! {
                     biased;
-                    ended = connection.as_mut() => Some(ended),
+                    ended = &mut connection => Some(ended),
                     Some(()) = until.next() => None,
                 };
                 if ended.is_none() {
-                    connection.as_mut().graceful_shutdown();
+                    connection.future.as_mut().graceful_shutdown();
                     ended = tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
-                        ended = connection.as_mut() => Some(ended),
+                        ended = &mut connection => Some(ended),
                     };
                 }
                 if let Some(Err(error)) = ended {

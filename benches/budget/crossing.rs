@@ -9,7 +9,8 @@ use crate::paths::{Path, size};
 use crate::support::process::Server;
 
 /// A translation is work: it may take that much more of the proxy's processor time, and how fast it is follows from that.
-const CROSSING: Budget = Budget { rate: None, p95: None, cpu: Some(Limit::AtMost(1.15)), first_event: None };
+const CROSSING: Budget =
+    Budget { rate: None, p95: None, cpu: Some(Limit::AtMost(1.15)), first_event: None, tail: None };
 
 /// The server's era, and the way to it.
 const LOADS: [(Era, Path); 5] = [

@@ -74,6 +74,7 @@ pub struct Turn {
     /// Open loop.
     pub p50_us: f64,
     pub p95_us: f64,
+    pub p99_us: f64,
     /// Open loop: until the first of the events before an answer is there.
     pub first_event_p95_us: f64,
     /// What part of the machine was busy with other things.
@@ -89,6 +90,14 @@ pub struct Row {
     pub verdict: Verdict,
 }
 
+/// How ours compares with something that is no baseline.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ToOther {
+    pub rate: f64,
+    pub cpu: f64,
+    pub p50: f64,
+}
+
 /// All that was found out about one load.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
@@ -98,8 +107,8 @@ pub struct Outcome {
     pub turns: BTreeMap<&'static str, Vec<Turn>>,
     /// Wrong answers, by arm and kind.
     pub failures: Vec<String>,
-    /// Ours to each of the others: rate and processor time.
-    pub others: BTreeMap<&'static str, (f64, f64)>,
+    /// Ours to each of the others.
+    pub others: BTreeMap<&'static str, ToOther>,
     /// A comparison that has to fail: the gate is what is tested.
     pub must_fail: bool,
 }
@@ -149,11 +158,14 @@ pub struct Budget {
     pub p95: Option<Limit>,
     pub cpu: Option<Limit>,
     pub first_event: Option<Limit>,
+    /// Our p99 against our own p50.
+    pub tail: Option<Limit>,
 }
 
 const P95: Option<Limit> = Some(Limit::AtMost(1.05));
 
-pub const BUDGET: Budget = Budget { rate: Some(Limit::AtLeast(0.95)), p95: P95, cpu: None, first_event: None };
+pub const BUDGET: Budget =
+    Budget { rate: Some(Limit::AtLeast(0.95)), p95: P95, cpu: None, first_event: None, tail: None };
 
 pub const LIVE: Budget = Budget { first_event: P95, ..BUDGET };
 
@@ -233,7 +245,12 @@ pub async fn compare(
                 let series = |turns: &[Turn]| turns.iter().map(of).collect::<Vec<_>>();
                 paired(&series(&mine), &series(&other)).mid
             };
-            outcome.others.insert(arm.name, (ratio(|turn| turn.rate), ratio(|turn| turn.cpu_us)));
+            let compared = ToOther {
+                rate: ratio(|turn| turn.rate),
+                cpu: ratio(|turn| turn.cpu_us),
+                p50: ratio(|turn| turn.p50_us),
+            };
+            outcome.others.insert(arm.name, compared);
         }
     }
     eprintln!("{:?}", outcome.verdict());
@@ -257,6 +274,7 @@ async fn turn((arm, crew): &mut (&Arm<'_>, Crew), pace: Pace, time: Duration, ou
         cpu_us: cpu.as_secs_f64() * 1e6 / closed.answers().max(1) as f64,
         p50_us: open.quantile(0.5),
         p95_us: open.quantile(0.95),
+        p99_us: open.quantile(0.99),
         first_event_p95_us: open.first_event_quantile(0.95),
         noise: Usage::now().noise_since(&quiet),
     });
@@ -268,17 +286,19 @@ fn rows(ours: &[Turn], theirs: &[Turn], budget: &Budget) -> Vec<Row> {
     pairs.sort_by(|(a, b), (c, d)| (a.noise + b.noise).total_cmp(&(c.noise + d.noise)));
     pairs.truncate(pairs.len().div_ceil(2));
     let series = |of: fn(&Turn) -> f64| pairs.iter().map(|(ours, theirs)| (of(ours), of(theirs))).unzip();
-    let row = |what, of, limit: Option<Limit>| {
-        let limit = limit?;
-        let (ours, theirs): (Vec<f64>, Vec<f64>) = series(of);
+    let judged = |what, (ours, theirs): (Vec<f64>, Vec<f64>), limit: Limit| {
         let ratio = paired(&ours, &theirs);
-        Some(Row { what, ratio, limit, verdict: limit.judge(ratio) })
+        Row { what, ratio, limit, verdict: limit.judge(ratio) }
     };
+    let row = |what, of, limit: Option<Limit>| Some(judged(what, series(of), limit?));
+    let tail =
+        || Some(judged("p99 to p50", pairs.iter().map(|(ours, _)| (ours.p99_us, ours.p50_us)).unzip(), budget.tail?));
     let rows = [
         row("rate", |turn| turn.rate, budget.rate),
         row("p95", |turn| turn.p95_us, budget.p95),
         row("CPU", |turn| turn.cpu_us, budget.cpu),
         row("first event p95", |turn| turn.first_event_p95_us, budget.first_event),
+        tail(),
     ];
     rows.into_iter().flatten().collect()
 }

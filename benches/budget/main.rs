@@ -13,6 +13,7 @@
 
 mod controls;
 mod crossing;
+mod flat;
 mod gate;
 #[path = "../legacy/mod.rs"]
 mod legacy;
@@ -33,8 +34,9 @@ use shadowcat::load::stats::Verdict;
 const FULL: Duration = Duration::from_secs(420);
 const QUICK: Duration = Duration::from_secs(45);
 /// What can be asked for alone.
-const PARTS: [&str; 4] = ["--controls", "--crossing", "--recording", "--memory"];
-const USAGE: &str = "cargo bench --bench budget -- [--quick | --controls | --crossing | --recording | --memory]
+const PARTS: [&str; 5] = ["--controls", "--crossing", "--recording", "--memory", "--flat"];
+const USAGE: &str =
+    "cargo bench --bench budget -- [--quick | --controls | --crossing | --recording | --memory | --flat]
     [--only TEXT] [--against PROGRAM] [--json FILE]";
 
 fn main() -> ExitCode {
@@ -81,6 +83,10 @@ fn main() -> ExitCode {
         }
         if all || has("--recording") {
             outcomes.extend(recording::run(&effort).await);
+        }
+        // It takes minutes, most of which is the million requests.
+        if has("--flat") {
+            outcomes.extend(flat::run(&effort).await);
         }
         if all || has("--memory") {
             outcomes.extend(memory::run().await);

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use shadowcat::load::Call;
+use shadowcat::load::stats::Limit;
 use shadowcat::protocol::revision::Era;
 
 use crate::gate::{Arm, BUDGET, Budget, Effort, LIVE, Load, Outcome, compare};
@@ -63,6 +64,12 @@ impl Path {
         if self == Path::HttpLive { LIVE } else { BUDGET }
     }
 
+    /// The same; where many call at once, nobody may wait for very much longer than the others.
+    fn budget_for(self, clients: usize) -> Budget {
+        let tail = (clients >= 128).then_some(Limit::AtMost(3.0));
+        Budget { tail, ..self.budget() }
+    }
+
     /// Sizes and clients, by era.
     fn loads(self, era: Era) -> &'static [(usize, usize)] {
         match (self, era) {
@@ -114,7 +121,9 @@ pub async fn run(effort: &Effort, quick: bool, only: Option<&str>, against: Opti
                     ceiling.as_ref().map(|server| Arm::new(if path.is_stdio() { "bridge" } else { "nginx" }, server));
                 let direct = (!path.is_stdio()).then_some(Arm::new("direct", &http));
                 let others: Vec<Arm<'_>> = direct.into_iter().chain(ceiling).collect();
-                outcomes.push(compare(name(*bytes, *clients), &load, pair, &others, &path.budget(), effort).await);
+                outcomes.push(
+                    compare(name(*bytes, *clients), &load, pair, &others, &path.budget_for(*clients), effort).await,
+                );
             }
         }
     }

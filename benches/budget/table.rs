@@ -42,14 +42,29 @@ impl fmt::Display for Table<'_> {
                 Some(noise) => writeln!(f, " (others took {:.0} % of the machine)", noise * 100.0)?,
                 None => writeln!(f)?,
             }
-            for arm in ["direct", "bridge", "nginx", "legacy", "other build", "again", "mutant", "shadowcat"] {
+            for arm in [
+                "direct",
+                "bridge",
+                "nginx",
+                "legacy",
+                "other build",
+                "again",
+                "mutant",
+                "new",
+                "worn",
+                "relaying",
+                "crossing",
+                "shadowcat",
+                "recording",
+            ] {
                 let Some(rate) = outcome.median(arm, |turn| turn.rate) else { continue };
                 let of = |of: fn(&Turn) -> f64| outcome.median(arm, of).unwrap_or(f64::NAN);
                 let spread = outcome.spread(arm, |turn| turn.rate).unwrap_or(f64::NAN) * 100.0;
                 write!(f, "    {arm:<11} {rate:>7.0} /s ± {spread:>2.0} %   CPU {:>5.1} µs", of(|turn| turn.cpu_us))?;
                 write!(f, "   p50 {:>6.0} µs   p95 {:>6.0} µs", of(|turn| turn.p50_us), of(|turn| turn.p95_us))?;
-                if let Some((rate, cpu)) = outcome.others.get(arm) {
-                    write!(f, "   shadowcat: {rate:.2} × the rate, {cpu:.2} × the CPU")?;
+                if let Some(to) = outcome.others.get(arm) {
+                    let (rate, cpu, p50) = (to.rate, to.cpu, to.p50);
+                    write!(f, "   shadowcat: {rate:.2} × the rate, {cpu:.2} × the CPU, {p50:.2} × the p50")?;
                 }
                 writeln!(f)?;
             }

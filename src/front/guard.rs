@@ -1,20 +1,23 @@
 //! Who may speak to the proxy, and how: `Host`, `Origin`, content type, `Accept`, size and speed of bodies.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use http_body_util::BodyExt;
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
-use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::reply::refuse;
 use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
+use crate::rt::wakes::hushed;
 use crate::settings::{Limits, Settings, Timeouts};
 
 /// Refuses requests of foreign pages and foreign names, on every path and for every method, before anything else
@@ -192,7 +195,7 @@ pub(super) async fn read_body(
     let mut rest = BytesMut::new();
     loop {
         let deadline = total.min(Instant::now() + timeouts.body_idle);
-        let frame = timeout_at(deadline, body.frame()).await.map_err(|_| ProxyError::BodyTimeout)?;
+        let frame = timeout_at(deadline, next_frame(&mut body)).await.map_err(|_| ProxyError::BodyTimeout)?;
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|_| ProxyError::BodyBroken)?.into_data() else { continue };
         let read = first.as_ref().map_or(0, Bytes::len) + rest.len();
@@ -213,6 +216,18 @@ pub(super) async fn read_body(
     whole.extend_from_slice(&first);
     whole.extend_from_slice(&rest);
     Ok(whole.freeze())
+}
+
+/// The next piece of a body, whose connection is driven by the same task and is told that there is room only where there is more.
+async fn next_frame(body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
+    poll_fn(|cx| {
+        let (frame, rang) = hushed(|| Pin::new(&mut *body).poll_frame(cx));
+        if rang && !body.is_end_stream() {
+            cx.waker().wake_by_ref();
+        }
+        frame
+    })
+    .await
 }
 
 #[cfg(test)]

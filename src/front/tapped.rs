@@ -29,8 +29,8 @@ use crate::protocol::sse::{self, Decoder, Event, Item, KEEP_ALIVE};
 use crate::proxy::error::ProxyError;
 use crate::proxy::{Proxy, Server};
 use crate::tap::intercept::{Decision, Direction, Effect, Planned};
-use crate::tap::{CURRENT, ClientKey, FROM_CLIENT, InUse, Note, TO_CLIENT, Tap};
-use crate::tape::format::{Http, Intervention, Transport};
+use crate::tap::{CURRENT, ClientKey, FROM_CLIENT, Head, InUse, Note, TO_CLIENT, Tap};
+use crate::tape::format::{Intervention, Transport};
 
 /// Answers one HTTP request to the endpoint of `server`, as [`mcp::endpoint`] does.
 pub(super) async fn endpoint(
@@ -44,7 +44,7 @@ pub(super) async fn endpoint(
     if tap.refuses() {
         return refuse(proxy, &ProxyError::Unrecorded, None, None);
     }
-    let head = tap.request(method, headers);
+    let head = Head::request(method, headers);
     if *method != Method::POST {
         let mut visit = Visit::of(tap, proxy, server, headers, None);
         if let Err(error) = visit.note(Note::http(FROM_CLIENT, head)).await {
@@ -76,7 +76,7 @@ async fn post(
     proxy: &Arc<Proxy>,
     server: &Arc<Server>,
     headers: &HeaderMap,
-    head: Http,
+    head: Head,
     text: Bytes,
 ) -> Response {
     let incoming = Incoming::parse(text.clone(), proxy.settings.limits.depth);
@@ -144,7 +144,7 @@ pub(super) async fn accept(
     if tap.refuses() {
         return Err(ProxyError::Unrecorded);
     }
-    let head = tap.request(&Method::POST, headers);
+    let head = Head::request(&Method::POST, headers);
     let response = match visit.take(duplex, text, Some(head)).await {
         Ok(None) => empty(StatusCode::ACCEPTED),
         Ok(Some(response)) => *response,
@@ -253,7 +253,7 @@ impl Visit {
         let visit = Visit::on(tap, proxy, tap.begin(Transport::HttpSse));
         if let Some(tape) = &visit.tape {
             tap.bind(id, &tape.tape, closed.clone());
-            let head = tap.request(&Method::GET, headers);
+            let head = Head::request(&Method::GET, headers);
             tape.tape.note_now(visit.of_exchange(Note::http(FROM_CLIENT, head)));
         }
         Ok(visit)
@@ -281,7 +281,7 @@ impl Visit {
         &self,
         duplex: &Arc<Duplex>,
         text: Bytes,
-        head: Option<Http>,
+        head: Option<Head>,
     ) -> Result<Option<Box<Response>>, (ProxyError, Option<RequestId>)> {
         let incoming = Incoming::parse(text.clone(), self.depth);
         let id = match &incoming {
@@ -392,7 +392,7 @@ impl Visit {
     /// The response, which is noted as it is read.
     pub(super) async fn respond(mut self, response: Response) -> Response {
         let (parts, body) = response.into_parts();
-        let head = self.tap.response(parts.status, &parts.headers);
+        let head = Head::response(parts.status, &parts.headers);
         let is_stream = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
         if is_stream {
             if self.note(Note::http(TO_CLIENT, head)).await.is_err() {

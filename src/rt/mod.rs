@@ -4,6 +4,7 @@ pub(crate) mod adopter;
 pub(crate) mod mailbox;
 pub(crate) mod signal;
 pub(crate) mod tasks;
+pub(crate) mod wakes;
 
 pub(crate) use signal::{Signal, Signals};
 pub(crate) use tasks::{Spawner, Tasks};

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::time::{Duration, Instant};
@@ -50,7 +49,7 @@ pub(super) struct Keeping {
 /// See the module.
 pub(super) struct Disk {
     keeping: Keeping,
-    redaction: Arc<Redaction>,
+    redaction: Redaction,
     metrics: TapeMetrics,
     /// By number.
     tapes: BTreeMap<u64, OnDisk>,
@@ -149,7 +148,7 @@ fn used(folder: &Path) -> u64 {
 
 impl Disk {
     /// Makes the folder if it is not there.
-    pub(super) fn new(keeping: Keeping, redaction: Arc<Redaction>, metrics: TapeMetrics) -> Disk {
+    pub(super) fn new(keeping: Keeping, redaction: Redaction, metrics: TapeMetrics) -> Disk {
         let prepared = prepare(&keeping.folder)
             .inspect_err(|error| {
                 // What that means is up to the policy.
@@ -457,7 +456,7 @@ impl Current {
         }
         frame.exchange = note.exchange;
         frame.connection = note.connection;
-        frame.http = note.http;
+        frame.http = note.head.map(|head| Box::new(redaction.head(*head)));
         frame.sse = note.sse;
         frame.by = note.by;
         frame.body = note.body.map(Body::of);

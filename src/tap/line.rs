@@ -12,9 +12,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::current;
-use super::note::{FROM_UPSTREAM, Note, TO_UPSTREAM};
+use super::note::{FROM_UPSTREAM, Head, Note, TO_UPSTREAM};
 use super::recorder::Tape;
-use super::redaction::Redaction;
 use crate::metrics::TapeMetrics;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message};
@@ -34,7 +33,6 @@ const DEPTH_MAX: usize = 128;
 
 /// See the module.
 pub(crate) struct Line {
-    redaction: Arc<Redaction>,
     metrics: TapeMetrics,
     exchanges: Arc<AtomicU64>,
     /// Held for a look or a note, never over an await.
@@ -52,13 +50,8 @@ struct State {
 }
 
 impl Line {
-    pub(super) fn new(redaction: &Arc<Redaction>, metrics: TapeMetrics, exchanges: &Arc<AtomicU64>) -> Arc<Line> {
-        Arc::new(Line {
-            redaction: Arc::clone(redaction),
-            metrics,
-            exchanges: Arc::clone(exchanges),
-            state: Mutex::default(),
-        })
+    pub(super) fn new(metrics: TapeMetrics, exchanges: &Arc<AtomicU64>) -> Arc<Line> {
+        Arc::new(Line { metrics, exchanges: Arc::clone(exchanges), state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -123,7 +116,7 @@ impl Line {
         }
         let number = self.exchanges.fetch_add(1, Ordering::Relaxed) + 1;
         let exchange = Exchange { line: Arc::clone(self), number, tape, over: AtomicBool::new(false) };
-        let head = self.redaction.request(method, headers);
+        let head = Head::request(method, headers);
         exchange.note(if body.is_empty() {
             Note::http(TO_UPSTREAM, head)
         } else {
@@ -214,12 +207,12 @@ impl Exchange {
 
     /// The head of the response, if its body is a stream or empty.
     pub(crate) fn answered(&self, status: StatusCode, headers: &HeaderMap) {
-        self.note(Note::http(FROM_UPSTREAM, self.line.redaction.response(status, headers)));
+        self.note(Note::http(FROM_UPSTREAM, Head::response(status, headers)));
     }
 
     /// The whole response.
     pub(crate) fn answered_with(&self, status: StatusCode, headers: &HeaderMap, text: &Bytes) {
-        let head = self.line.redaction.response(status, headers);
+        let head = Head::response(status, headers);
         self.note(Note::message(FROM_UPSTREAM, text.clone()).head(head));
         self.finish();
     }

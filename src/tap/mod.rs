@@ -18,19 +18,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
-use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{ServerMetrics, TapeMetrics};
 use crate::rt::Tasks;
 use crate::settings::{HttpTransport, Record, RecordEdges, Settings, Target, UpstreamSettings};
-use crate::tape::format::{Edge, Header, Http, Transport};
+use crate::tape::format::{Edge, Header, Transport};
 use disk::{Disk, Keeping};
 use faults::Faults;
 use intercept::{Chain, Interceptor};
 pub(crate) use line::{Exchange, Line};
-pub(crate) use note::{FROM_CLIENT, Note, TO_CLIENT};
+pub(crate) use note::{FROM_CLIENT, Head, Note, TO_CLIENT};
 pub(crate) use recorder::Tape;
 use recorder::{Bounds, Recorder};
 use redaction::Redaction;
@@ -57,7 +56,6 @@ pub(crate) struct Tap {
 
 struct Recording {
     recorder: Recorder,
-    redaction: Arc<Redaction>,
     tapes: Arc<Tapes>,
     header: Header,
     edges: RecordEdges,
@@ -109,22 +107,12 @@ impl Tap {
     /// Sees a connection to the upstream, if that side is recorded.
     pub(crate) fn line(&self) -> Option<Arc<Line>> {
         let recording = self.recording.as_ref().filter(|recording| recording.edges == RecordEdges::Both)?;
-        Some(Line::new(&recording.redaction, recording.metrics.clone(), &recording.exchanges))
+        Some(Line::new(recording.metrics.clone(), &recording.exchanges))
     }
 
     /// Whether nothing may pass now, since it could not be recorded.
     pub(crate) fn refuses(&self) -> bool {
         self.recording.as_ref().is_some_and(|recording| recording.recorder.refuses())
-    }
-
-    /// What is recorded of the head of a request.
-    pub(crate) fn request(&self, method: &Method, headers: &HeaderMap) -> Http {
-        self.recording.as_ref().map_or_else(Http::default, |one| one.redaction.request(method, headers))
-    }
-
-    /// What is recorded of the head of a response.
-    pub(crate) fn response(&self, status: StatusCode, headers: &HeaderMap) -> Http {
-        self.recording.as_ref().map_or_else(Http::default, |one| one.redaction.response(status, headers))
     }
 
     /// Ends all tapes, and waits until they are written, at most until `deadline`.
@@ -158,7 +146,7 @@ fn start(
 ) -> Option<Recording> {
     let limits = &settings.limits;
     let redaction = match Redaction::new(&record.redact) {
-        Ok(redaction) => Arc::new(redaction),
+        Ok(redaction) => redaction,
         Err(error) => {
             // Rather nothing than secrets.
             tracing::error!(upstream = upstream.name, %error, "Nothing is recorded: a rule of redaction makes no sense");
@@ -190,9 +178,9 @@ fn start(
     let (tapes, idle) = (Arc::new(Tapes::default()), settings.timeouts.tape_idle);
     let swept = Arc::clone(&tapes);
     let metrics = metrics.tapes();
-    let disk = Disk::new(keeping, Arc::clone(&redaction), metrics.clone());
+    let disk = Disk::new(keeping, redaction, metrics.clone());
     let recorder = Recorder::start(record.policy, bounds, disk, tasks, metrics.clone(), move || swept.sweep(idle));
-    Some(Recording { recorder, redaction, tapes, header, edges: record.edges, metrics, exchanges: Arc::default() })
+    Some(Recording { recorder, tapes, header, edges: record.edges, metrics, exchanges: Arc::default() })
 }
 
 /// Whether tapes can be written to a folder, which is made if it is not there.

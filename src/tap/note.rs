@@ -1,10 +1,11 @@
 //! What is noted of one thing that passed: all that becomes a frame, before it is redacted and written.
 
 use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::protocol::sse::Event;
-use crate::tape::format::{Http, Intervention, Kind, Party, Sse};
+use crate::tape::format::{Intervention, Kind, Party, Sse};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -15,15 +16,38 @@ pub(crate) struct Note {
     pub(super) kind: Kind,
     pub(super) exchange: Option<u64>,
     pub(super) connection: Option<u64>,
-    pub(super) http: Option<Box<Http>>,
+    pub(super) head: Option<Box<Head>>,
     pub(super) sse: Option<Box<Sse>>,
     pub(super) by: Vec<Intervention>,
     /// What crossed the wire as one message.
     pub(super) body: Option<Bytes>,
 }
 
+/// The head of a request or response, with all that will not be recorded of it.
+#[derive(Debug, Clone)]
+pub(crate) enum Head {
+    Request(Method, HeaderMap),
+    Response(StatusCode, HeaderMap),
+}
+
 /// What a note takes in the queue besides its message, about, in bytes.
 const OVERHEAD: usize = 256;
+
+impl Head {
+    pub(crate) fn request(method: &Method, headers: &HeaderMap) -> Head {
+        Head::Request(method.clone(), headers.clone())
+    }
+
+    pub(crate) fn response(status: StatusCode, headers: &HeaderMap) -> Head {
+        Head::Response(status, headers.clone())
+    }
+
+    /// What it takes, about, in bytes.
+    fn size(&self) -> usize {
+        let (Head::Request(_, headers) | Head::Response(_, headers)) = self;
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+    }
+}
 
 /// From the client to the proxy.
 pub(crate) const FROM_CLIENT: (Party, Party) = (Party::Client, Party::Proxy);
@@ -42,7 +66,7 @@ impl Note {
             kind,
             exchange: None,
             connection: None,
-            http: None,
+            head: None,
             sse: None,
             by: Vec::new(),
             body: None,
@@ -55,8 +79,8 @@ impl Note {
     }
 
     /// A request or response without a message.
-    pub(crate) fn http(way: (Party, Party), http: Http) -> Note {
-        Note::new(way, Kind::Http).head(http)
+    pub(crate) fn http(way: (Party, Party), head: Head) -> Note {
+        Note::new(way, Kind::Http).head(head)
     }
 
     /// The end of a stream, connection or process, of which this side tells the other.
@@ -84,8 +108,8 @@ impl Note {
     }
 
     /// It came with this head of a request or response.
-    pub(crate) fn head(self, http: Http) -> Note {
-        Note { http: Some(Box::new(http)), ..self }
+    pub(crate) fn head(self, head: Head) -> Note {
+        Note { head: Some(Box::new(head)), ..self }
     }
 
     /// It belongs to this exchange.
@@ -109,6 +133,6 @@ impl Note {
 
     /// What it takes in the queue, about, in bytes.
     pub(super) fn size(&self) -> usize {
-        OVERHEAD + self.body.as_ref().map_or(0, Bytes::len)
+        OVERHEAD + self.body.as_ref().map_or(0, Bytes::len) + self.head.as_ref().map_or(0, |head| head.size())
     }
 }

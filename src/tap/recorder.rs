@@ -19,7 +19,7 @@ use crate::settings::RecordPolicy;
 use crate::tape::format::Header;
 
 /// How long what was noted waits for company before it is written.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(2);
 /// How often it is looked what has become of the tapes, and whether a disk that failed works again.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 /// By how much the queue may exceed its bounds by what cannot wait.

@@ -1,10 +1,11 @@
-//! What must not come to the disk is taken out before it is written; of heads, before they are even kept.
+//! What must not come to the disk is taken out before it is written.
 
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::HeaderMap;
 use ring::digest::{Context, SHA256};
 
+use super::note::Head;
 use crate::settings::Redact;
 use crate::tape::format::{Body, Frame, Http};
 use crate::tape::redact::{Header, Redactor, RuleError, Rules};
@@ -48,14 +49,16 @@ impl Redaction {
         }
     }
 
-    /// The head of a request.
-    pub(super) fn request(&self, method: &Method, headers: &HeaderMap) -> Http {
-        Http { method: Some(method.as_str().to_owned()), headers: self.headers(headers), ..Http::default() }
-    }
-
-    /// The head of a response.
-    pub(super) fn response(&self, status: StatusCode, headers: &HeaderMap) -> Http {
-        Http { status: Some(status.as_u16()), headers: self.headers(headers), ..Http::default() }
+    /// What is recorded of a head.
+    pub(super) fn head(&self, head: Head) -> Http {
+        match head {
+            Head::Request(method, headers) => {
+                Http { method: Some(method.as_str().to_owned()), headers: self.headers(&headers), ..Http::default() }
+            }
+            Head::Response(status, headers) => {
+                Http { status: Some(status.as_u16()), headers: self.headers(&headers), ..Http::default() }
+            }
+        }
     }
 
     fn headers(&self, headers: &HeaderMap) -> BTreeMap<String, String> {

@@ -126,11 +126,12 @@ pub enum RuleError {
 #[derive(Debug, Clone)]
 pub struct Redactor {
     rules: Rules,
-    keys: Vec<Glob>,
+    /// All names of secrets.
+    keys: Option<Regex>,
     pointers: Pointers,
     /// All patterns as alternatives of one.
     patterns: Option<Regex>,
-    headers: Vec<Glob>,
+    headers: Option<Regex>,
 }
 
 /// What is left of a message.
@@ -162,11 +163,8 @@ impl Redactor {
     /// One of them makes no sense.
     pub fn new(rules: Rules) -> Result<Redactor, RuleError> {
         let defaults = |all: &'static [&'static str]| if rules.defaults { all } else { &[] };
-        let globs = |given: &[String], more: &[&str]| {
-            given.iter().map(String::as_str).chain(more.iter().copied()).map(Glob::new).collect()
-        };
-        let keys = globs(&rules.keys, defaults(KEYS));
-        let headers = globs(&rules.headers, &[]);
+        let keys = names(rules.keys.iter().map(String::as_str).chain(defaults(KEYS).iter().copied()))?;
+        let headers = names(rules.headers.iter().map(String::as_str))?;
         for pattern in &rules.patterns {
             let error = |error| RuleError::Pattern { pattern: pattern.clone(), error };
             Regex::new(pattern).map_err(error)?;
@@ -236,15 +234,14 @@ impl Redactor {
         let param = name.strip_prefix(PARAM_PREFIX);
         let secret = param.is_some_and(|param| self.is_secret(param));
         let known = HEADERS.contains(&name) || param.is_some();
-        if !known || secret || self.headers.iter().any(|glob| glob.matches(&plain(name))) {
+        if !known || secret || is_one_of(&self.headers, name) {
             return Header::Dropped;
         }
         Header::Kept(self.text(value).unwrap_or_else(|| value.to_owned()))
     }
 
     fn is_secret(&self, key: &str) -> bool {
-        let plain = plain(key);
-        self.keys.iter().any(|glob| glob.matches(&plain))
+        is_one_of(&self.keys, key)
     }
 
     fn json<'t>(&self, text: &'t str, at: Cursor<'_>, nested: usize) -> Result<Walk<'_, 't>, ScanError> {
@@ -413,33 +410,24 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A name as globs see it.
-fn plain(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
+fn is_one_of(names: &Option<Regex>, name: &str) -> bool {
+    names.as_ref().is_some_and(|names| names.is_match(name))
 }
 
-/// A pattern of names in which `*` stands for anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Glob(Vec<String>);
-
-impl Glob {
-    fn new(text: &str) -> Glob {
-        Glob(text.split('*').map(plain).collect())
+/// What finds the names that one of these patterns means, in which `*` stands for anything. `None` if there are none.
+fn names<'g>(globs: impl Iterator<Item = &'g str>) -> Result<Option<Regex>, RuleError> {
+    let ignored = "[-_]*";
+    let part = |part: &str| {
+        let letters = part.chars().filter(|c| !matches!(c, '-' | '_'));
+        letters.map(|letter| regex::escape(&letter.to_string()) + ignored).collect::<String>()
+    };
+    let glob = |glob: &str| ignored.to_owned() + &glob.split('*').map(part).collect::<Vec<_>>().join(".*");
+    let all = globs.map(glob).collect::<Vec<_>>();
+    if all.is_empty() {
+        return Ok(None);
     }
-
-    /// `name` is plain.
-    fn matches(&self, name: &str) -> bool {
-        let [first, rest @ ..] = self.0.as_slice() else { return false };
-        let Some(mut name) = name.strip_prefix(first.as_str()) else { return false };
-        let [middle @ .., last] = rest else { return name.is_empty() };
-        for part in middle {
-            match name.find(part.as_str()) {
-                Some(at) => name = &name[at + part.len()..],
-                None => return false,
-            }
-        }
-        name.ends_with(last.as_str())
-    }
+    let pattern = format!("(?is)^(?:{})$", all.join("|"));
+    Ok(Some(Regex::new(&pattern).map_err(|error| RuleError::Pattern { pattern, error })?))
 }
 
 #[cfg(test)]

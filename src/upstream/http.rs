@@ -17,7 +17,6 @@ use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
@@ -30,7 +29,7 @@ use tower::Service;
 use crate::protocol::sse::{self, DecodeError, Decoder};
 use crate::settings::{Limits, Timeouts};
 use crate::tap::Exchange;
-use pool::{Lease, Pool, SendError};
+use pool::{Pool, SendError};
 
 mod pool;
 
@@ -76,9 +75,7 @@ pub(crate) enum Body {
 /// An event stream that is being received. Dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct SseBody {
-    body: Incoming,
-    /// Until the stream has ended in good order.
-    lease: Option<Lease>,
+    body: pool::Body,
     decoder: Decoder,
     /// What has been received and not been decoded.
     chunk: Bytes,
@@ -203,14 +200,14 @@ impl HttpClient {
 
         let mut sending = false;
         let sent = timeout_at(deadline, self.pool.send(url, request, &mut sending)).await;
-        let (response, lease) = match sent {
+        let response = match sent {
             Ok(Ok(sent)) => sent,
             Ok(Err(SendError::Unsent(error))) => return Err(HttpError::Unsent(error)),
             Ok(Err(SendError::Lost(error))) => return Err(HttpError::Lost(error)),
             Err(_) => return Err(HttpError::Timeout { sent: sending }),
         };
         let (head, body) = response.into_parts();
-        let body = self.read_body(head.status, &head.headers, body, lease, deadline).await?;
+        let body = self.read_body(head.status, &head.headers, body, deadline).await?;
         Ok(Response { status: head.status, headers: head.headers, body })
     }
 
@@ -218,8 +215,7 @@ impl HttpClient {
         &self,
         status: StatusCode,
         headers: &HeaderMap,
-        mut body: Incoming,
-        lease: Lease,
+        mut body: pool::Body,
         deadline: Instant,
     ) -> Result<Body, HttpError> {
         use StatusCode as S;
@@ -228,9 +224,6 @@ impl HttpClient {
         let is_stream = status == S::OK && sse::is_event_stream(content_type);
         let is_empty = body.is_end_stream() && !is_stream;
         if matches!(status, S::ACCEPTED | S::NO_CONTENT | S::RESET_CONTENT) || is_empty {
-            if body.is_end_stream() {
-                lease.done();
-            }
             return Ok(Body::Empty);
         }
         let plain = is_unencoded(headers);
@@ -238,30 +231,21 @@ impl HttpClient {
             return Err(Violation::ContentEncoding.into());
         }
         if is_stream {
-            let body = SseBody::new(body, lease, self.message_bytes, self.waits.sse_idle);
+            let body = SseBody::new(body, self.message_bytes, self.waits.sse_idle);
             return Ok(Body::Sse(Box::new(body)));
         }
         let patience = Patience { idle: self.waits.body_idle, deadline };
         if plain && is_json(content_type) {
-            let whole = collect(&mut body, self.message_bytes, patience).await?;
-            lease.done();
-            return Ok(Body::Json(whole));
+            return Ok(Body::Json(collect(&mut body, self.message_bytes, patience).await?));
         }
         if status.is_success() {
             // Some answer a notification with 200 and a body that only turns out to be empty.
             return match next_piece(&mut body, patience).await? {
                 Some(_) => Err(Violation::ContentType { status }.into()),
-                None => {
-                    lease.done();
-                    Ok(Body::Empty)
-                }
+                None => Ok(Body::Empty),
             };
         }
-        let start = if plain { snippet(&mut body, patience).await } else { Bytes::new() };
-        if body.is_end_stream() {
-            lease.done();
-        }
-        Ok(Body::Other(start))
+        Ok(Body::Other(if plain { snippet(&mut body, patience).await } else { Bytes::new() }))
     }
 }
 
@@ -272,10 +256,9 @@ impl fmt::Debug for HttpClient {
 }
 
 impl SseBody {
-    fn new(body: Incoming, lease: Lease, event_bytes_max: usize, idle: Duration) -> SseBody {
+    fn new(body: pool::Body, event_bytes_max: usize, idle: Duration) -> SseBody {
         SseBody {
             body,
-            lease: Some(lease),
             decoder: Decoder::new(event_bytes_max),
             chunk: Bytes::new(),
             idle,
@@ -333,10 +316,7 @@ impl SseBody {
         if let Some(tap) = &self.tap {
             tap.finish();
         }
-        drop(self.body);
-        if let Some(lease) = self.lease {
-            lease.done();
-        }
+        self.body.finish();
     }
 
     /// The id to resume from, as of the last item.
@@ -373,12 +353,7 @@ impl SseBody {
                     self.chunk = frame.into_data().unwrap_or_default();
                 }
                 Some(Err(error)) => return Err(HttpError::Lost(error.into())),
-                None => {
-                    if let Some(lease) = self.lease.take() {
-                        lease.done();
-                    }
-                    break;
-                }
+                None => break,
             }
         }
         Ok(None)
@@ -486,7 +461,7 @@ struct Patience {
 }
 
 /// All of the body, or an error.
-async fn collect(body: &mut Incoming, bytes_max: usize, patience: Patience) -> Result<Bytes, HttpError> {
+async fn collect(body: &mut pool::Body, bytes_max: usize, patience: Patience) -> Result<Bytes, HttpError> {
     let too_large = HttpError::Protocol(Violation::TooLarge { bytes_max });
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large);
@@ -502,7 +477,7 @@ async fn collect(body: &mut Incoming, bytes_max: usize, patience: Patience) -> R
 }
 
 /// The beginning of the body, as far as it comes.
-async fn snippet(body: &mut Incoming, patience: Patience) -> Bytes {
+async fn snippet(body: &mut pool::Body, patience: Patience) -> Bytes {
     let mut start = BytesMut::new();
     while start.len() < SNIPPET_BYTES_MAX
         && let Ok(Some(piece)) = next_piece(body, patience).await
@@ -513,7 +488,7 @@ async fn snippet(body: &mut Incoming, patience: Patience) -> Bytes {
     start.freeze()
 }
 
-async fn next_piece(body: &mut Incoming, patience: Patience) -> Result<Option<Bytes>, HttpError> {
+async fn next_piece(body: &mut pool::Body, patience: Patience) -> Result<Option<Bytes>, HttpError> {
     let until = patience.deadline.min(Instant::now() + patience.idle);
     match timeout_at(until, body.frame()).await {
         Ok(Some(Ok(frame))) => Ok(Some(frame.into_data().unwrap_or_default())),

@@ -1,5 +1,7 @@
 use bytes::Bytes;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::metrics::Metrics;
 use crate::settings::Redact;
@@ -17,7 +19,7 @@ fn disk(folder: &Path, change: impl FnOnce(&mut Keeping)) -> Disk {
         folder_bytes: 1 << 30,
     };
     change(&mut keeping);
-    let redaction = Arc::new(Redaction::new(&Redact::default()).unwrap());
+    let redaction = Redaction::new(&Redact::default()).unwrap();
     Disk::new(keeping, redaction, Arc::new(Metrics::new()).server("fake").tapes())
 }
 
