@@ -405,7 +405,8 @@ fn what_cannot_be_verified_is_told() {
     let told: Vec<String> =
         cases.iter().map(|args| folder.told(&shadowcat(args)).replace(&echo, "echo.tape.jsonl")).collect();
     insta::assert_snapshot!(told.join("\n"));
-    // One that ends at once.
+    // One that ends at once: whether that is noticed first, or that nobody reads, is a matter of chance.
     let run = shadowcat(&["verify", &echo, "--log", "off", "--", "true"]);
-    assert!(run.code == Some(5) && run.stderr.starts_with("error: the server has exited ("), "{run:?}");
+    let said = ["error: the server has exited (", "error: the connection to the server broke"];
+    assert!(run.code == Some(5) && said.iter().any(|said| run.stderr.starts_with(said)), "{run:?}");
 }

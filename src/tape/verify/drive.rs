@@ -240,11 +240,18 @@ impl Scene<'_> {
             .iter()
             .filter(|(place, _)| !is_over(place) && place.is_some_and(|place| !self.heard.contains_key(&place)));
         let mut of_each = listeners.map(|(place, told)| (told.len(), notes.told.get(place).map_or(0, Vec::len)));
-        let loose = |count: usize, message: &Message| count + usize::from(is_loose(message));
+        // Of the rest, as many of each method: which of them came where is found out in the end.
+        let mut missing: BTreeMap<Option<&str>, usize> = BTreeMap::new();
         let expected = script.told.iter().filter(|(place, _)| !is_over(place)).flat_map(|(_, told)| told);
-        let expected = expected.map(|recorded| &recorded.message).fold(0, loose);
-        let came = notes.told.values().flatten().fold(0, loose);
-        of_each.all(|(expected, came)| came >= expected) && came >= expected
+        for recorded in expected.filter(|recorded| is_loose(&recorded.message)) {
+            *missing.entry(recorded.message.method()).or_default() += 1;
+        }
+        for message in notes.told.values().flatten().filter(|message| is_loose(message)) {
+            if let Some(count) = missing.get_mut(&message.method()) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        of_each.all(|(expected, came)| came >= expected) && missing.values().all(|count| *count == 0)
     }
 
     /// Waits for an answer, or for what the server says by itself; whether there was anything to wait for.
