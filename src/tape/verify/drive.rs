@@ -17,6 +17,7 @@ use super::{Failure, Options, Outcome, Verdict, Verified};
 use crate::metrics::Metrics;
 use crate::protocol::headers;
 use crate::protocol::message::{Kind, Message};
+use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
 use crate::rt::Tasks;
@@ -75,7 +76,11 @@ pub(super) async fn drive(
                 scene.ask(*place, &names, token);
             }
             Action::Cancel(place) => {
-                passed_over.insert(*place);
+                if script.requests[*place].listens() && !options.only_answers {
+                    scene.hear_out(&mut names, |scene| scene.has_heard_of(*place)).await;
+                } else {
+                    passed_over.insert(*place);
+                }
                 if let Some(token) = tokens.get(place) {
                     token.cancel();
                 }
@@ -96,14 +101,16 @@ pub(super) async fn drive(
     scene.is_greeted()?;
     scene.is_answered()?;
     if !options.only_answers {
-        scene.hear_out(&mut names, &passed_over).await;
+        scene.hear_out(&mut names, |scene| scene.has_heard(&passed_over)).await;
     }
 
     let mut heard = scene.heard;
     drop(scene.open);
     connection.close();
     let Notes { questions, told: came, .. } = std::mem::take(&mut *client.notes());
-    let failed = |(place, (answer, _)): (&usize, &Heard)| answer.is_err().then_some(*place);
+    let failed = |(place, (answer, _)): (&usize, &Heard)| {
+        (answer.is_err() && !script.requests[*place].listens()).then_some(*place)
+    };
     passed_over.extend(heard.iter().filter_map(failed));
     let mut told = match options.only_answers {
         true => BTreeMap::new(),
@@ -208,9 +215,9 @@ impl Scene<'_> {
     }
 
     /// Waits for what the tape has told by now and nobody has heard. What does not come in time is missing.
-    async fn hear_out(&mut self, names: &mut Names, passed_over: &BTreeSet<usize>) {
+    async fn hear_out(&mut self, names: &mut Names, is_all: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + self.client.options.patience / 4;
-        while !self.has_heard(passed_over) && (self.standing.is_some() || !self.open.is_empty()) {
+        while !is_all(self) && (self.standing.is_some() || !self.open.is_empty()) {
             let waited = async {
                 match self.open.is_empty() {
                     // Nobody else says anything.
@@ -227,31 +234,38 @@ impl Scene<'_> {
         }
     }
 
+    /// Whether as much has been told before the answer to a request, or instead of one, as on the tape.
+    fn has_heard_of(&self, place: usize) -> bool {
+        let expected = self.script.told.get(&Some(place)).map_or(0, Vec::len);
+        self.client.notes().told.get(&Some(place)).map_or(0, Vec::len) >= expected
+    }
+
     /// Whether as much has been told as on the tape, as far as it can still come.
     fn has_heard(&self, passed_over: &BTreeSet<usize>) -> bool {
-        let (script, notes) = (self.script, self.client.notes());
+        let script = self.script;
         let is_over = |place: &Place| {
             place.is_some_and(|place| {
                 passed_over.contains(&place) || self.heard.get(&place).is_some_and(|(answer, _)| answer.is_err())
             })
         };
-        let listeners = script
-            .told
-            .iter()
-            .filter(|(place, _)| !is_over(place) && place.is_some_and(|place| !self.heard.contains_key(&place)));
-        let mut of_each = listeners.map(|(place, told)| (told.len(), notes.told.get(place).map_or(0, Vec::len)));
+        let mut open =
+            script.told.keys().flatten().filter(|place| !is_over(&Some(**place)) && !self.heard.contains_key(place));
+        if !open.all(|place| self.has_heard_of(*place)) {
+            return false;
+        }
         // Of the rest, as many of each method: which of them came where is found out in the end.
         let mut missing: BTreeMap<Option<&str>, usize> = BTreeMap::new();
         let expected = script.told.iter().filter(|(place, _)| !is_over(place)).flat_map(|(_, told)| told);
         for recorded in expected.filter(|recorded| is_loose(&recorded.message)) {
             *missing.entry(recorded.message.method()).or_default() += 1;
         }
+        let notes = self.client.notes();
         for message in notes.told.values().flatten().filter(|message| is_loose(message)) {
             if let Some(count) = missing.get_mut(&message.method()) {
                 *count = count.saturating_sub(1);
             }
         }
-        of_each.all(|(expected, came)| came >= expected) && missing.values().all(|count| *count == 0)
+        missing.values().all(|count| *count == 0)
     }
 
     /// Waits for an answer, or for what the server says by itself; whether there was anything to wait for.
@@ -308,7 +322,7 @@ impl Client<'_> {
         let known = message.known();
         let facts = CallFacts {
             may_ask: known.is_some_and(Known::may_ask),
-            wants_log: true,
+            wants_log: message.meta(meta::LOG_LEVEL).is_some(),
             cancellable: known != Some(Known::Initialize),
         };
         let call = Call { id, message, facts, headers: headers_of(message, request) };
@@ -376,6 +390,11 @@ fn headers_of(message: &Message, request: &Request) -> HeaderMap {
 }
 
 impl Request {
+    /// It is for what the server tells, and has an answer when that is over.
+    fn listens(&self) -> bool {
+        self.message.known() == Some(Known::Listen)
+    }
+
     /// A handshake is not left out: its answer is what the rest depends on.
     fn is_sent(&self) -> bool {
         !self.redacted || self.message.known() == Some(Known::Initialize)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::conversation::{Call, Pairing, Role, Seen, subject};
-use super::super::format::{Edge, Frame};
+use super::super::format::{Edge, Frame, Kind};
 use super::super::json::Json;
 use super::super::matching::{Key, Matcher, Rules};
 use super::super::pointer::Pointers;
@@ -12,7 +12,7 @@ use super::composed;
 use super::told::{Place, Recorded, TOLD_MAX};
 use crate::protocol::headers::PARAM_PREFIX;
 use crate::protocol::id::RequestId;
-use crate::protocol::message::{Kind, Message};
+use crate::protocol::message::{self, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
@@ -99,6 +99,13 @@ impl Script {
         let mut places: HashMap<u64, usize> = HashMap::new();
         let mut open = Open::default();
         for frame in tape.frames.iter().filter(|frame| frame.edge() == Some(edge)) {
+            // Who has no session takes a request back by closing it (2026-07-28, Cancellation).
+            if let (Kind::Close { .. }, true, Era::Modern) = (&frame.kind, frame.is_upward(), self.era)
+                && let Some(place) = open.of_exchange(frame)
+            {
+                open.end(place);
+                self.steps.push(Step { after: std::mem::take(&mut seen), action: Action::Cancel(place) });
+            }
             for message in pairing.see(frame) {
                 let Seen::Said(said) = message else { continue };
                 let action = match (&said.role, frame.is_upward()) {
@@ -198,6 +205,11 @@ impl Open {
         self.0.push(OpenRequest { place, id: message.id(), token, exchange: frame.exchange });
     }
 
+    fn of_exchange(&self, frame: &Frame) -> Option<usize> {
+        let exchange = frame.exchange?;
+        self.0.iter().find(|open| open.exchange == Some(exchange)).map(|open| open.place)
+    }
+
     fn end(&mut self, place: usize) {
         self.0.retain(|open| open.place != place);
     }
@@ -220,7 +232,7 @@ impl Open {
         if let Some(id) = message.meta(meta::SUBSCRIPTION_ID).and_then(RequestId::from_json) {
             return find(&|open| open.id.as_ref() == Some(&id)).map(Some);
         }
-        let of_exchange = frame.exchange.and_then(|exchange| find(&|open| open.exchange == Some(exchange)));
+        let of_exchange = self.of_exchange(frame);
         let newest = || find(&|_| true).filter(|_| message.known() == Some(Known::LogMessage));
         Some(of_exchange.or_else(newest))
     }
@@ -286,7 +298,7 @@ impl Names {
 
     /// Learns from an answer what the names of the recorded one are now.
     pub(super) fn learn(&mut self, recorded: &Message, answer: &Message) {
-        if recorded.kind() != Kind::Result || answer.kind() != Kind::Result {
+        if recorded.kind() != message::Kind::Result || answer.kind() != message::Kind::Result {
             return;
         }
         let parse = |message: &Message| Json::parse(message.body().unwrap_or_default().as_bytes()).ok();
@@ -375,6 +387,22 @@ mod tests {
             steps(&script),
             ["ask 0", "tell notifications/initialized after 0", "ask 1", "ask 2", "cancel 1 after 2", "ask 3", "ask 4"]
         );
+    }
+
+    #[test]
+    fn who_has_no_session_takes_a_request_back_by_closing_it() {
+        let call = |id: u64| {
+            let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"a","_meta":{meta}}}}}"#)
+        };
+        let (one, two) = (call(1), call(1));
+        let mut tape = tape(&[('>', &one), ('>', &two), ('<', r#"{"jsonrpc":"2.0","id":1,"result":{}}"#), ('>', "")]);
+        for (frame, exchange) in tape.frames.iter_mut().zip([1, 2, 1, 2]) {
+            frame.exchange = Some(exchange);
+        }
+        let last = tape.frames.last_mut().unwrap();
+        (last.kind, last.body) = (Kind::Close { reason: "client went away".into() }, None);
+        assert_eq!(steps(&Script::of(&tape).unwrap()), ["ask 0", "ask 1", "cancel 1 after 0"]);
     }
 
     #[test]
