@@ -86,6 +86,9 @@ pub(crate) struct Completion {
 impl Completion {
     /// Tells the server, if it has not been told.
     pub(crate) async fn complete(&self) -> Result<(), UpstreamError> {
+        if self.is_complete() {
+            return Ok(());
+        }
         self.complete_with(&initialized()).await
     }
 

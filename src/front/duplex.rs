@@ -274,7 +274,7 @@ impl Duplex {
         let duplex = Arc::clone(self);
         self.run(Some(under_way), Some(id), async move {
             let (proxy, server, principal) = (&duplex.proxy, &duplex.server, duplex.caller.principal);
-            proxy.check_envelope(server, &request, principal).await?;
+            proxy.check_envelope(server, &request, Envelope::of(&request), principal).await?;
             proxy.begin_modern(server, &request, principal, None, || duplex.shown).await.map(Some)
         });
         Ok(())

@@ -149,7 +149,7 @@ async fn modern(
         headers::check(headers, message, version)?;
     }
     let caller = server.caller(headers)?;
-    proxy.check_envelope(server, message, caller.principal).await?;
+    proxy.check_envelope(server, message, envelope, caller.principal).await?;
     let streams_only = message.known() == Some(Known::Listen);
     if !accepts.sse && (streams_only || !accepts.json) {
         return Err(ProxyError::NotAcceptable);

@@ -88,6 +88,7 @@ async fn post(
     let mut visit = Visit::of(tap, proxy, server, headers, message);
     let decision = decide(tap, &incoming).await;
     let came = Note::message(FROM_CLIENT, text).head(head).touched(decision.by);
+    let came = if message.is_some() { came.of_json() } else { came };
     if let Err(error) = visit.note(came).await {
         visit.over = true;
         return mcp::finish(proxy, headers, Err((error, id)));

@@ -14,7 +14,7 @@ use super::heard::{Heard, Reply};
 use super::judge::observed::{Asked, Step, Stop};
 use super::kin;
 use super::words::{self, Request};
-use crate::protocol::message::{Incoming, Kind, Message, cancelled};
+use crate::protocol::message::{Incoming, Kind, Message, ParseError, cancelled};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
 use crate::upstream::child::{ChildEvents, StopStep};
@@ -236,7 +236,8 @@ impl Process {
             return Ok(false);
         }
         match timeout_at(deadline, self.pipe.next(true)).await {
-            Ok(Event::Text(text)) => self.hear(text, open, replies)?,
+            Ok(Event::Text(text)) => self.hear(Incoming::parse(text, self.depth), open, replies)?,
+            Ok(Event::Read(said)) => self.hear(said, open, replies)?,
             Ok(Event::Closed(why)) => return Err(why),
             Ok(Event::Sent(_) | Event::Failed(..)) => {}
             Err(_) => return Ok(false),
@@ -245,8 +246,13 @@ impl Process {
     }
 
     /// Makes something of what the process said.
-    fn hear(&mut self, text: Bytes, open: &mut Open, replies: &mut [Reply]) -> Result<(), UpstreamError> {
-        match Incoming::parse(text, self.depth) {
+    fn hear(
+        &mut self,
+        said: Result<Incoming, ParseError>,
+        open: &mut Open,
+        replies: &mut [Reply],
+    ) -> Result<(), UpstreamError> {
+        match said {
             Ok(Incoming::One(message)) => {
                 self.heard.junk = 0;
                 self.take(&message, open, replies);

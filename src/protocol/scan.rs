@@ -141,6 +141,9 @@ pub fn key_is(text: &[u8], member: &Member, name: &str) -> bool {
 
 /// The text of a JSON string, given what stands between its quotes. `None` where it is not Unicode (a lone surrogate).
 pub fn unescape(between_quotes: &[u8]) -> Option<String> {
+    if memchr::memchr(b'\\', between_quotes).is_none() {
+        return Some(std::str::from_utf8(between_quotes).ok()?.to_owned());
+    }
     let mut quoted = Vec::with_capacity(between_quotes.len() + 2);
     quoted.push(b'"');
     quoted.extend_from_slice(between_quotes);

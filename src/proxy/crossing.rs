@@ -1,17 +1,18 @@
 //! A request of 2026-07-28 at a server with a handshake: what [`Call`] decides, over a connection out of the pool.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use tokio::time::{Duration, Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Duration, Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::error::ProxyError;
-use super::exchange::{Next, Output, error_code, modern_status, own};
+use super::exchange::{Next, Output, Stop, error_code, modern_status, own};
 use super::hearing::{Hearing, Told};
 use super::parking::Spot;
 use super::tasking::{self, Made, Room, Watching};
@@ -103,6 +104,10 @@ pub(crate) struct Crossing {
     /// Nothing has come of it yet, so that it can be sent elsewhere if it was not taken up: once.
     fresh: bool,
     idle_until: Instant,
+    /// What may stop a call, kept from one message to the next.
+    stop: Stop,
+    /// Ends when there may be something to see on the clock: not later, but it may be earlier.
+    alarm: Pin<Box<Sleep>>,
     started: Instant,
     outcome: &'static str,
     _in_flight: GaugeGuard,
@@ -151,6 +156,8 @@ pub(super) async fn begin(
 ) -> Result<Box<Crossing>, ProxyError> {
     let (declared, headers) = (Declared::of(request), Arc::new(visitor.headers.clone()));
     let guest = Guest { declared, principal: visitor.principal, headers };
+    let now = Instant::now();
+    let idle_until = now + visitor.patience.request;
     let mut crossing = Box::new(Crossing {
         server: Arc::clone(server),
         id: request.id().ok_or(ProxyError::Initialize)?,
@@ -159,8 +166,10 @@ pub(super) async fn begin(
         stage: Stage::Over,
         outbox: VecDeque::new(),
         fresh: true,
-        idle_until: Instant::now() + visitor.patience.request,
-        started: Instant::now(),
+        idle_until,
+        stop: Stop::of(None, visitor.cut.clone()),
+        alarm: Box::pin(sleep_until(idle_until)),
+        started: now,
         outcome: "abandoned",
         _in_flight: server.metrics.exchange_started(),
         visitor,
@@ -320,28 +329,35 @@ impl Crossing {
         Binding::of(principal, self.server.metrics.name(), &self.request)
     }
 
-    /// The next message for the client; `None` after the last one.
+    /// The next message for the client. Waits no longer than until `quiet`.
     ///
     /// # Cancel safety
     /// Dropped before it is done, nothing is lost.
-    pub(crate) async fn next(&mut self) -> Option<Output> {
+    pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
         loop {
             if let Some(output) = self.outbox.pop_front() {
                 if output.last {
                     self.stage = Stage::Over;
                 }
-                return Some(output);
+                return Next::Output(output);
             }
             match &mut self.stage {
-                Stage::Over => return None,
-                Stage::Opening(opening) => match opening.await {
-                    Ok(half) => self.stage = Stage::Open(half),
-                    Err(error) => {
-                        let (side, kind) = error.blame();
-                        self.server.metrics.error(side, kind);
-                        self.refuse(&error, kind);
+                Stage::Over => return Next::End,
+                Stage::Opening(opening) => {
+                    let opened = tokio::select! {
+                        biased;
+                        opened = opening => opened,
+                        () = at(quiet) => return Next::Quiet,
+                    };
+                    match opened {
+                        Ok(half) => self.stage = Stage::Open(half),
+                        Err(error) => {
+                            let (side, kind) = error.blame();
+                            self.server.metrics.error(side, kind);
+                            self.refuse(&error, kind);
+                        }
                     }
-                },
+                }
                 Stage::Asking(asking) => {
                     let answer = tokio::select! {
                         biased;
@@ -350,6 +366,7 @@ impl Crossing {
                             Err(ProxyError::Upstream { error, repeatable: true })
                         }
                         answer = asking => answer,
+                        () = at(quiet) => return Next::Quiet,
                     };
                     match answer {
                         Ok(answer) => self.say(answer),
@@ -365,10 +382,11 @@ impl Crossing {
                         biased;
                         () = self.visitor.drain.cancelled() => Told::End(hearing.end()),
                         told = hearing.next() => told,
+                        () = at(quiet) => return Next::Quiet,
                     };
                     match told {
                         Told::Message(message) => {
-                            return Some(Output { message, last: false, status: StatusCode::OK });
+                            return Next::Output(Output { message, last: false, status: StatusCode::OK });
                         }
                         Told::End(message) => self.say_last(message, "ended"),
                         Told::Failed(error) => self.fail(error),
@@ -377,37 +395,31 @@ impl Crossing {
                 Stage::Open(half) => {
                     let due = half.call.deadline().map(Instant::from_std);
                     let end = self.idle_until.min(half.until);
+                    let until = [due, quiet].into_iter().flatten().fold(end, Instant::min);
+                    if until < self.alarm.deadline() {
+                        self.alarm.as_mut().reset(until);
+                    }
+                    // A look before each wait, so that a server that never pauses does not keep us from it.
+                    let is_stopped = self.stop.is_due();
                     tokio::select! {
                         biased;
-                        () = self.visitor.cut.cancelled() => self.fail(UpstreamError::Closed { sent: true }),
-                        heard = half.next() => self.hear(heard),
-                        () = sleep_until(due.map_or(end, |due| due.min(end))) => {
-                            if due.is_some_and(|due| due <= Instant::now()) {
+                        heard = half.next(), if !is_stopped => self.hear(heard),
+                        _ = &mut self.stop => self.fail(UpstreamError::Closed { sent: true }),
+                        () = self.alarm.as_mut() => {
+                            let now = Instant::now();
+                            self.alarm.as_mut().reset(end.max(now));
+                            if due.is_some_and(|due| due <= now) {
                                 let effects = half.feed(Input::Timer);
                                 self.apply(effects);
-                            } else {
+                            } else if end <= now {
                                 self.fail(UpstreamError::Timeout { sent: true });
+                            } else if quiet.is_some_and(|quiet| quiet <= now) {
+                                return Next::Quiet;
                             }
                         }
                     }
                 }
             }
-        }
-    }
-
-    /// The same, but waits no longer than until then.
-    ///
-    /// # Cancel safety
-    /// Dropped before it is done, nothing is lost.
-    pub(crate) async fn next_until(&mut self, quiet: Option<Instant>) -> Next {
-        let next = match quiet {
-            Some(quiet) => timeout_at(quiet, self.next()).await,
-            None => Ok(self.next().await),
-        };
-        match next {
-            Ok(Some(output)) => Next::Output(output),
-            Ok(None) => Next::End,
-            Err(_) => Next::Quiet,
         }
     }
 
@@ -792,6 +804,14 @@ impl Half {
     /// The connection is for others when nothing is left to be told.
     fn is_quiet(&self) -> bool {
         self.telling.is_empty() && self.told.is_none()
+    }
+}
+
+/// Waits until then, if there is such a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -355,9 +355,10 @@ impl Proxy {
         &self,
         server: &Server,
         request: &Message,
+        envelope: Envelope,
         caller: Option<Principal>,
     ) -> Result<String, ProxyError> {
-        let version = match Envelope::of(request) {
+        let version = match envelope {
             Envelope::Complete(version) => version,
             Envelope::Broken(what) => return Err(ProxyError::Envelope(what)),
             Envelope::Absent => {

@@ -459,7 +459,7 @@ impl Current {
         frame.http = note.head.map(|head| Box::new(redaction.head(*head)));
         frame.sse = note.sse;
         frame.by = note.by;
-        frame.body = note.body.map(Body::of);
+        frame.body = note.body.map(if note.is_json { Body::of_json } else { Body::of });
         redaction.apply(&mut frame);
         frame.write(&mut self.lines);
     }

@@ -16,11 +16,10 @@ use super::note::{FROM_UPSTREAM, Head, Note, TO_UPSTREAM};
 use super::recorder::Tape;
 use crate::metrics::TapeMetrics;
 use crate::protocol::id::RequestId;
-use crate::protocol::message::{Kind, Message};
+use crate::protocol::message::{Incoming, Kind, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::sse::Event;
-use crate::tape::format::Party;
 
 /// Most that is kept of a connection which nobody uses yet: a handshake, and what a server says around it.
 const HELD_MAX: usize = 256;
@@ -76,24 +75,33 @@ impl Line {
         }
     }
 
-    /// A message is sent, over what carries many of them.
-    pub(crate) fn sent(&self, text: &Bytes) {
-        self.note(Note::message(TO_UPSTREAM, text.clone()), None);
+    /// A message is sent, over what carries many of them: this call, if it is one.
+    pub(crate) fn sent(&self, call: Option<i64>, text: &Bytes) {
+        let owner = |state: &mut State| match call {
+            Some(id) => state.calls.get(&id).cloned(),
+            None => state.owner(&Message::parse(text.clone(), DEPTH_MAX).ok()?, false),
+        };
+        self.note(Note::message(TO_UPSTREAM, text.clone()).of_json(), owner);
     }
 
-    /// A message has come, over what carries many of them.
-    pub(crate) fn heard(&self, text: &Bytes) {
-        self.note(Note::message(FROM_UPSTREAM, text.clone()), None);
+    /// A message has come, over what carries many of them; what was read of it, if it could be.
+    pub(crate) fn heard(&self, text: &Bytes, said: Option<&Incoming>) {
+        let note = Note::message(FROM_UPSTREAM, text.clone());
+        match said {
+            Some(Incoming::One(message)) => self.note(note.of_json(), |state| state.owner(message, true)),
+            Some(Incoming::Batch(_)) => self.note(note.of_json(), |_| None),
+            None => self.note(note, |_| None),
+        }
     }
 
     /// The connection was lost, or the server has ended it.
     pub(crate) fn closed(&self, reason: &str) {
-        self.note(Note::close(FROM_UPSTREAM, reason), None);
+        self.note(Note::close(FROM_UPSTREAM, reason), |_| None);
     }
 
     /// The connection is not used any more.
     pub(crate) fn hung_up(&self, reason: &str) {
-        self.note(Note::close(TO_UPSTREAM, reason), None);
+        self.note(Note::close(TO_UPSTREAM, reason), |_| None);
     }
 
     /// Waits until there is room for more, where the policy is to wait.
@@ -120,12 +128,14 @@ impl Line {
         exchange.note(if body.is_empty() {
             Note::http(TO_UPSTREAM, head)
         } else {
-            Note::message(TO_UPSTREAM, body.clone()).head(head)
+            Note::message(TO_UPSTREAM, body.clone()).of_json().head(head)
         });
         exchange
     }
 
-    fn note(&self, note: Note, tape: Option<&Tape>) {
+    /// Notes something for all who use the connection, or for the one whom it concerns, which need be known only where there
+    /// are several.
+    fn note(&self, note: Note, owner: impl FnOnce(&mut State) -> Option<Tape>) {
         let mut state = self.state();
         state.tapes.retain(|(tape, _)| !tape.is_ended());
         if state.tapes.is_empty() {
@@ -137,11 +147,7 @@ impl Line {
             }
             return;
         }
-        let owner = match (tape, &note.body) {
-            (Some(tape), _) => Some(tape.clone()),
-            (None, Some(text)) if state.tapes.len() > 1 => state.owner(text, note.is_from(Party::Upstream)),
-            _ => None,
-        };
+        let owner = if state.tapes.len() > 1 { owner(&mut state) } else { None };
         match owner.and_then(|owner| state.tapes.iter().find(|(tape, _)| tape.is(&owner))) {
             Some((tape, connection)) => tape.note_now(note.over(*connection)),
             None => {
@@ -167,8 +173,7 @@ impl State {
     }
 
     /// For whom a message is.
-    fn owner(&mut self, text: &Bytes, from_upstream: bool) -> Option<Tape> {
-        let message = Message::parse(text.clone(), DEPTH_MAX).ok()?;
+    fn owner(&mut self, message: &Message, from_upstream: bool) -> Option<Tape> {
         let by_id = |json: Option<&str>| json?.parse::<i64>().ok();
         match (message.kind(), message.known()) {
             (Kind::Result | Kind::Error, _) if from_upstream => self.calls.remove(&message.own_id()?),
@@ -202,7 +207,7 @@ impl fmt::Debug for Exchange {
 
 impl Exchange {
     fn note(&self, note: Note) {
-        self.line.note(note.of(self.number), self.tape.as_ref());
+        self.line.note(note.of(self.number), |_| self.tape.clone());
     }
 
     /// The head of the response, if its body is a stream or empty.

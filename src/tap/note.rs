@@ -21,6 +21,8 @@ pub(crate) struct Note {
     pub(super) by: Vec<Intervention>,
     /// What crossed the wire as one message.
     pub(super) body: Option<Bytes>,
+    /// It is known to be JSON.
+    pub(super) is_json: bool,
 }
 
 /// The head of a request or response, with all that will not be recorded of it.
@@ -70,6 +72,7 @@ impl Note {
             sse: None,
             by: Vec::new(),
             body: None,
+            is_json: false,
         }
     }
 
@@ -112,6 +115,11 @@ impl Note {
         Note { head: Some(Box::new(head)), ..self }
     }
 
+    /// It was read as JSON, or made.
+    pub(crate) fn of_json(self) -> Note {
+        Note { is_json: true, ..self }
+    }
+
     /// It belongs to this exchange.
     pub(crate) fn of(self, exchange: u64) -> Note {
         Note { exchange: Some(exchange), ..self }
@@ -125,10 +133,6 @@ impl Note {
     /// What interceptors did with it.
     pub(crate) fn touched(self, by: Vec<Intervention>) -> Note {
         Note { by, ..self }
-    }
-
-    pub(super) fn is_from(&self, party: Party) -> bool {
-        self.way.is_some_and(|(from, _)| from == party)
     }
 
     /// What it takes in the queue, about, in bytes.

@@ -1,8 +1,9 @@
 //! From those who see traffic to the disk: a bounded queue, and one task that writes what is in it.
 //!
 //! Nobody who passes a message on waits for a disk, unless the policy says so. The task takes all that is there at once, some
-//! milliseconds after the first of it came, and writes it on a thread for blocking work: what was written is with the operating
-//! system, and survives the end of this process however it comes.
+//! milliseconds after the first of it came, and writes it on a thread that stands back behind those who answer; when the queue is
+//! half full, on one that does not. What was written is with the operating system, and survives the end of this process however
+//! it comes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::note::Note;
 use crate::metrics::TapeMetrics;
 use crate::rt::Tasks;
+use crate::rt::background::Background;
 use crate::settings::RecordPolicy;
 use crate::tape::format::Header;
 
@@ -189,6 +191,9 @@ impl Shared {
 
     async fn write(&self, sink: impl Sink, tasks: &Tasks, stop: &CancellationToken, look: impl Fn()) {
         let mut sink = sink;
+        let background = Background::start("tapes")
+            .inspect_err(|error| tracing::warn!(%error, "Tapes are written by threads that do not stand back"))
+            .ok();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -207,18 +212,23 @@ impl Shared {
                     }
                 }
             }
-            let entries = {
+            let (entries, late) = {
                 let mut queue = lock(&self.queue);
                 queue.shut |= last;
+                let late = last || queue.is_half_full(self.bounds);
                 (queue.notes, queue.bytes) = (0, 0);
-                std::mem::take(&mut queue.entries)
+                (std::mem::take(&mut queue.entries), late)
             };
             self.room.notify_waiters();
-            let written = tasks.block_on_thread("recorder", move || {
+            let write = move || {
                 sink.write(entries);
                 sink
-            });
-            match written.await {
+            };
+            let written = match &background {
+                Some(background) if !late => background.run(write).await,
+                _ => tasks.block_on_thread("recorder", write).await,
+            };
+            match written {
                 Some(back) => {
                     sink = back;
                     self.broken.store(!sink.is_fine(), Ordering::Relaxed);
@@ -247,6 +257,10 @@ impl Shared {
 }
 
 impl Queue {
+    fn is_half_full(&self, bounds: Bounds) -> bool {
+        self.notes >= bounds.notes / 2 || self.bytes >= bounds.bytes / 2
+    }
+
     fn is_full(&self, bounds: Bounds, times: usize) -> bool {
         self.notes > 0 && (self.notes >= bounds.notes * times || self.bytes >= bounds.bytes * times)
     }

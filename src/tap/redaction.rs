@@ -1,6 +1,7 @@
 //! What must not come to the disk is taken out before it is written.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use http::HeaderMap;
 use ring::digest::{Context, SHA256};
@@ -70,9 +71,13 @@ impl Redaction {
                 Header::Pseudonym => self.pseudonym(value.as_bytes()),
                 Header::Dropped => continue,
             };
-            // Of a header that occurs twice, both: that is what may have been wrong.
-            let twice = |first: &mut String| *first = format!("{first}, {shown}");
-            kept.entry(name.as_str().to_owned()).and_modify(twice).or_insert_with(|| shown.clone());
+            match kept.entry(name.as_str().to_owned()) {
+                Entry::Vacant(place) => {
+                    place.insert(shown);
+                }
+                // Of a header that occurs twice, both: that is what may have been wrong.
+                Entry::Occupied(mut first) => *first.get_mut() += &format!(", {shown}"),
+            }
         }
         kept
     }
@@ -82,6 +87,8 @@ impl Redaction {
         digest.update(&self.salt);
         digest.update(id);
         let digest = digest.finish();
-        digest.as_ref()[..8].iter().fold(String::from("session-"), |text, byte| text + &format!("{byte:02x}"))
+        let digits = digest.as_ref()[..8].iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let digits = digits.filter_map(|digit| char::from_digit(digit.into(), 16));
+        "session-".chars().chain(digits).collect()
     }
 }

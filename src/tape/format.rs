@@ -611,6 +611,15 @@ impl Body {
         Body { form, bytes }
     }
 
+    /// The same for what was read as JSON already, in which there is nothing but one value. That is not looked into again.
+    #[must_use]
+    pub(crate) fn of_json(bytes: Bytes) -> Body {
+        let is_edge = |byte: Option<&u8>| byte.is_some_and(|byte| !byte.is_ascii_whitespace());
+        let is_one_line = memchr::memchr2(b'\n', b'\r', &bytes).is_none();
+        let form = if is_one_line && is_edge(bytes.first()) && is_edge(bytes.last()) { Form::Json } else { Form::Text };
+        Body { form, bytes }
+    }
+
     /// As they crossed the wire.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {

@@ -131,6 +131,8 @@ pub struct Redactor {
     pointers: Pointers,
     /// All patterns as alternatives of one.
     patterns: Option<Regex>,
+    /// Finds whatever may be such a name in a message that has no escapes. `None` if it would not do to look for names and patterns.
+    suspects: Option<Regex>,
     headers: Option<Regex>,
 }
 
@@ -163,8 +165,14 @@ impl Redactor {
     /// One of them makes no sense.
     pub fn new(rules: Rules) -> Result<Redactor, RuleError> {
         let defaults = |all: &'static [&'static str]| if rules.defaults { all } else { &[] };
-        let keys = names(rules.keys.iter().map(String::as_str).chain(defaults(KEYS).iter().copied()))?;
-        let headers = names(rules.headers.iter().map(String::as_str))?;
+        let all_keys = || rules.keys.iter().map(String::as_str).chain(defaults(KEYS).iter().copied());
+        let keys = names("^(?:", all_keys(), ".*", ")$")?;
+        let headers = names("^(?:", rules.headers.iter().map(String::as_str), ".*", ")$")?;
+        // Patterns of one's own may say where a string begins or ends.
+        let suspects = match rules.patterns.is_empty() && rules.pointers.is_empty() {
+            true => names(r#""(?:"#, all_keys(), r#"[^"]*"#, r#")"\s*:"#)?,
+            false => None,
+        };
         for pattern in &rules.patterns {
             let error = |error| RuleError::Pattern { pattern: pattern.clone(), error };
             Regex::new(pattern).map_err(error)?;
@@ -177,7 +185,7 @@ impl Redactor {
             false => Some(Regex::new(&joined).map_err(|error| RuleError::Pattern { pattern: joined, error })?),
         };
         let pointers = Pointers::parse(rules.pointers.iter().map(String::as_str))?;
-        Ok(Redactor { keys, pointers, patterns, headers, rules })
+        Ok(Redactor { keys, pointers, patterns, suspects, headers, rules })
     }
 
     /// The rules in a few words, for the header of a tape: their kinds, and how many were given.
@@ -204,11 +212,24 @@ impl Redactor {
             let found = self.text(&String::from_utf8_lossy(bytes)).is_some();
             return if found { self.whole(REDACTED.to_owned()) } else { unchanged() };
         };
+        if self.is_beyond_suspicion(text) {
+            return unchanged();
+        }
         match self.json(text, self.pointers.root(), 0) {
             Ok(walk) if walk.splices.is_empty() => unchanged(),
             Ok(walk) => Redacted { bytes: walk.spliced().into(), places: walk.places, more: walk.more },
             Err(_) => self.text(text).map_or_else(unchanged, |left| self.whole(left)),
         }
+    }
+
+    /// Whether there is nothing to take out of a message, as most often can be seen without looking at its values one by one: where
+    /// nothing is escaped, what is in a string, or is a name, stands there as it is.
+    fn is_beyond_suspicion(&self, text: &str) -> bool {
+        let finds = |regex: &Option<Regex>| regex.as_ref().is_some_and(|regex| regex.is_match(text));
+        self.suspects.is_some()
+            && memchr::memchr(b'\\', text.as_bytes()).is_none()
+            && !finds(&self.suspects)
+            && !finds(&self.patterns)
     }
 
     fn whole(&self, left: String) -> Redacted {
@@ -414,19 +435,24 @@ fn is_one_of(names: &Option<Regex>, name: &str) -> bool {
     names.as_ref().is_some_and(|names| names.is_match(name))
 }
 
-/// What finds the names that one of these patterns means, in which `*` stands for anything. `None` if there are none.
-fn names<'g>(globs: impl Iterator<Item = &'g str>) -> Result<Option<Regex>, RuleError> {
+/// What finds the names that one of these patterns means, in which `*` stands for `anything`. `None` if there are none.
+fn names<'g>(
+    before: &str,
+    globs: impl Iterator<Item = &'g str>,
+    anything: &str,
+    behind: &str,
+) -> Result<Option<Regex>, RuleError> {
     let ignored = "[-_]*";
     let part = |part: &str| {
         let letters = part.chars().filter(|c| !matches!(c, '-' | '_'));
         letters.map(|letter| regex::escape(&letter.to_string()) + ignored).collect::<String>()
     };
-    let glob = |glob: &str| ignored.to_owned() + &glob.split('*').map(part).collect::<Vec<_>>().join(".*");
+    let glob = |glob: &str| ignored.to_owned() + &glob.split('*').map(part).collect::<Vec<_>>().join(anything);
     let all = globs.map(glob).collect::<Vec<_>>();
     if all.is_empty() {
         return Ok(None);
     }
-    let pattern = format!("(?is)^(?:{})$", all.join("|"));
+    let pattern = format!("(?is){before}{}{behind}", all.join("|"));
     Ok(Some(Regex::new(&pattern).map_err(|error| RuleError::Pattern { pattern, error })?))
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::ServerMetrics;
 use crate::protocol::id::RequestId;
-use crate::protocol::message::{Incoming, Kind, Message, cancelled};
+use crate::protocol::message::{Incoming, Kind, Message, ParseError, cancelled};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::rt::mailbox::{Bounds, PushError, Reader, Time, Writer, mailbox};
@@ -42,6 +42,8 @@ pub(crate) trait Pipe: Send + 'static {
 pub(crate) enum Event {
     /// The text of a message, or of something that should have been one.
     Text(Bytes),
+    /// The same, where it had to be read already.
+    Read(Result<Incoming, ParseError>),
     /// The first byte of this call was written: from now on its outcome is unknown if the connection breaks.
     Sent(i64),
     /// This call was not accepted.
@@ -401,30 +403,34 @@ impl<P: Pipe> Driver<P> {
                     Some(command) => self.accept(command),
                     None => return UpstreamError::Closed { sent: false },
                 },
-                event = self.pipe.next(blocked.is_none()) => match event {
-                    Event::Text(text) => {
-                        match self.read(text) {
-                            Ok(pending) => blocked = pending,
-                            Err(error) => return error,
+                event = self.pipe.next(blocked.is_none()) => {
+                    let said = match event {
+                        Event::Text(text) => Incoming::parse(text, self.limits.depth),
+                        Event::Read(said) => said,
+                        Event::Sent(id) => {
+                            if let Some(call) = self.calls.get_mut(&id) {
+                                call.sent = true;
+                            }
+                            continue;
                         }
-                        in_a_row += 1;
-                        if in_a_row % TURN == 0 {
-                            tokio::task::yield_now().await;
+                        Event::Failed(id, error) => {
+                            if let Some(call) = self.calls.remove(&id) {
+                                self.shared.ended();
+                                call.replies.finish(Err(error), 0);
+                            }
+                            continue;
                         }
+                        Event::Closed(error) => return error,
+                    };
+                    match self.take(said) {
+                        Ok(pending) => blocked = pending,
+                        Err(error) => return error,
                     }
-                    Event::Sent(id) => {
-                        if let Some(call) = self.calls.get_mut(&id) {
-                            call.sent = true;
-                        }
+                    in_a_row += 1;
+                    if in_a_row % TURN == 0 {
+                        tokio::task::yield_now().await;
                     }
-                    Event::Failed(id, error) => {
-                        if let Some(call) = self.calls.remove(&id) {
-                            self.shared.ended();
-                            call.replies.finish(Err(error), 0);
-                        }
-                    }
-                    Event::Closed(error) => return error,
-                },
+                }
                 () = room(&self.calls, &self.standing, blocked.as_ref()), if blocked.is_some() => {}
             }
         }
@@ -475,9 +481,9 @@ impl<P: Pipe> Driver<P> {
         }
     }
 
-    /// Reads what the server said. `Ok(Some(…))` is a message that has to wait.
-    fn read(&mut self, text: Bytes) -> Result<Option<(Destination, Message)>, UpstreamError> {
-        match Incoming::parse(text, self.limits.depth) {
+    /// Takes what the server said. `Ok(Some(…))` is a message that has to wait.
+    fn take(&mut self, said: Result<Incoming, ParseError>) -> Result<Option<(Destination, Message)>, UpstreamError> {
+        match said {
             Ok(Incoming::One(message)) => {
                 self.junk = 0;
                 Ok(self.route(message))

@@ -13,7 +13,7 @@ use super::driver::{self, DriverLimits, Event, Handle, Pipe, Sharing};
 use super::error::UpstreamError;
 use super::http::{Body, HttpClient, HttpError, Response};
 use crate::metrics::ServerMetrics;
-use crate::protocol::message::Message;
+use crate::protocol::message::{Incoming, Message};
 use crate::rt::mailbox::Writer;
 use crate::tap::Line;
 
@@ -31,7 +31,7 @@ pub(crate) fn drive<P: Pipe>(
         let (handle, task) = driver::drive(pipe, standing, sharing, limits, metrics, stop);
         return (handle, Either::Left(task));
     };
-    let tapped = Tapped { pipe, line: Arc::clone(&line), unsent: VecDeque::new() };
+    let tapped = Tapped { pipe, line: Arc::clone(&line), depth: limits.depth, unsent: VecDeque::new() };
     let (handle, task) = driver::drive(tapped, standing, sharing, limits, metrics, stop);
     handle.watched_by(line);
     (handle, Either::Right(task))
@@ -42,6 +42,8 @@ pub(crate) fn drive<P: Pipe>(
 struct Tapped<P> {
     pipe: P,
     line: Arc<Line>,
+    /// Deepest nesting of a message.
+    depth: usize,
     /// What was queued for writing and not been noted: a call, and what stands behind it.
     unsent: VecDeque<(Option<i64>, Bytes)>,
 }
@@ -50,7 +52,7 @@ impl<P> Tapped<P> {
     /// Notes what stands in front and is not waited for.
     fn note_sent(&mut self) {
         while let Some((None, text)) = self.unsent.front() {
-            self.line.sent(text);
+            self.line.sent(None, text);
             self.unsent.pop_front();
         }
     }
@@ -62,11 +64,16 @@ impl<P: Pipe> Pipe for Tapped<P> {
         self.line.room().await;
         let event = self.pipe.next(read).await;
         match &event {
-            Event::Text(text) => self.line.heard(text),
+            Event::Text(text) => {
+                let said = Incoming::parse(text.clone(), self.depth);
+                self.line.heard(text, said.as_ref().ok());
+                return Event::Read(said);
+            }
+            Event::Read(_) => {}
             Event::Sent(id) | Event::Failed(id, _) => {
                 if let Some(at) = self.unsent.iter().position(|(unsent, _)| *unsent == Some(*id)) {
-                    for (_, text) in self.unsent.drain(..=at) {
-                        self.line.sent(&text);
+                    for (id, text) in self.unsent.drain(..=at) {
+                        self.line.sent(id, &text);
                     }
                     self.note_sent();
                 }

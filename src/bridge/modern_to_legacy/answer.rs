@@ -1,5 +1,8 @@
 //! Results and errors of a server with a handshake, for a client of 2026-07-28.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::{Map, Value, json};
 
 use crate::bridge::loss::Loss;
@@ -38,41 +41,34 @@ pub(crate) fn complete(result: &Message, id: &RequestId, ttl_ms: Option<u64>) ->
     let body = result.body()?;
     let inside = body.strip_prefix('{')?;
     // Results are large and these names are short: they are searched for before the result is taken apart.
-    let names = [meta::RESULT_TYPE, meta::TTL_MS, meta::CACHE_SCOPE];
-    let members = if names.iter().any(|name| mentions(body, name)) { Some(result.result_members()?.0) } else { None };
+    static RESULT_TYPE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(meta::RESULT_TYPE));
+    let cached = ttl_ms.is_some() && [meta::TTL_MS, meta::CACHE_SCOPE].iter().any(|name| body.contains(name));
+    let mentioned = cached || RESULT_TYPE.find(body.as_bytes()).is_some();
+    let members = if mentioned { Some(result.result_members()?.0) } else { None };
     let own = |name| members.as_ref().and_then(|members| members.find(result.text(), name));
-    let mut said = Vec::with_capacity(3);
+    let mut said = String::with_capacity(96);
     let mut edit = result.edit().id(id.as_json());
     match own(meta::RESULT_TYPE) {
         Some(member) => edit = edit.span(member.value, "\"complete\""),
-        None => said.push(format!(r#""{}":"complete""#, meta::RESULT_TYPE)),
+        None => said.extend(["\"", meta::RESULT_TYPE, "\":\"complete\","]),
     }
     if let Some(ttl) = ttl_ms {
         // The server's own word counts, should it have one.
         if own(meta::TTL_MS).is_none() {
-            said.push(format!(r#""{}":{ttl}"#, meta::TTL_MS));
+            said.push_str(&format!(r#""{}":{ttl},"#, meta::TTL_MS));
         }
         if own(meta::CACHE_SCOPE).is_none() {
-            said.push(format!(r#""{}":"private""#, meta::CACHE_SCOPE));
+            said.push_str(&format!(r#""{}":"private","#, meta::CACHE_SCOPE));
         }
     }
     if said.is_empty() {
         return Some(edit.finish());
     }
-    let mut said = said.join(",");
-    if !inside.trim_start().starts_with('}') {
-        said.push(',');
+    if inside.trim_start().starts_with('}') {
+        said.pop();
     }
     let at = u32::try_from(inside.as_ptr() as usize - result.text().as_ptr() as usize).ok()?;
     Some(edit.span(Span { start: at, end: at }, &said).finish())
-}
-
-/// Whether a name may be a member somewhere in it.
-fn mentions(body: &str, name: &str) -> bool {
-    memchr::memmem::find_iter(body.as_bytes(), name).any(|at| {
-        let bytes = body.as_bytes();
-        at > 0 && bytes[at - 1] == b'"' && bytes.get(at + name.len()) == Some(&b'"')
-    })
 }
 
 /// Whether the server says that it does not know what it is asked to do.
