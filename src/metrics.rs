@@ -4,7 +4,7 @@ mod reading;
 mod streams;
 mod tapes;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -264,7 +264,12 @@ impl Metrics {
     /// The metrics of one upstream, its name filled in.
     pub(crate) fn server(self: &Arc<Self>, server: &str) -> ServerMetrics {
         let labels = ServerLabels { server: server.to_owned() };
-        ServerMetrics {
+        let start_time = STARTS.map(|start| {
+            self.start_time.get_or_create_owned(&StartLabels { server: server.to_owned(), start: start.as_str() })
+        });
+        ServerMetrics(Arc::new(OfServer {
+            start_time,
+            ended: RwLock::default(),
             in_flight: self.in_flight.get_or_create_owned(&labels),
             latency: self.latency.get_or_create_owned(&labels),
             queue: self.queue.get_or_create_owned(&labels),
@@ -275,7 +280,7 @@ impl Metrics {
             children: self.children.get_or_create_owned(&labels),
             metrics: Arc::clone(self),
             server: server.to_owned(),
-        }
+        }))
     }
 
     pub(crate) fn refused(&self, side: &'static str, kind: &'static str) {
@@ -291,9 +296,12 @@ impl Metrics {
     }
 }
 
-/// The metrics of one upstream.
+/// The metrics of one upstream. Clones share it.
 #[derive(Clone)]
-pub(crate) struct ServerMetrics {
+pub(crate) struct ServerMetrics(Arc<OfServer>);
+
+/// See [`ServerMetrics`].
+pub(crate) struct OfServer {
     metrics: Arc<Metrics>,
     server: String,
     in_flight: Gauge,
@@ -304,6 +312,25 @@ pub(crate) struct ServerMetrics {
     child_starts: Counter,
     stderr_lines: Counter,
     children: Gauge,
+    start_time: [Histogram; STARTS.len()],
+    /// Those of `exchanges` that came up first, so that they are not looked for by their labels each time.
+    ended: RwLock<Vec<(Ended, Counter)>>,
+}
+
+/// Era, method and outcome of a request.
+type Ended = (&'static str, &'static str, &'static str);
+
+/// Most combinations of them that are found at once: a server is asked few things over and over.
+const ENDED_MAX: usize = 16;
+
+const STARTS: [Start; 3] = [Start::Cold, Start::Warm, Start::Reused];
+
+impl std::ops::Deref for ServerMetrics {
+    type Target = OfServer;
+
+    fn deref(&self) -> &OfServer {
+        &self.0
+    }
 }
 
 /// Where a connection came from.
@@ -325,6 +352,10 @@ impl Start {
             Start::Reused => "reused",
         }
     }
+}
+
+fn same_words(one: &Ended, other: &Ended) -> bool {
+    std::ptr::eq(one.0, other.0) && std::ptr::eq(one.1, other.1) && std::ptr::eq(one.2, other.2)
 }
 
 impl ServerMetrics {
@@ -353,8 +384,21 @@ impl ServerMetrics {
         took: Duration,
     ) {
         self.latency.observe(took.as_secs_f64());
+        let ended = (era, method, outcome);
+        let known = self.ended.read().unwrap_or_else(PoisonError::into_inner);
+        // The words are constants: where they are tells them apart, or tells too much apart, which does no harm.
+        if let Some((_, counter)) = known.iter().find(|(known, _)| same_words(known, &ended)) {
+            counter.inc();
+            return;
+        }
+        let is_full = known.len() >= ENDED_MAX;
+        drop(known);
         let labels = ExchangeLabels { server: self.server.clone(), era, method, outcome };
-        self.metrics.exchanges.get_or_create(&labels).inc();
+        let counter = self.metrics.exchanges.get_or_create_owned(&labels);
+        counter.inc();
+        if !is_full {
+            self.ended.write().unwrap_or_else(PoisonError::into_inner).push((ended, counter));
+        }
     }
 
     /// The pool of this upstream.
@@ -363,8 +407,7 @@ impl ServerMetrics {
         let metrics = &self.metrics;
         let states = POOL_STATES
             .map(|state| metrics.pool.get_or_create_owned(&StateLabels { server: self.server.clone(), state }));
-        let leases = [Start::Cold, Start::Warm, Start::Reused]
-            .map(|start| metrics.pool_leases.get_or_create_owned(&self.start_labels(start)));
+        let leases = STARTS.map(|start| metrics.pool_leases.get_or_create_owned(&self.start_labels(start)));
         PoolMetrics {
             states,
             leases,
@@ -379,7 +422,7 @@ impl ServerMetrics {
 
     /// A client has the connection it needed.
     pub(crate) fn ready(&self, start: Start, took: Duration) {
-        self.metrics.start_time.get_or_create(&self.start_labels(start)).observe(took.as_secs_f64());
+        self.start_time[start as usize].observe(took.as_secs_f64());
     }
 
     /// A session whose connection was lost got a new one, or did not.

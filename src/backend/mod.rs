@@ -322,15 +322,18 @@ impl Backend {
 
     async fn acquire(&self, key: &Key) -> Result<Leased, OpenError> {
         let patience = Patience { wait: self.timeouts.acquire, create: self.timeouts.start };
-        tokio::select! {
+        let drain = self.tasks.drain();
+        let lease = tokio::select! {
             biased;
-            // Nobody gets a connection any more, so nobody need wait for one (C-POOL-7).
-            () = self.tasks.drain().cancelled() => Err(OpenError::Closed),
-            lease = self.pool.acquire(key, patience) => {
-                let lease = lease.map_err(|error| self.say_why(error.into()))?;
-                Ok(Leased::new(lease, self.metrics.clone()))
-            }
+            lease = self.pool.acquire(key, patience), if !drain.is_cancelled() => lease,
+            () = drain.cancelled() => return Err(OpenError::Closed),
+        };
+        // Nobody gets a connection any more, so nobody need wait for one (C-POOL-7).
+        if drain.is_cancelled() {
+            return Err(OpenError::Closed);
         }
+        let lease = lease.map_err(|error| self.say_why(error.into()))?;
+        Ok(Leased::new(lease, self.metrics.clone()))
     }
 
     /// Tells the operator why there is no connection to a server behind HTTP. (A child says that by itself.)

@@ -1,5 +1,7 @@
 //! One JSON-RPC message, as bytes and as the few places in it that the proxy reads.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
@@ -28,8 +30,8 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     text: Bytes,
-    /// Apart, since a message is handed on from one to the next many times.
-    shape: Box<Shape>,
+    /// Apart, since a message is handed on from one to the next many times, and kept by some.
+    shape: Arc<Shape>,
 }
 
 /// What was found in a message.
@@ -224,7 +226,7 @@ impl Message {
             meta: found.meta,
             single_line,
         };
-        Ok(Message { text, shape: Box::new(found) })
+        Ok(Message { text, shape: Arc::new(found) })
     }
 
     fn scan(text: &[u8], depth_max: usize, found: &mut Found) -> Result<(), Invalid> {
@@ -537,14 +539,14 @@ impl Edit<'_> {
             (i64::from(at) + shift) as u32
         };
         let moved = |span: Span| Span { start: moved(span.start), end: moved(span.end) };
-        let mut new = old.clone();
-        new.shape.id = old.shape.id.map(moved);
-        new.shape.method = old.shape.method.map(moved);
-        new.shape.body = old.shape.body.map(moved);
-        if let Some(members) = &mut new.shape.members {
+        let mut shape = Shape::clone(&old.shape);
+        shape.id = old.shape.id.map(moved);
+        shape.method = old.shape.method.map(moved);
+        shape.body = old.shape.body.map(moved);
+        if let Some(members) = &mut shape.members {
             members.map_spans(moved);
         }
-        if let Some(members) = &mut new.shape.meta {
+        if let Some(members) = &mut shape.meta {
             // Without those that were taken out.
             let gaps = || self.splices.iter().filter(|(_, json)| json.is_empty());
             if gaps().next().is_some() {
@@ -554,9 +556,9 @@ impl Edit<'_> {
             }
             members.map_spans(moved);
         }
-        new.text = text.freeze();
-        new.shape.single_line = old.shape.single_line || is_single_line(&new.text);
-        new
+        let text = text.freeze();
+        shape.single_line = old.shape.single_line || is_single_line(&text);
+        Message { text, shape: Arc::new(shape) }
     }
 }
 

@@ -21,6 +21,8 @@ use crate::tape::format::{Body, Frame, Header, Kind};
 const PAUSE: Duration = Duration::from_secs(1);
 /// After how many bytes for one tape they are handed to the operating system, within one round of writing.
 const CHUNK: usize = 1 << 20;
+/// After how many entries others get their turn.
+const TURN: usize = 4;
 /// What the name of a tape ends in,
 const SUFFIX: &str = ".tape.jsonl";
 /// and what comes behind that where it is compressed.
@@ -338,8 +340,12 @@ impl Sink for Disk {
         if !self.prepared {
             self.prepared = prepare(&self.keeping.folder).is_ok();
         }
-        for entry in entries {
+        for (count, entry) in entries.into_iter().enumerate() {
             self.take(entry);
+            // Whoever waits for this processor has something to answer.
+            if count % TURN == TURN - 1 {
+                std::thread::yield_now();
+            }
         }
         let now = Instant::now();
         for number in self.failing.clone() {
