@@ -91,15 +91,18 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErr
 ///
 /// # Errors
 /// A pipe breaks.
-pub(crate) async fn connect(upstream: UpstreamSettings, tasks: &Tasks) -> io::Result<()> {
-    let settings = Settings::for_upstream(upstream);
+pub(crate) async fn connect(settings: Settings, tasks: &Tasks) -> io::Result<()> {
     let shutdown = settings.timeouts.shutdown;
     let proxy = Proxy::build(settings, tasks.clone());
     let Some(server) = proxy.server(None).cloned() else {
         return Err(io::Error::other("there is no upstream"));
     };
     let served = front::stdio::serve(&proxy, &server, tokio::io::stdin(), tokio::io::stdout()).await;
-    proxy.end_tapes(Instant::now() + shutdown).await;
+    if server.tap.is_some() {
+        // How the server was taken leave of is on the tape, too.
+        proxy.close(Instant::now() + shutdown).await;
+        proxy.end_tapes(Instant::now() + shutdown).await;
+    }
     tasks.close(Instant::now() + shutdown).await;
     served
 }
@@ -124,19 +127,24 @@ impl std::fmt::Debug for Inside {
 
 impl Behind for Inside {
     fn open(&self) -> DuplexStream {
-        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        let proxy = Arc::clone(&self.proxy);
-        self.proxy.tasks.spawn("inside", async move {
-            let Some(server) = proxy.server(None).cloned() else { return };
-            let (input, output) = tokio::io::split(theirs);
-            let stop = proxy.tasks.stop().clone();
-            tokio::select! {
-                _ = front::stdio::serve(&proxy, &server, input, output) => {}
-                () = stop.cancelled() => {}
-            }
-        });
-        ours
+        pipe(&self.proxy)
     }
+}
+
+/// A client that has a pipe of its own within this process, as one has on standard input and output.
+fn pipe(proxy: &Arc<Proxy>) -> DuplexStream {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let proxy = Arc::clone(proxy);
+    proxy.tasks.clone().spawn("inside", async move {
+        let Some(server) = proxy.server(None).cloned() else { return };
+        let (input, output) = tokio::io::split(theirs);
+        let stop = proxy.tasks.stop().clone();
+        tokio::select! {
+            _ = front::stdio::serve(&proxy, &server, input, output) => {}
+            () = stop.cancelled() => {}
+        }
+    });
+    ours
 }
 
 /// A running proxy. Dropping it stops everything, without waiting for anything.
@@ -214,6 +222,11 @@ impl Running {
     /// Where it is in its life.
     pub fn phase(&self) -> Phase {
         *self.inner.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client without a socket.
+    pub(crate) fn pipe(&self) -> DuplexStream {
+        pipe(&self.inner.proxy)
     }
 
     pub(crate) fn tasks(&self) -> &Tasks {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use shadowcat::tape::{Edge, Tape};
 use shadowcat::through::{Options, through};
 
-use common::within;
+use common::{PROGRAM, within};
 
 /// No fixture is larger than this.
 const BYTES_MAX: u64 = 100_000;
@@ -38,4 +38,23 @@ async fn what_real_clients_and_servers_said_comes_to_the_same() {
         played += 1;
     }
     assert!(played >= 8, "there are tapes of every cell");
+}
+
+/// What replays a tape answers as the tape says, and tells what it says before that.
+#[tokio::test]
+async fn a_tape_that_is_replayed_is_as_it_was() {
+    let verify = |path: PathBuf| {
+        let tape = path.display().to_string();
+        let run = move || {
+            let args = ["verify", &tape, "--", PROGRAM, "replay", "--edge", "client", &tape];
+            let output = assert_cmd::Command::new(PROGRAM).env_clear().args(args).output().unwrap();
+            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        async move { (path, tokio::task::spawn_blocking(run).await.unwrap()) }
+    };
+    let verified = futures_util::future::join_all(fixtures().into_iter().map(verify)).await;
+    assert!(verified.len() > 10);
+    for (path, (code, said)) in verified {
+        assert_eq!(code, Some(0), "{}: {said}", path.display());
+    }
 }

@@ -7,15 +7,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
+use shadowcat::faults::Plan;
 use shadowcat::replay::{self, Replay};
 use shadowcat::settings::{Record, RecordEdges, TapeTarget, Target};
 use shadowcat::tape::compare::Rules;
 use shadowcat::tape::{Edge, Tape, canonical};
+use shadowcat::testing::MockSse;
 use shadowcat::testing::client::{LegacySession, Modern};
 use shadowcat::through::{Options, Outcome, through};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
-use common::{Era, InTime as _, LEGACY, PROGRAM, Proxy, cancelled, everything, message, messages, rest, text, within};
+use common::{
+    Era, InTime as _, LEGACY, PROGRAM, Proxy, cancelled, everything, initialize, message, messages, notification, rest,
+    text, within,
+};
 
 /// Records what `client` does at a server of this era: the one tape of that.
 async fn recorded(server: Era, client: impl AsyncFnOnce(&Proxy)) -> (tempfile::TempDir, PathBuf) {
@@ -111,6 +118,86 @@ async fn what_passed_once_passes_again() {
     }
 }
 
+/// A client of HTTP+SSE likewise, whose answers come on another stream than its requests are accepted on.
+#[tokio::test]
+async fn what_a_client_of_http_sse_said_passes_again() {
+    for server in Era::BOTH {
+        let (_folder, tape) = recorded(server, async |proxy: &Proxy| {
+            let mut client = proxy.sse().await;
+            for (id, said) in [("1", "one"), ("2", "two")] {
+                let call = json!({ "name": "echo", "arguments": { "text": said } });
+                client.send(&message(id, "tools/call", &call.to_string())).ok().await;
+            }
+            let mut said = [client.next().ok().await, client.next().ok().await].map(|answer| text(&answer).to_owned());
+            said.sort();
+            assert_eq!(said, ["one", "two"]);
+        })
+        .await;
+        let outcome = play(&tape).await;
+        assert_eq!(outcome.findings, [] as [String; 0], "{server:?}");
+        assert!(outcome.made > 4);
+        let original = std::fs::read_to_string(&tape).unwrap();
+        let is_answer = |line: &&str| line.contains(r#""to":"client""#) && line.contains("two");
+        let answer = original.lines().find(is_answer).unwrap();
+        std::fs::write(&tape, original.replace(answer, &answer.replace("two", "TWO"))).unwrap();
+        let found = play(&tape).await.findings;
+        assert!(found.len() == 1 && found[0].contains("expected \"TWO\", got \"two\""), "{found:?}");
+    }
+}
+
+/// And a client on standard input and output, of which there are tapes since `connect` records.
+#[tokio::test]
+async fn what_a_client_on_standard_input_and_output_said_passes_again() {
+    let server = MockSse::start(Era::Legacy.server()).ok().await;
+    let folder = tempfile::tempdir().unwrap();
+    let record = ["--record", folder.path().to_str().unwrap(), "--record-edges", "both", "--log", "error"];
+    #[expect(clippy::disallowed_methods, reason = "a test of processes")]
+    let mut child = tokio::process::Command::new(PROGRAM)
+        .args(["connect", &server.url()])
+        .args(record)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (mut input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut output = BufReader::new(output).lines();
+    let mut ask = async |text: &str, answers: usize| {
+        input.write_all(format!("{text}\n").as_bytes()).ok().await;
+        let mut said: Value = Value::Null;
+        for _ in 0..answers {
+            said = serde_json::from_str(&output.next_line().ok().await.unwrap()).unwrap();
+        }
+        said
+    };
+    let call = |id: &str, tool: &str, arguments: Value| {
+        let meta = json!({ "progressToken": id });
+        message(id, "tools/call", &json!({ "name": tool, "arguments": arguments, "_meta": meta }).to_string())
+    };
+    ask(&initialize(LEGACY), 1).await;
+    ask(&notification("notifications/initialized", json!({})), 0).await;
+    assert_eq!(text(&ask(&call("1", "echo", json!({ "text": "one" })), 1).await), "one");
+    assert_eq!(text(&ask(&call("2", "progress", json!({ "steps": 2 })), 3).await), "did 2 steps");
+    ask("no message", 1).await;
+    drop(input);
+    assert!(child.wait().ok().await.success());
+
+    let tape = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    let whole = Tape::open(&tape).unwrap();
+    assert!(matches!(whole.ending, shadowcat::tape::Ending::Proper { .. }), "{:?}", whole.ending);
+    assert_eq!(whole.header.client, Some(shadowcat::tape::Transport::Stdio));
+    assert!(whole.frames.iter().all(|frame| frame.edge() != Some(Edge::Client) || frame.exchange.is_none()));
+    let outcome = play(&tape).await;
+    assert_eq!(outcome.findings, [] as [String; 0]);
+    assert!(outcome.made > 4);
+    let original = std::fs::read_to_string(&tape).unwrap();
+    let is_answer = |line: &&str| line.contains(r#""to":"client""#) && line.contains(r#""text":"one""#);
+    let answer = original.lines().find(is_answer).unwrap();
+    std::fs::write(&tape, original.replace(answer, &answer.replace("one", "ONE"))).unwrap();
+    let found = play(&tape).await.findings;
+    assert!(found.len() == 1 && found[0].contains("expected \"ONE\", got \"one\""), "{found:?}");
+}
+
 /// The same text whatever the numbers of frames are: those of both sides come as they come.
 fn unnumbered(text: &str) -> String {
     let mut parts = text.split("frame ");
@@ -151,6 +238,88 @@ async fn what_is_not_as_it_was_is_found() {
     insta::assert_snapshot!(unnumbered(&said.join("\n")));
 }
 
+/// What the proxy under test does wrong is found, whatever it is: here it is broken on purpose, and the tape is as it was.
+#[tokio::test]
+async fn a_broken_proxy_is_found() {
+    let (_folder, path) = recorded(Era::Legacy, async |proxy: &Proxy| {
+        let session = LegacySession::open(&proxy.url, LEGACY, everything()).ok().await;
+        for (id, said) in [("1", "one"), ("2", "two")] {
+            let call = message(id, "tools/call", &json!({ "name": "echo", "arguments": { "text": said } }).to_string());
+            session.send(&call).ok().await.answer().ok().await;
+        }
+        let params = json!({ "name": "progress", "arguments": { "steps": 3 }, "_meta": { "progressToken": "p" } });
+        assert_eq!(messages(session.request("tools/call", params).ok().await).await.len(), 4);
+        let mut call = session.call("ask", json!({ "message": "?" })).ok().await;
+        let asked = call.message().ok().await.unwrap();
+        session.respond(&asked["id"], &json!({ "action": "accept", "content": { "answer": "yes" } })).ok().await;
+        rest(&mut call).await;
+        session.delete().ok().await;
+    })
+    .await;
+    let tape = Tape::open(&path).unwrap();
+    let echo = |nth: u64| json!({ "tool": "echo", "nth": nth });
+    let result = |id: u64, text: &str| {
+        let result = json!({ "content": [{ "type": "text", "text": text }] });
+        json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string()
+    };
+    let respond = |code: u16, body: String| json!({ "status": { "code": code, "body": body } });
+    let welcome = tape.frames.iter().find(|frame| {
+        frame.edge() == Some(Edge::Client)
+            && !frame.is_upward()
+            && frame.http.as_ref().is_some_and(|http| http.headers.contains_key("mcp-session-id"))
+    });
+    let welcome = String::from_utf8_lossy(welcome.unwrap().body.as_ref().unwrap().bytes()).into_owned();
+    let from_server = |method: &str, nth: u64| json!({ "from": "server", "method": method, "nth": nth });
+    let broken = [
+        ("a progress is lost", json!([{ "on": from_server("notifications/progress", 2), "do": "hang" }])),
+        ("a progress comes twice", json!([{ "on": from_server("notifications/progress", 2), "do": "duplicate" }])),
+        (
+            "two answers are swapped",
+            json!([
+                { "on": echo(1), "do": respond(200, result(2, "two")) },
+                { "on": echo(2), "do": respond(200, result(1, "one")) },
+            ]),
+        ),
+        ("a body is altered", json!([{ "on": echo(1), "do": respond(200, result(1, "ONE")) }])),
+        ("another status", json!([{ "on": echo(1), "do": respond(500, result(1, "one")) }])),
+        ("the session has no name", json!([{ "on": { "method": "initialize" }, "do": respond(200, welcome) }])),
+        ("a question is lost", json!([{ "on": from_server("elicitation/create", 1), "do": "hang" }])),
+        ("an answer is cut off", json!([{ "on": echo(2), "do": { "cut": {} } }])),
+    ];
+    let mut said = Vec::new();
+    for (what, faults) in broken {
+        let plan = Plan::from_json(&json!({ "faults": faults }).to_string()).unwrap();
+        let options = Options { patience: Duration::from_secs(2), ..Options::default() };
+        let outcome = within(what, through(&tape, &options, |settings| settings.faults = Some(plan))).await.unwrap();
+        assert!(!outcome.findings.is_empty(), "{what}");
+        // How long it takes to find out that nothing comes is not the point.
+        let found: Vec<String> = outcome.findings.into_iter().filter(|text| !text.contains("in time")).collect();
+        said.push(format!("{what}:\n{}\n", found.join("\n")));
+    }
+    insta::assert_snapshot!(unnumbered(&said.join("\n")));
+}
+
+/// A header that the proxy does not send, or the tape does not have, is found; here the tape is what was changed.
+#[tokio::test]
+async fn headers_that_are_not_as_they_were_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/tapes/typescript-2-modern-at-typescript-2-modern-http.tape.jsonl"
+    );
+    let original = std::fs::read_to_string(fixture).unwrap();
+    let is_call = |line: &&str| line.contains(r#""to":"upstream""#) && line.contains(r#""mcp-name":"echo""#);
+    let call = original.lines().find(is_call).unwrap();
+    let mut said = Vec::new();
+    for (what, other) in [("lost", r#""x-lost":"""#), ("another", r#""mcp-name":"other""#)] {
+        let path = folder.path().join("a.tape.jsonl");
+        std::fs::write(&path, original.replacen(call, &call.replacen(r#""mcp-name":"echo""#, other, 1), 1)).unwrap();
+        let outcome = play(&path).await;
+        said.push(format!("{what}:\n{}\n", outcome.findings.join("\n")));
+    }
+    insta::assert_snapshot!(unnumbered(&said.join("\n")));
+}
+
 /// The program says the same, and ends with 7.
 #[tokio::test]
 async fn the_program_verifies_the_proxy() {
@@ -180,7 +349,7 @@ async fn the_program_verifies_the_proxy() {
     ]);
     std::fs::write(&file, original.replace(r#""edges":["client","upstream"]"#, r#""edges":["client"]"#)).unwrap();
     said.push(run(&[]));
-    std::fs::write(&file, original.replace(r#""client":"http""#, r#""client":"stdio""#)).unwrap();
+    std::fs::write(&file, original.replace(r#""client":"http""#, r#""client":"pigeons""#)).unwrap();
     said.push(run(&[]));
     insta::assert_snapshot!(unnumbered(&said.join("\n")));
 }
@@ -206,4 +375,100 @@ async fn a_tape_of_a_tape_is_the_same_tape() {
         let report = replay.report();
         assert_eq!((report.unknown, report.told), (0, vec![]));
     }
+}
+
+/// What a generated client does.
+#[derive(Debug, Clone)]
+enum Act {
+    List,
+    Echo(String),
+    Progress(u8),
+    Ask(bool),
+    /// There is no such tool, or method.
+    Nonsense(bool),
+}
+
+impl Act {
+    fn any() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            Just(Act::List),
+            // Few texts, so that some are equal.
+            prop_oneof!["[ab]", "\\PC{0,8}"].prop_map(Act::Echo),
+            (0..4_u8).prop_map(Act::Progress),
+            any::<bool>().prop_map(Act::Ask),
+            any::<bool>().prop_map(Act::Nonsense),
+        ]
+    }
+
+    async fn legacy(&self, session: &LegacySession) {
+        let call = |tool: &str, arguments: Value| ("tools/call", json!({ "name": tool, "arguments": arguments }));
+        let (method, mut params) = match self {
+            Act::List => ("tools/list", json!({})),
+            Act::Echo(text) => call("echo", json!({ "text": text })),
+            Act::Progress(steps) => call("progress", json!({ "steps": steps })),
+            Act::Ask(_) => call("ask", json!({ "message": "?" })),
+            Act::Nonsense(true) => call("nonsense", json!({})),
+            Act::Nonsense(false) => ("non/sense", json!({})),
+        };
+        if let Act::Progress(steps) = self {
+            params["_meta"] = json!({ "progressToken": steps });
+        }
+        let mut answer = session.request(method, params).ok().await;
+        if let Act::Ask(accepts) = self {
+            let asked = answer.message().ok().await.unwrap();
+            let action =
+                if *accepts { json!({ "action": "accept", "content": {} }) } else { json!({ "action": "decline" }) };
+            session.respond(&asked["id"], &action).ok().await;
+        }
+        rest(&mut answer).await;
+    }
+
+    async fn modern(&self, proxy: &Proxy) {
+        let request = match self {
+            Act::List => Modern::new("tools/list"),
+            Act::Echo(text) => Modern::call("echo", json!({ "text": text })),
+            Act::Progress(steps) => Modern::call("progress", json!({ "steps": steps })).progress_token(json!(steps)),
+            Act::Ask(_) => Modern::call("ask", json!({ "message": "?" })).capabilities(everything()),
+            Act::Nonsense(true) => Modern::call("nonsense", json!({})),
+            Act::Nonsense(false) => Modern::new("non/sense"),
+        };
+        rest(&mut request.post(&proxy.url).ok().await).await;
+    }
+}
+
+/// Whatever a client does one after the other: what is recorded of the tape that is replayed is that tape.
+#[test]
+fn a_tape_of_a_tape_is_the_same_tape_whatever_is_on_it() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let acts = (any::<bool>(), proptest::collection::vec(Act::any(), 1..8));
+    let config = ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |((is_legacy, acts) in acts)| {
+        let era = if is_legacy { Era::Legacy } else { Era::Modern };
+        let client = async |proxy: &Proxy| {
+            if !is_legacy {
+                for act in &acts {
+                    act.modern(proxy).await;
+                }
+                return;
+            }
+            let session = LegacySession::open(&proxy.url, LEGACY, everything()).ok().await;
+            for act in &acts {
+                act.legacy(&session).await;
+            }
+            session.delete().ok().await;
+        };
+        let findings = runtime.block_on(async {
+            let (_folder, first) = recorded(era, client).await;
+            let first = Tape::open(first).unwrap();
+            let replay = Arc::new(Replay::new(&first.header, &first.frames, replay::Options::default()));
+            let (_folder, second) = recorded_at(Some(Target::Tape(TapeTarget::new(replay))), era, client).await;
+            let second = Tape::open(second).unwrap();
+            let compare = |edge: Edge| {
+                let (one, other) = (canonical::threads(edge, &first.frames), canonical::threads(edge, &second.frames));
+                canonical::compare(&one, &other, &Rules::default(), |thread, _| !thread.of_proxy)
+            };
+            [Edge::Client, Edge::Upstream].map(compare).concat()
+        });
+        prop_assert_eq!(findings, vec![]);
+    });
 }

@@ -220,6 +220,10 @@ pub struct ConnectArgs {
     #[arg(long, env = "SHADOWCAT_ERA", value_parser = era())]
     pub era: Option<EraChoice>,
 
+    /// Whether traffic is recorded.
+    #[command(flatten)]
+    pub record: RecordArgs,
+
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,
@@ -352,9 +356,10 @@ pub struct BenchArgs {
 // Its report would be lost between them.
 #[command(mut_arg("log", |arg| arg.default_value("warn")))]
 pub struct ReplayArgs {
-    /// The tape; of one with both edges, what the server said to the proxy
-    #[arg(value_name = "TAPE")]
-    pub tape: PathBuf,
+    /// The tape: a file, several of one recording, or a folder with nothing else; of one with both edges, what the server said to
+    /// the proxy
+    #[arg(value_name = "TAPE", required = true)]
+    pub tapes: Vec<PathBuf>,
 
     /// Serve HTTP there; without it, one client on standard input and output
     #[arg(long, env = "SHADOWCAT_LISTEN", value_name = "ADDR", value_parser = config::parse_address)]
@@ -387,7 +392,7 @@ pub struct ReplayArgs {
     pub timing_cap: Duration,
 
     /// Let go wrong what this plan says, between clients and the tape (JSON; see docs/faults.md)
-    #[arg(long, env = "SHADOWCAT_FAULTS", value_name = "FILE", requires = "listen")]
+    #[arg(long, env = "SHADOWCAT_FAULTS", value_name = "FILE")]
     pub faults: Option<PathBuf>,
 
     /// What becomes of requests that are not on the tape, where a server stands behind it: with `once` they are refused, unless

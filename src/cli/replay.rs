@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep};
 use super::args::{Mode, ReplayArgs};
 use super::run::{Ended, listen, pipe, with_runtime, workers_of_a_proxy};
 use super::serve::faults;
-use super::tape::{read, redact_frame};
+use super::tape::{named, read, redact_frame};
 use super::{Exit, complain, refuse, start_log, variable};
 use crate::config::{Faults, Loader};
-use crate::faults::Plan;
+use crate::faults::{Do, Plan};
 use crate::protocol::revision::Era;
-use crate::replay::{Options, Replay, Timing};
+use crate::replay::{Options, Replay, Timing, Unknown};
 use crate::rt::Tasks;
 use crate::server::Inside;
 use crate::settings::{Behind, EraChoice, Settings, TapeTarget, Target, UpstreamSettings};
@@ -58,23 +58,39 @@ impl ReplayArgs {
         loader.check().map(|()| plan)
     }
 
-    /// The tape, and whether what is not on it is passed on.
-    fn open(&self) -> Result<(Tape, bool), Exit> {
+    /// The tape, and what becomes of what is not on it.
+    fn open(&self) -> Result<(Tape, Unknown), Exit> {
         let mode = self.mode.unwrap_or(if self.has_server() { Mode::Once } else { Mode::None });
         if mode != Mode::None && !self.has_server() {
             complain(format_args!("error: --mode: it needs a server behind the tape: give --upstream or COMMAND"));
             return Err(Exit::Usage);
         }
-        let is_new = self.has_server() && mode != Mode::None && !self.tape.exists();
-        if is_new || mode == Mode::All {
-            return Ok((blank(), true));
+        let one = self.file();
+        if one.is_none() && matches!(mode, Mode::All | Mode::NewEpisodes) {
+            complain(format_args!("error: --mode: it writes one file: name that"));
+            return Err(Exit::Usage);
         }
-        let tape = read(&self.tape)?;
-        if mode == Mode::NewEpisodes && (!tape.faults.is_empty() || matches!(tape.ending, Ending::Torn { .. })) {
-            complain(format_args!("error: {}: not added to: what is broken of it would be lost", self.tape.display()));
+        let is_new = self.has_server() && mode != Mode::None && one.is_some_and(|path| !path.exists());
+        if is_new || mode == Mode::All {
+            return Ok((blank(), Unknown::Record));
+        }
+        let tape = read(&self.tapes)?;
+        if mode != Mode::NewEpisodes {
+            return Ok((tape, Unknown::Refuse));
+        }
+        if !tape.faults.is_empty() || matches!(tape.ending, Ending::Torn { .. }) {
+            complain(format_args!("error: {}: not added to: what is broken of it would be lost", named(&self.tapes)));
             return Err(Exit::Tape);
         }
-        Ok((tape, mode == Mode::NewEpisodes))
+        Ok((tape, Unknown::Learn))
+    }
+
+    /// The one file that the tape is.
+    fn file(&self) -> Option<&Path> {
+        match self.tapes.as_slice() {
+            [one] if !one.is_dir() => Some(one),
+            _ => None,
+        }
     }
 }
 
@@ -91,24 +107,31 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
     if let Err(code) = start_log(&args.log) {
         return code;
     }
-    let (tape, passes) = match args.open() {
+    let (tape, unknown) = match args.open() {
         Ok(opened) => opened,
         Err(exit) => return exit.into(),
     };
     let behind = match args.has_server().then(|| args.load(&variable)).transpose() {
-        Ok(behind) => behind.filter(|_| passes),
+        Ok(behind) => behind.filter(|_| unknown != Unknown::Refuse),
         Err(faults) => return refuse(&faults),
     };
     let plan = match args.plan() {
         Ok(plan) => plan,
         Err(faults) => return refuse(&faults),
     };
+    let has_status = |plan: &Plan| plan.faults.iter().any(|fault| matches!(fault.fault, Do::Status { .. }));
+    if args.listen.is_none() && plan.as_ref().is_some_and(has_status) {
+        complain(format_args!(
+            "error: --faults: `status` is for clients over HTTP, and this one is on standard input and output: give --listen, or take it out"
+        ));
+        return Exit::Usage.into();
+    }
     let timing = Timing { factor: args.timing, cap: args.timing_cap };
     let ignore = args.ignore.iter().cloned().fold(Pointers::default(), Pointers::and);
-    let options = Options { order: args.order, timing, ignore, edge: args.edge, passes, ..Options::default() };
+    let options = Options { order: args.order, timing, ignore, edge: args.edge, unknown, ..Options::default() };
     let replay = Arc::new(Replay::new(&tape.header, &tape.frames, options));
     if replay.lost() > 0 {
-        complain(format_args!("warning: {}: {} frames are missing", args.tape.display(), replay.lost()));
+        complain(format_args!("warning: {}: {} frames are missing", named(&args.tapes), replay.lost()));
     }
     let era = match replay.era() {
         // Nobody knows yet.
@@ -123,17 +146,17 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
         let mut upstream =
             UpstreamSettings::new(name, Target::Tape(TapeTarget { replay: Arc::clone(&replay), behind }));
         upstream.era = era;
-        let mut keeper = match Keeper::new(&tape, &args.tape, &replay) {
+        let mut keeper = match Keeper::new(&tape, args.file().unwrap_or(Path::new("")), &replay) {
             Ok(keeper) => keeper,
             Err(exit) => return Ended::Exit(exit),
         };
         let served = async {
+            let settings = Settings { faults: plan, ..Settings::for_upstream(upstream) };
             match args.listen {
-                Some(address) => {
-                    let (path, settings) = (args.path.clone(), Settings::for_upstream(upstream));
-                    listen(Settings { listen: address, path, faults: plan, ..settings }, signals).await
+                Some(listen_on) => {
+                    listen(Settings { listen: listen_on, path: args.path.clone(), ..settings }, signals).await
                 }
-                None => pipe(upstream, signals).await,
+                None => pipe(settings, signals).await,
             }
         };
         let ended = tokio::select! {

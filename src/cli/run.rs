@@ -58,14 +58,18 @@ pub(super) async fn listen(settings: Settings, signals: &mut Signals) -> Ended {
 
 /// Relays between standard input and output and an HTTP server until either ends.
 pub(super) fn connect(upstream: UpstreamSettings) -> ExitCode {
-    with_runtime(workers_of_a_proxy(), async move |signals| pipe(upstream, signals).await)
+    let settings = Settings::for_upstream(upstream);
+    if let Err(code) = check_tapes(&settings) {
+        return code;
+    }
+    with_runtime(workers_of_a_proxy(), async move |signals| pipe(settings, signals).await)
 }
 
 /// Serves one client on standard input and output until either end closes.
-pub(super) async fn pipe(upstream: UpstreamSettings, signals: &mut Signals) -> Ended {
+pub(super) async fn pipe(settings: Settings, signals: &mut Signals) -> Ended {
     let tasks = Tasks::new();
     tokio::select! {
-        ended = crate::server::connect(upstream, &tasks) => match ended {
+        ended = crate::server::connect(settings, &tasks) => match ended {
             Ok(()) => Ended::Exit(Exit::Fine),
             Err(error) => {
                 complain(format_args!("error: {error}"));

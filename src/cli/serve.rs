@@ -236,6 +236,7 @@ impl ConnectArgs {
         server.headers = headers(&self.headers.headers, &mut loader);
         server.transport = self.transport.map(|value| placed("--transport", value));
         server.era = self.era.map(|value| placed("--era", value));
+        self.record.overlay(&mut server);
         loader.upstream(&server, variable)
     }
 }

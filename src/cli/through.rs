@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::run::{Ended, all_workers, with_runtime};
-use super::tape::read;
+use super::tape::{named, read};
 use super::verify::{Format, VerifyArgs};
 use super::{Exit, complain, print, start_log};
 use crate::rt::Tasks;
@@ -17,7 +17,7 @@ pub(super) fn through(args: &VerifyArgs, options: verify::Options) -> ExitCode {
     if let Err(code) = start_log(&args.log) {
         return code;
     }
-    let tape = match read(&args.tape) {
+    let tape = match read(&args.tapes) {
         Ok(tape) => tape,
         Err(exit) => return exit.into(),
     };
@@ -31,7 +31,7 @@ pub(super) fn through(args: &VerifyArgs, options: verify::Options) -> ExitCode {
         Ended::Exit(match outcome {
             Ok(outcome) => tell(args, &outcome),
             Err(error) => {
-                complain(format_args!("error: {}: {error}", args.tape.display()));
+                complain(format_args!("error: {}: {error}", named(&args.tapes)));
                 match error {
                     ThroughError::OneEdge | ThroughError::Client => Exit::Tape,
                     ThroughError::Start(_) => Exit::Listen,
@@ -44,7 +44,7 @@ pub(super) fn through(args: &VerifyArgs, options: verify::Options) -> ExitCode {
 
 fn tell(args: &VerifyArgs, outcome: &Outcome) -> Exit {
     let Outcome { made, findings } = outcome;
-    let name = args.tape.display().to_string();
+    let name = named(&args.tapes);
     let printed = match args.format {
         Format::Text if findings.is_empty() => {
             print(format_args!("{made} requests of the client, all as on the tape\n"))

@@ -1,6 +1,6 @@
 //! `verify`: its arguments, what it prints, how it ends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::args::{ChildArgs, HeaderArgs, LogArgs, request_timeout, transport};
 use super::run::{Ended, all_workers, with_runtime};
-use super::tape::{read, redact_frame, save};
+use super::tape::{named, read, redact_frame, save};
 use super::{Exit, complain, print, refuse, start_log, variable};
 use crate::config::{Faults, Loader};
 use crate::rt::Tasks;
@@ -31,9 +31,9 @@ const LAST_STOPS: Duration = Duration::from_secs(15);
 // Its logs would stand between its words.
 #[command(mut_arg("log", |arg| arg.default_value("error")))]
 pub struct VerifyArgs {
-    /// The tape
-    #[arg(value_name = "TAPE")]
-    pub tape: PathBuf,
+    /// The tape: a file, several of one recording, or a folder with nothing else
+    #[arg(value_name = "TAPE", required = true)]
+    pub tapes: Vec<PathBuf>,
 
     /// The server: one that speaks HTTP
     #[arg(
@@ -89,6 +89,10 @@ pub struct VerifyArgs {
     #[arg(long, env = "SHADOWCAT_SCHEMA_ONLY", value_parser = BoolishValueParser::new())]
     pub schema_only: bool,
 
+    /// Compare answers only, and not what the server tells before them or by itself: progress, log messages, changes of lists
+    #[arg(long, env = "SHADOWCAT_ONLY_ANSWERS", value_parser = BoolishValueParser::new(), conflicts_with = "through")]
+    pub only_answers: bool,
+
     /// How long an answer may take
     #[arg(long, env = "SHADOWCAT_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = request_timeout)]
     pub timeout: Duration,
@@ -97,7 +101,7 @@ pub struct VerifyArgs {
     #[arg(long, env = "SHADOWCAT_FORMAT", value_enum, default_value_t = Format::Text)]
     pub format: Format,
 
-    /// Write the new answers to the tape in place of those that differ
+    /// Write what the server says now to the tape in place of what differs; on a tape of both sides of the proxy, on both
     #[arg(long, env = "SHADOWCAT_UPDATE", value_parser = BoolishValueParser::new())]
     pub update: bool,
 
@@ -141,7 +145,7 @@ impl VerifyArgs {
         // The proxy says what it said, or it does not.
         let usual = match (self.through, self.no_default_ignore) {
             (true, _) => Pointers::default(),
-            (false, true) => Pointers::parse(["/id"])?,
+            (false, true) => verify::names()?,
             (false, false) => verify::ignored()?,
         };
         let rules = Rules {
@@ -150,7 +154,7 @@ impl VerifyArgs {
             tolerance: self.tolerance,
             shape_only: self.schema_only,
         };
-        Ok(Options { rules, patience: self.timeout })
+        Ok(Options { rules, patience: self.timeout, only_answers: self.only_answers })
     }
 }
 
@@ -163,6 +167,14 @@ pub(super) fn verify(args: &VerifyArgs) -> ExitCode {
             return Exit::Usage.into();
         }
     };
+    let path = match args.tapes.as_slice() {
+        [one] if !one.is_dir() => one.clone(),
+        _ if args.update => {
+            complain(format_args!("error: --update: it changes one file: name that"));
+            return Exit::Usage.into();
+        }
+        _ => PathBuf::new(),
+    };
     if args.through {
         return super::through::through(args, options);
     }
@@ -173,7 +185,7 @@ pub(super) fn verify(args: &VerifyArgs) -> ExitCode {
     if let Err(code) = start_log(&args.log) {
         return code;
     }
-    let mut tape = match read(&args.tape) {
+    let mut tape = match read(&args.tapes) {
         Ok(tape) => tape,
         Err(exit) => return exit.into(),
     };
@@ -186,7 +198,7 @@ pub(super) fn verify(args: &VerifyArgs) -> ExitCode {
         // Nothing of the server is to be left when the verdict is read.
         tasks.close(Instant::now() + LAST_STOPS).await;
         Ended::Exit(match verified {
-            Ok(verified) => tell(args, &mut tape, &verified),
+            Ok(verified) => tell(args, &mut tape, &path, &verified),
             Err(failure) => {
                 complain(format_args!("error: {failure}"));
                 if failure == verify::Failure::NothingToDo { Exit::Tape } else { Exit::Upstream }
@@ -195,15 +207,15 @@ pub(super) fn verify(args: &VerifyArgs) -> ExitCode {
     })
 }
 
-fn tell(args: &VerifyArgs, tape: &mut Tape, verified: &Verified) -> Exit {
-    let name = args.tape.display().to_string();
+fn tell(args: &VerifyArgs, tape: &mut Tape, path: &Path, verified: &Verified) -> Exit {
+    let name = named(&args.tapes);
     let printed = match args.format {
         Format::Text => print(format_args!("{}", report::text(verified))),
         Format::Json => print(format_args!("{:#}\n", report::json(&name, verified))),
         Format::Junit => print(format_args!("{}", report::junit(&name, verified))),
     };
     if args.update && !verified.is_same() {
-        return update(args, tape, verified);
+        return update(tape, path, verified);
     }
     match printed {
         Exit::Fine if !verified.is_same() => Exit::Negative,
@@ -212,9 +224,9 @@ fn tell(args: &VerifyArgs, tape: &mut Tape, verified: &Verified) -> Exit {
 }
 
 /// Writes the new truth to the tape. What is not an answer cannot be written, and stays a difference.
-fn update(args: &VerifyArgs, tape: &mut Tape, verified: &Verified) -> Exit {
+fn update(tape: &mut Tape, path: &Path, verified: &Verified) -> Exit {
     if !tape.faults.is_empty() || matches!(tape.ending, Ending::Torn { .. }) {
-        complain(format_args!("error: {}: not updated: what is broken of it would be lost", args.tape.display()));
+        complain(format_args!("error: {}: not updated: what is broken of it would be lost", path.display()));
         return Exit::Tape;
     }
     let redactor = match Redactor::new(redact::Rules::default()) {
@@ -224,15 +236,29 @@ fn update(args: &VerifyArgs, tape: &mut Tape, verified: &Verified) -> Exit {
             return Exit::Internal;
         }
     };
-    let (updated, left) = verified.update(tape, |frame| {
+    let updated = verified.update(tape, |frame| {
         redact_frame(frame, &redactor);
     });
-    if let Err(exit) = save(tape, &args.tape) {
+    let updated = match updated {
+        Ok(updated) => updated,
+        Err(error) => {
+            complain(format_args!("error: {}: not updated: {error}", path.display()));
+            return Exit::Negative;
+        }
+    };
+    if let Err(exit) = save(tape, path) {
         return exit;
     }
-    complain(format_args!("{}: {updated} answers updated", args.tape.display()));
+    let (changed, name) = (updated.changed, path.display());
+    complain(format_args!("{name}: {changed} messages updated"));
+    if updated.left > 0 {
+        complain(format_args!(
+            "{name}: {} differences stay: there is no message to change: record it anew",
+            updated.left
+        ));
+    }
     let unanswered = |outcome: &verify::Outcome| matches!(outcome.verdict, verify::Verdict::NoAnswer(_));
-    let rest = left + verified.questions.len() + verified.outcomes.iter().filter(|one| unanswered(one)).count();
+    let rest = updated.left + verified.questions.len() + verified.outcomes.iter().filter(|one| unanswered(one)).count();
     if rest > 0 { Exit::Negative } else { Exit::Fine }
 }
 

@@ -22,7 +22,7 @@ use super::mcp;
 use super::reply::{empty, encode, json, refuse};
 use crate::protocol::headers;
 use crate::protocol::id::RequestId;
-use crate::protocol::message::{Incoming, Kind, Message};
+use crate::protocol::message::{Incoming, Kind, Message, ParseError};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::sse::{self, Decoder, Event, Item, KEEP_ALIVE};
@@ -86,10 +86,7 @@ async fn post(
     };
     let id = message.filter(|message| message.kind() == Kind::Request).and_then(Message::id);
     let mut visit = Visit::of(tap, proxy, server, headers, message);
-    let decision = match message.and_then(|message| tap.chain.on(Direction::Up, message)) {
-        Some(asked) => asked.await,
-        None => Decision::default(),
-    };
+    let decision = decide(tap, &incoming).await;
     let came = Note::message(FROM_CLIENT, text).head(head).touched(decision.by);
     let came = if message.is_some() { came.of_json() } else { came };
     if let Err(error) = visit.note(came).await {
@@ -124,6 +121,18 @@ async fn post(
     visit.respond(response).await
 }
 
+/// What is to become of what a client sends.
+async fn decide(tap: &Tap, incoming: &Result<Incoming, ParseError>) -> Decision {
+    match incoming {
+        Ok(Incoming::One(message)) => match tap.chain.on(Direction::Up, message) {
+            Some(asked) => asked.await,
+            None => Decision::default(),
+        },
+        Ok(Incoming::Batch(messages)) => tap.chain.on_batch(messages.iter().flatten()),
+        Err(_) => Decision::default(),
+    }
+}
+
 /// Takes a message of a client of HTTP+SSE, as [`http_sse::post`](super::http_sse::post) does.
 pub(super) async fn accept(
     tap: &Arc<Tap>,
@@ -136,59 +145,35 @@ pub(super) async fn accept(
     if tap.refuses() {
         return Err(ProxyError::Unrecorded);
     }
-    let incoming = Incoming::parse(text.clone(), proxy.settings.limits.depth);
-    let message = match &incoming {
-        Ok(Incoming::One(message)) => Some(message),
-        _ => None,
-    };
-    let id = message.filter(|message| message.kind() == Kind::Request).and_then(Message::id);
-    let decision = match message.and_then(|message| tap.chain.on(Direction::Up, message)) {
-        Some(asked) => asked.await,
-        None => Decision::default(),
-    };
     let head = Head::request(&Method::POST, headers);
-    visit.note(Note::message(FROM_CLIENT, text).head(head).touched(decision.by)).await?;
-    if let Some((planned, id)) = decision.answer.zip(id.clone()) {
-        visit.answers.plan(id, planned);
-    }
-    wait(decision.wait).await;
-    let taken = match decision.effect {
-        Effect::Answer(text) => {
-            duplex.say(text).await;
-            Ok(())
-        }
-        Effect::Respond(status, fields, text) => {
-            let mut response = json(status, text);
-            response.headers_mut().extend(*fields);
-            return Ok(visit.respond(response).await);
-        }
-        Effect::Drop => Ok(()),
-        Effect::Cut => {
-            duplex.close();
-            Ok(())
-        }
-        Effect::Refuse => {
-            duplex.refuse(&ProxyError::Intercepted, id).await;
-            Ok(())
-        }
-        Effect::Pass | Effect::Twice | Effect::Before(_) => match incoming {
-            Err(error) => Err(ProxyError::Parse(error)),
-            incoming => {
-                visit.working(duplex.accept(incoming)).await;
-                Ok(())
-            }
-        },
-    };
-    let response = match taken {
-        Ok(()) => empty(StatusCode::ACCEPTED),
-        Err(error) => refuse(proxy, &error, None, None),
+    let response = match visit.take(duplex, text, Some(head)).await {
+        Ok(None) => empty(StatusCode::ACCEPTED),
+        Ok(Some(response)) => *response,
+        Err((ProxyError::Unrecorded, _)) => return Err(ProxyError::Unrecorded),
+        Err((error, _)) => refuse(proxy, &error, None, None),
     };
     Ok(visit.respond(response).await)
+}
+
+/// Takes a line of a client on standard input and output.
+pub(super) async fn line(visit: &Visit, duplex: &Arc<Duplex>, text: Bytes) {
+    if visit.tap.refuses() {
+        let request = Message::parse(text, visit.depth).ok().filter(|message| message.kind() == Kind::Request);
+        return duplex.refuse(&ProxyError::Unrecorded, request.and_then(|message| message.id())).await;
+    }
+    match visit.take(duplex, text, None).await {
+        // There is nothing here that had a status: nothing of such a plan is let in.
+        Ok(_) => {}
+        Err((error, id)) => duplex.refuse(&error, id).await,
+    }
 }
 
 /// What is to become of answers that have not come yet, by the id of the request. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Answers(Arc<Mutex<HashMap<RequestId, Planned>>>);
+
+/// What the tape of a client on standard input and output is kept under: there is one such client.
+const PIPE: &str = "";
 
 /// Most answers of one client for which something is planned; for what is beyond that nothing happens.
 const PLANNED_MAX: usize = 1024;
@@ -224,11 +209,12 @@ fn broken() -> Body {
     Body::new(StreamBody::new(stream::iter([Err::<Frame<Bytes>, _>(cut)])))
 }
 
-/// One request of a client, and what answers it.
+/// One request of a client, and what answers it; or all that passes over standard input and output.
 pub(super) struct Visit {
     tap: Arc<Tap>,
     tape: Option<InUse>,
-    exchange: u64,
+    /// There is none on standard input and output.
+    exchange: Option<u64>,
     /// It is a handshake: the tape is for the session that it may open.
     opens: bool,
     answers: Answers,
@@ -269,9 +255,89 @@ impl Visit {
         if let Some(tape) = &visit.tape {
             tap.bind(id, &tape.tape, closed.clone());
             let head = Head::request(&Method::GET, headers);
-            tape.tape.note_now(Note::http(FROM_CLIENT, head).of(visit.exchange));
+            tape.tape.note_now(visit.of_exchange(Note::http(FROM_CLIENT, head)));
         }
         Ok(visit)
+    }
+
+    /// All that passes over standard input and output, until it is closed.
+    pub(super) fn of_pipe(tap: &Arc<Tap>, proxy: &Proxy, closed: &CancellationToken) -> Visit {
+        let mut visit = Visit::on(tap, proxy, tap.begin(Transport::Stdio));
+        visit.exchange = None;
+        if let Some(tape) = &visit.tape {
+            tap.bind(PIPE, &tape.tape, closed.clone());
+        }
+        visit
+    }
+
+    fn of_exchange(&self, note: Note) -> Note {
+        match self.exchange {
+            Some(exchange) => note.of(exchange),
+            None => note,
+        }
+    }
+
+    /// Takes a message of a client that has one connection for everything. A response is what a plan of faults wants in its place.
+    async fn take(
+        &self,
+        duplex: &Arc<Duplex>,
+        text: Bytes,
+        head: Option<Head>,
+    ) -> Result<Option<Box<Response>>, (ProxyError, Option<RequestId>)> {
+        let incoming = Incoming::parse(text.clone(), self.depth);
+        let id = match &incoming {
+            Ok(Incoming::One(message)) if message.kind() == Kind::Request => message.id(),
+            _ => None,
+        };
+        let decision = decide(&self.tap, &incoming).await;
+        let note = Note::message(FROM_CLIENT, text).touched(decision.by);
+        let note = match head {
+            Some(head) => note.head(head),
+            None => note,
+        };
+        self.note(note).await.map_err(|error| (error, id.clone()))?;
+        if let Some((planned, id)) = decision.answer.zip(id.clone()) {
+            self.answers.plan(id, planned);
+        }
+        wait(decision.wait).await;
+        match decision.effect {
+            Effect::Answer(text) => duplex.say(text).await,
+            Effect::Respond(status, fields, text) => {
+                let mut response = json(status, text);
+                response.headers_mut().extend(*fields);
+                return Ok(Some(Box::new(response)));
+            }
+            Effect::Drop => {}
+            Effect::Cut => duplex.close(),
+            Effect::Refuse => duplex.refuse(&ProxyError::Intercepted, id).await,
+            Effect::Pass | Effect::Twice | Effect::Before(_) => match incoming {
+                Err(error) => return Err((ProxyError::Parse(error), None)),
+                incoming => self.working(duplex.accept(incoming)).await,
+            },
+        }
+        Ok(None)
+    }
+
+    /// What is written of a line for a client on standard input and output: none, or some.
+    ///
+    /// # Errors
+    /// The connection is cut in its place.
+    pub(super) async fn saying(&self, line: Bytes) -> io::Result<Vec<Bytes>> {
+        let cut = || io::Error::from(io::ErrorKind::ConnectionAborted);
+        let decision = self.decide(&line).await;
+        wait(decision.wait).await;
+        let lines = match decision.effect {
+            Effect::Drop => Vec::new(),
+            Effect::Cut => return Err(cut()),
+            Effect::Twice => vec![line.clone(), line],
+            Effect::Before(garbage) => vec![garbage, line],
+            Effect::Pass | Effect::Answer(_) | Effect::Respond(..) | Effect::Refuse => vec![line],
+        };
+        for line in &lines {
+            let note = Note::message(TO_CLIENT, line.clone()).touched(decision.by.clone());
+            self.note(note).await.map_err(|_| cut())?;
+        }
+        Ok(lines)
     }
 
     /// A message of the client of HTTP+SSE with this id, whose answers come on the stream.
@@ -289,7 +355,7 @@ impl Visit {
     /// A request that is noted on this tape.
     fn on(tap: &Arc<Tap>, proxy: &Proxy, tape: Option<InUse>) -> Visit {
         Visit {
-            exchange: tape.as_ref().map_or(0, |tape| tape.tape.exchange()),
+            exchange: Some(tape.as_ref().map_or(0, |tape| tape.tape.exchange())),
             tap: Arc::clone(tap),
             tape,
             opens: false,
@@ -303,7 +369,7 @@ impl Visit {
     /// Notes something, and waits for it if that is the policy.
     pub(super) async fn note(&self, note: Note) -> Result<(), ProxyError> {
         match &self.tape {
-            Some(tape) => tape.tape.note(note.of(self.exchange)).await.map_err(|_| ProxyError::Unrecorded),
+            Some(tape) => tape.tape.note(self.of_exchange(note)).await.map_err(|_| ProxyError::Unrecorded),
             None => Ok(()),
         }
     }
@@ -375,7 +441,7 @@ impl Visit {
     }
 
     /// What is to become of a message to the client.
-    async fn decide(&mut self, text: &Bytes) -> Decision {
+    async fn decide(&self, text: &Bytes) -> Decision {
         if self.tap.chain.is_empty() {
             return Decision::default();
         }
@@ -394,7 +460,7 @@ impl Visit {
     fn close(&mut self, reason: &str) {
         self.over = true;
         if let Some(tape) = &self.tape {
-            tape.tape.note_now(Note::close(TO_CLIENT, reason).of(self.exchange));
+            tape.tape.note_now(self.of_exchange(Note::close(TO_CLIENT, reason)));
         }
     }
 }
@@ -403,7 +469,7 @@ impl Drop for Visit {
     fn drop(&mut self) {
         let Some(tape) = &self.tape else { return };
         if !self.over {
-            tape.tape.note_now(Note::close(FROM_CLIENT, "client went away").of(self.exchange));
+            tape.tape.note_now(self.of_exchange(Note::close(FROM_CLIENT, "client went away")));
         }
         if self.opens {
             tape.tape.end("no session was opened");

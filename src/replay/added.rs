@@ -59,13 +59,13 @@ impl Added {
         inner.connections
     }
 
-    /// Something passed between the client and the server.
-    pub(crate) fn push(&self, upward: bool, connection: u64, text: Bytes, now: Instant) {
+    /// Something passed between the client and the server. How it is kept; `None` if there is no room for it.
+    pub(super) fn push(&self, upward: bool, connection: u64, text: Bytes, now: Instant) -> Option<Frame> {
         let mut inner = self.inner();
         let bytes = text.len() as u64;
         if inner.bytes + bytes > BYTES_MAX {
             inner.lost = (inner.lost.0 + 1, inner.lost.1 + bytes);
-            return;
+            return None;
         }
         inner.bytes += bytes;
         inner.seq = inner.seq.saturating_add(1);
@@ -79,9 +79,10 @@ impl Added {
         };
         let mut frame = Frame::message(inner.seq, at, from, to, text);
         frame.connection = (self.edge == Edge::Upstream).then_some(connection);
-        inner.frames.push(frame);
+        inner.frames.push(frame.clone());
         drop(inner);
         self.keeper.wake();
+        Some(frame)
     }
 
     /// How much there is.

@@ -1,5 +1,7 @@
 //! A tape as a player needs it: what was said to the server, and for each of it what the server said because of it.
 
+use std::sync::Arc;
+
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message};
 use crate::protocol::meta::{self, Envelope};
@@ -10,7 +12,7 @@ use crate::tape::canonical::is_of_proxy;
 use crate::tape::format::{self, Edge, Frame};
 
 /// One message to the server, and what the server said because of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Episode {
     pub(crate) message: Message,
     /// The number of its frame.
@@ -23,7 +25,7 @@ pub(crate) struct Episode {
 }
 
 /// One thing that happens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Step {
     /// How many microseconds after what came before it.
     pub(crate) after: u64,
@@ -56,7 +58,7 @@ pub(crate) enum What {
 #[derive(Debug)]
 pub(crate) struct Episodes {
     pub(crate) era: Era,
-    pub(crate) all: Vec<Episode>,
+    pub(crate) all: Vec<Arc<Episode>>,
     /// Frames that are lost between those that are there.
     pub(crate) lost: u64,
     /// The tape was ended in good order: who has no answer on it got none.
@@ -66,6 +68,7 @@ pub(crate) struct Episodes {
 }
 
 /// What is known of one request that is not over.
+#[derive(Debug)]
 struct Open {
     episode: usize,
     id: RequestId,
@@ -75,6 +78,7 @@ struct Open {
     may_ask: bool,
 }
 
+#[derive(Debug, Default)]
 struct Builder {
     all: Vec<Episode>,
     /// When what has been noted last of each episode happened.
@@ -91,24 +95,14 @@ struct Builder {
     /// The frames of what was said to the server.
     heard: Vec<u64>,
     said: usize,
+    /// The episode that was answered last.
+    answered: Option<usize>,
 }
 
 impl Episodes {
     /// Puts in order what passed on this edge.
     pub(crate) fn of<'f>(edge: Edge, frames: impl IntoIterator<Item = &'f Frame>) -> Episodes {
-        let mut builder = Builder {
-            all: Vec::new(),
-            times: Vec::new(),
-            open: Vec::new(),
-            asked: Vec::new(),
-            last: None,
-            handshake: false,
-            envelope: false,
-            lost: 0,
-            ended: false,
-            heard: Vec::new(),
-            said: 0,
-        };
+        let mut builder = Builder::default();
         for frame in frames {
             match &frame.kind {
                 format::Kind::Gap { lost, .. } => builder.lost += lost,
@@ -121,7 +115,21 @@ impl Episodes {
         }
         let era = if builder.envelope && !builder.handshake { Era::Modern } else { Era::Legacy };
         builder.drop_unfinished_cancellations();
-        Episodes { era, all: builder.all, lost: builder.lost, ended: builder.ended, heard: builder.heard }
+        let all = builder.all.into_iter().map(Arc::new).collect();
+        Episodes { era, all, lost: builder.lost, ended: builder.ended, heard: builder.heard }
+    }
+}
+
+/// Puts in order what passes, while it does.
+#[derive(Debug, Default)]
+pub(super) struct Learner(Builder);
+
+impl Learner {
+    /// The episode that is over with the message of this frame.
+    pub(super) fn see(&mut self, frame: &Frame) -> Option<Episode> {
+        self.0.answered = None;
+        self.0.frame(frame);
+        self.0.answered.take().map(|at| self.0.all[at].clone())
     }
 }
 
@@ -213,6 +221,7 @@ impl Builder {
                 let known = self.all[episode].message.known();
                 self.handshake |= known == Some(Known::Initialize) && message.kind() == Kind::Result;
                 self.note(episode, frame, What::Answer(message));
+                self.answered = Some(episode);
             }
             Kind::Request => {
                 let Some(id) = message.id() else { return };

@@ -30,8 +30,8 @@ pub(crate) mod player;
 pub(crate) mod stage;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -42,8 +42,8 @@ use crate::tape::format::{Edge, Frame, Header};
 pub use crate::tape::matching::Order;
 use crate::tape::pointer::Pointers;
 use added::Added;
-use episodes::{Episodes, Step};
-use stage::{Inbox, Missed, Stage};
+use episodes::{Episode, Episodes, Learner, Step};
+use stage::{Inbox, Missed, Stage, is_aside};
 
 /// Longest wait for one message, whatever the cap.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -64,6 +64,19 @@ impl Timing {
     pub const NONE: Timing = Timing { factor: 0.0, cap: Duration::ZERO };
 }
 
+/// What becomes of a request that is not on the tape.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unknown {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// Whoever stands behind the tape is asked, each time, and what comes of that is added to the tape.
+    Record,
+    /// Whoever stands behind the tape is asked, once: when it has answered, that is on the tape. But for what is asked for its effect,
+    /// and for tasks, whose state changes: those are asked each time.
+    Learn,
+}
+
 /// How a tape is replayed.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -75,8 +88,8 @@ pub struct Options {
     pub ignore: Pointers,
     /// Whose words are replayed; without it, the server's, if they were recorded.
     pub edge: Option<Edge>,
-    /// What is not on the tape is not refused: whoever stands behind it is asked, and what comes of that is added to the tape.
-    pub passes: bool,
+    /// What becomes of what is not on the tape.
+    pub unknown: Unknown,
     /// Nothing is said before all has been that stands before it on the tape, for up to this time.
     pub in_step: Option<Duration>,
 }
@@ -88,7 +101,7 @@ impl Default for Options {
             timing: Timing::NONE,
             ignore: Pointers::default(),
             edge: None,
-            passes: false,
+            unknown: Unknown::Refuse,
             in_step: None,
         }
     }
@@ -109,6 +122,14 @@ pub struct Replay {
     shared: OnceLock<Arc<Stage>>,
     /// What is to be added to the tape.
     added: Added,
+    /// What of that is replayed already.
+    learned: RwLock<Learned>,
+}
+
+#[derive(Debug, Default)]
+struct Learned {
+    learner: Learner,
+    episodes: Vec<Arc<Episode>>,
 }
 
 /// What became of a replay.
@@ -145,9 +166,41 @@ impl Replay {
             players: Mutex::default(),
             shared: OnceLock::new(),
             added,
+            learned: RwLock::default(),
             episodes,
             options,
         }
+    }
+
+    /// An episode: of the tape, or behind those one that was learned.
+    fn episode(&self, at: usize) -> Arc<Episode> {
+        let of_tape = &self.episodes.all;
+        match of_tape.get(at) {
+            Some(episode) => Arc::clone(episode),
+            None => {
+                Arc::clone(&self.learned.read().unwrap_or_else(PoisonError::into_inner).episodes[at - of_tape.len()])
+            }
+        }
+    }
+
+    /// What was learned after so much of it, with the places of episodes.
+    fn learned_since(&self, known: usize) -> Vec<(usize, Arc<Episode>)> {
+        let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
+        let places = self.episodes.all.len()..;
+        places.zip(&learned.episodes).skip(known).map(|(at, episode)| (at, Arc::clone(episode))).collect()
+    }
+
+    /// Something passed between the client and whoever stands behind the tape, over this connection to it.
+    pub(crate) fn add(&self, upward: bool, connection: u64, text: Bytes, now: Instant) {
+        let Some(mut frame) = self.added.push(upward, connection, text, now) else { return };
+        if self.options.unknown != Unknown::Learn {
+            return;
+        }
+        // Requests of several connections may have the same ids.
+        frame.connection = Some(connection);
+        let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
+        let Learned { learner, episodes } = &mut *learned;
+        episodes.extend(learner.see(&frame).filter(|episode| is_learned(&episode.message)).map(Arc::new));
     }
 
     /// What is to be added to the tape.
@@ -180,7 +233,7 @@ impl Replay {
 
     /// A stage for one session, or for all who have none. Where the proxy is played through, its connections are those of the tape.
     pub(crate) fn stage(&self, transposed: bool) -> Arc<Stage> {
-        let stage = || Arc::new(Stage::new(&self.episodes, &self.options, transposed));
+        let stage = || Arc::new(Stage::new(self, transposed));
         let is_shared = transposed || self.era() == Era::Modern || self.options.in_step.is_some();
         if is_shared { Arc::clone(self.shared.get_or_init(stage)) } else { stage() }
     }
@@ -223,20 +276,37 @@ impl Replay {
     }
 
     fn note_played(&self, at: usize) {
-        self.played[at].store(true, Ordering::Relaxed);
+        if let Some(played) = self.played.get(at) {
+            played.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Notes a request that is not on the tape, and says so in an answer to it.
     fn refuse(&self, request: &Message, missed: &Missed) -> Option<Bytes> {
-        let why = missed.told(&self.episodes);
+        let why = missed.told(self);
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
         unknown.0 += 1;
         if unknown.1.len() < TOLD_MAX {
             unknown.1.push(format!("{}: {why}", words(request)));
         }
         drop(unknown);
-        Some(own::unknown(&request.id()?, &why, missed.nearest(&self.episodes)))
+        Some(own::unknown(&request.id()?, &why, missed.nearest(self)))
     }
+}
+
+/// Whether an answer holds for the next such request, too.
+fn is_learned(request: &Message) -> bool {
+    let state = [
+        Known::SetLevel,
+        Known::ResourcesSubscribe,
+        Known::ResourcesUnsubscribe,
+        Known::TasksGet,
+        Known::TasksResult,
+        Known::TasksList,
+        Known::TasksCancel,
+        Known::TasksUpdate,
+    ];
+    !is_aside(request) && request.known().is_none_or(|known| !state.contains(&known))
 }
 
 /// A request for people: its method, and what it is about.

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::episodes::What;
+use super::episodes::{Episode, What};
 use super::stage::{Found, Inbox, Stage};
-use super::{Replay, own};
+use super::{Replay, Unknown, own};
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
@@ -31,7 +31,9 @@ pub(crate) enum Next {
 
 /// One episode being played.
 struct Play {
-    episode: usize,
+    /// Its place, and what it is.
+    at_tape: usize,
+    episode: Arc<Episode>,
     /// The step to come.
     at: usize,
     /// What the request is called here.
@@ -118,21 +120,33 @@ impl Player {
                 self.listeners.push(id);
             }
             Found::Own(answer) => self.first.push_back(answer),
-            Found::Missed(_) if self.replay.options.passes => return Some(message),
+            Found::Missed(_) if self.replay.options.unknown != Unknown::Refuse => return Some(message),
             Found::Missed(missed) => self.first.extend(self.replay.refuse(&message, &missed)),
         }
         None
     }
 
-    fn play(&mut self, episode: usize, id: Option<RequestId>, token: Option<Box<str>>, now: Instant) {
+    fn play(&mut self, at_tape: usize, id: Option<RequestId>, token: Option<Box<str>>, now: Instant) {
+        let episode = self.replay.episode(at_tape);
         let (asked, withdrawn, answered, held_until) = (Vec::new(), false, id.is_none(), None);
-        self.plays.push(Play { episode, at: 0, id, token, asked, withdrawn, since: now, held_until, answered });
+        self.plays.push(Play {
+            at_tape,
+            episode,
+            at: 0,
+            id,
+            token,
+            asked,
+            withdrawn,
+            since: now,
+            held_until,
+            answered,
+        });
     }
 
     /// A request is taken back: what is left of it is what the server said then.
     fn withdraw(&mut self, at: usize, now: Instant) {
         let play = &mut self.plays[at];
-        let episode = &self.replay.episodes.all[play.episode];
+        let episode = Arc::clone(&play.episode);
         let rest = episode.steps.get(play.at..).unwrap_or_default();
         let behind = rest.iter().position(|step| matches!(step.what, What::Withdrawn));
         // Nobody has to wait for what will not be said.
@@ -173,7 +187,7 @@ impl Player {
     fn step(&mut self, index: usize, now: Instant) -> Done {
         let replay = Arc::clone(&self.replay);
         let play = &mut self.plays[index];
-        let episode = &replay.episodes.all[play.episode];
+        let episode = Arc::clone(&play.episode);
         let Some(step) = episode.steps.get(play.at) else {
             if play.answered || play.withdrawn {
                 return Done::Over;
@@ -183,7 +197,7 @@ impl Player {
                 return Done::Nothing;
             }
             if let Some(id) = &play.id {
-                self.first.push_back(own::unanswered(id, episode));
+                self.first.push_back(own::unanswered(id, &episode));
             }
             play.answered = true;
             return Done::Something;
@@ -243,7 +257,7 @@ impl Player {
             }
             What::Tell(message, Some(listener)) => {
                 let live =
-                    self.plays.iter().filter(|play| play.episode == *listener).filter_map(|play| play.id.as_ref());
+                    self.plays.iter().filter(|play| play.at_tape == *listener).filter_map(|play| play.id.as_ref());
                 let told = |id: &RequestId| message.edit().meta(meta::SUBSCRIPTION_ID, id.as_json()).finish().line();
                 self.first.extend(live.chain(&self.listeners).map(told));
             }

@@ -9,8 +9,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use serde_json::{Value, json};
 
-use super::episodes::Episodes;
-use super::{Options, Order, Replay, own, words};
+use super::{Order, Replay, Unknown, own, words};
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::tape::matching::{Key, Matcher, Miss, Rules};
@@ -21,11 +20,18 @@ const INBOX_MAX: usize = 1024;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    /// What has a place in the order of requests, and what has not.
-    inner: Mutex<[Part; 2]>,
+    inner: Mutex<Inner>,
     /// Those who ask are not those for whom the tape was made: they ask for less, and for more, in between.
     transposed: bool,
     inboxes: Mutex<Vec<Weak<Inbox>>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// What has a place in the order of requests, and what has not.
+    parts: [Part; 2],
+    /// How much of what was learned is in them.
+    learned: usize,
 }
 
 #[derive(Debug)]
@@ -55,16 +61,16 @@ pub(super) struct Missed {
 }
 
 impl Missed {
-    pub(super) fn told(&self, tape: &Episodes) -> String {
+    pub(super) fn told(&self, replay: &Replay) -> String {
         self.miss.told(|_| {
-            let nearest = self.nearest.map(|nearest| &tape.all[nearest]);
+            let nearest = self.nearest.map(|nearest| replay.episode(nearest));
             nearest.map_or_else(String::new, |one| format!("frame {}, {}", one.seq, words(&one.message)))
         })
     }
 
     /// For a program.
-    pub(super) fn nearest(&self, tape: &Episodes) -> Option<Value> {
-        let nearest = &tape.all[self.nearest?];
+    pub(super) fn nearest(&self, replay: &Replay) -> Option<Value> {
+        let nearest = replay.episode(self.nearest?);
         let differs: Vec<&str> =
             self.miss.nearest.iter().flat_map(|(_, all)| all).map(|one| one.path.as_str()).collect();
         Some(json!({ "frame": nearest.seq, "method": nearest.message.method(), "differs": differs }))
@@ -76,16 +82,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Stage {
-    pub(super) fn new(tape: &Episodes, options: &Options, transposed: bool) -> Stage {
-        let part = |aside: bool| {
-            let order = if aside { Order::Any } else { options.order };
-            let rules = Rules { order, ignore: options.ignore.clone(), again: true };
-            let of_it = tape.all.iter().enumerate().filter(|(_, one)| is_aside(&one.message) == aside);
-            let keyed = of_it.filter_map(|(at, one)| Some((at, Key::of(&one.message, &options.ignore)?)));
-            let (episodes, keys): (Vec<usize>, Vec<Key>) = keyed.unzip();
-            Part { matcher: Matcher::new(rules, keys), episodes }
+    pub(super) fn new(replay: &Replay, transposed: bool) -> Stage {
+        let part = |order: Order| {
+            let rules = Rules { order, ignore: replay.options.ignore.clone(), again: true };
+            Part { matcher: Matcher::new(rules, []), episodes: Vec::new() }
         };
-        Stage { inner: Mutex::new([part(false), part(true)]), transposed, inboxes: Mutex::default() }
+        let mut inner = Inner { parts: [part(replay.options.order), part(Order::Any)], learned: 0 };
+        for (at, episode) in replay.episodes.all.iter().enumerate() {
+            inner.put(at, &episode.message, Matcher::push);
+        }
+        // For whoever comes later, the tape has what was learned.
+        for (at, episode) in replay.learned_since(0) {
+            inner.put(at, &episode.message, Matcher::push);
+            inner.learned += 1;
+        }
+        Stage { inner: Mutex::new(inner), transposed, inboxes: Mutex::default() }
     }
 
     /// A new player's inbox.
@@ -113,7 +124,7 @@ impl Stage {
         let Some(id) = request.id() else { return missed };
         match request.known() {
             Some(Known::Ping) => Found::Own(own::empty(&id)),
-            _ if replay.options.passes => missed,
+            _ if replay.options.unknown != Unknown::Refuse => missed,
             Some(Known::Listen) => Found::Listen(own::acknowledgement(request, &id)),
             // The bridge asks these on behalf of clients that have other words for them.
             Some(Known::SetLevel | Known::ResourcesSubscribe | Known::ResourcesUnsubscribe) if self.transposed => {
@@ -127,7 +138,11 @@ impl Stage {
     /// The episode that this message begins.
     pub(super) fn find(&self, replay: &Replay, message: &Message) -> Result<usize, Missed> {
         let mut inner = lock(&self.inner);
-        let part = &mut inner[usize::from(is_aside(message))];
+        for (at, episode) in replay.learned_since(inner.learned) {
+            inner.put(at, &episode.message, Matcher::push_used);
+            inner.learned += 1;
+        }
+        let part = &mut inner.parts[usize::from(is_aside(message))];
         let place = part.matcher.take(message).map_err(|miss| {
             let nearest = miss.nearest.as_ref().map(|(place, _)| part.episodes[*place]);
             Missed { miss, nearest }
@@ -135,13 +150,23 @@ impl Stage {
         let episode = part.episodes[place];
         drop(inner);
         replay.note_played(episode);
-        replay.happened(usize::from(replay.episodes.all[episode].counts), 0);
+        replay.happened(usize::from(replay.episode(episode).counts), 0);
         Ok(episode)
     }
 }
 
+impl Inner {
+    fn put(&mut self, at: usize, message: &Message, push: impl FnOnce(&mut Matcher, Key)) {
+        let part = &mut self.parts[usize::from(is_aside(message))];
+        if let Some(key) = Key::of(message, &part.matcher.rules().ignore) {
+            push(&mut part.matcher, key);
+            part.episodes.push(at);
+        }
+    }
+}
+
 /// Whether it has no place in the order of requests.
-fn is_aside(message: &Message) -> bool {
+pub(super) fn is_aside(message: &Message) -> bool {
     message.kind() != Kind::Request
         || matches!(message.known(), Some(Known::Ping | Known::Initialize | Known::Discover | Known::Listen))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -123,7 +123,7 @@ impl Line {
             self.state().attach(tape);
         }
         let number = self.exchanges.fetch_add(1, Ordering::Relaxed) + 1;
-        let exchange = Exchange { line: Arc::clone(self), number, tape };
+        let exchange = Exchange { line: Arc::clone(self), number, tape, over: AtomicBool::new(false) };
         let head = Head::request(method, headers);
         exchange.note(if body.is_empty() {
             Note::http(TO_UPSTREAM, head)
@@ -190,11 +190,13 @@ impl State {
     }
 }
 
-/// One HTTP request to an upstream, and what answers it.
+/// One HTTP request to an upstream, and what answers it. Dropped before it is over, it was taken back.
 pub(crate) struct Exchange {
     line: Arc<Line>,
     number: u64,
     tape: Option<Tape>,
+    /// Nothing more comes of it that matters.
+    over: AtomicBool,
 }
 
 impl fmt::Debug for Exchange {
@@ -217,6 +219,12 @@ impl Exchange {
     pub(crate) fn answered_with(&self, status: StatusCode, headers: &HeaderMap, text: &Bytes) {
         let head = Head::response(status, headers);
         self.note(Note::message(FROM_UPSTREAM, text.clone()).head(head));
+        self.finish();
+    }
+
+    /// What is still to come does not matter.
+    pub(crate) fn finish(&self) {
+        self.over.store(true, Ordering::Relaxed);
     }
 
     /// An event of the response.
@@ -227,6 +235,7 @@ impl Exchange {
     /// There is no response, or no more of it.
     pub(crate) fn closed(&self, reason: &str) {
         self.note(Note::close(FROM_UPSTREAM, reason));
+        self.finish();
     }
 
     /// Waits until there is room for more, where the policy is to wait.
@@ -235,5 +244,13 @@ impl Exchange {
     /// Nothing is held while it waits.
     pub(crate) async fn room(&self) {
         self.line.room().await;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.over.load(Ordering::Relaxed) {
+            self.note(Note::close(TO_UPSTREAM, "not waited for any longer"));
+        }
     }
 }

@@ -3,12 +3,16 @@
 //! A tape falls into *threads*: a request, or a notification, and all that belongs to it, in order. Threads are paired by what
 //! begins them; those that begin alike, in the order of the tape. Pure.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 
+use http::StatusCode;
+
+use super::align::gaps;
 use super::compare::{self, Difference};
 use super::format::{Edge, Frame, Kind as FrameKind};
 use super::json::Json;
+use crate::protocol::headers;
 use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message};
 use crate::protocol::meta;
@@ -39,6 +43,8 @@ pub struct Line {
     pub upward: bool,
     /// The HTTP status that came with it.
     pub status: Option<u16>,
+    /// Those headers that came with it which mean something to MCP; of those that are made up, only that they are there.
+    pub headers: BTreeMap<String, String>,
     /// The message without its names; `None` if there was none.
     pub message: Option<Json>,
 }
@@ -90,7 +96,21 @@ pub enum Finding {
         /// That of the other.
         actual: Option<u16>,
     },
+    /// Another header.
+    Header {
+        /// The frame in the first.
+        seq: u64,
+        /// The header.
+        name: String,
+        /// Its value, if there is one.
+        expected: Option<String>,
+        /// That of the other.
+        actual: Option<String>,
+    },
 }
+
+/// What stands for the value of a header that is made up.
+const MADE_UP: &str = "one";
 
 /// Most differences of one message that are shown.
 const SHOWN_MAX: usize = 3;
@@ -115,6 +135,10 @@ impl fmt::Display for Finding {
             Finding::Status { seq, expected, actual } => {
                 let said = |status: &Option<u16>| status.map_or_else(|| "none".to_owned(), |status| status.to_string());
                 write!(f, "frame {seq}: expected status {}, got {}", said(expected), said(actual))
+            }
+            Finding::Header { seq, name, expected, actual } => {
+                let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+                write!(f, "frame {seq}: header {name}: expected {}, got {}", said(expected), said(actual))
             }
         }
     }
@@ -166,32 +190,59 @@ pub fn compare(
 }
 
 fn pair(lines: &[Line], actual: &[Line], left: bool, rules: &compare::Rules, findings: &mut Vec<Finding>) {
-    for (expected, actual) in lines.iter().zip(actual) {
-        let seq = expected.seq;
-        if expected.upward != actual.upward || expected.message.is_some() != actual.message.is_some() {
-            findings.push(Finding::Shorter { seq, what: expected.words() });
-            findings.push(Finding::Longer { seq: actual.seq, what: actual.words() });
-            return;
+    let gaps = gaps(lines.len(), actual.len(), |one, other| {
+        let mut found = Vec::new();
+        lines[one].compare(&actual[other], rules, &mut found);
+        lines[one].is_like(&actual[other]) && found.is_empty()
+    });
+    for (expected, came) in gaps {
+        let mut came: Vec<&Line> = actual[came].iter().collect();
+        for line in &lines[expected] {
+            match came.iter().position(|other| line.is_like(other)).map(|at| came.remove(at)) {
+                Some(other) => line.compare(other, rules, findings),
+                None => findings.push(Finding::Shorter { seq: line.seq, what: line.words() }),
+            }
         }
-        if expected.status != actual.status {
-            findings.push(Finding::Status { seq, expected: expected.status, actual: actual.status });
+        let besides = came.into_iter().filter(|_| !left);
+        findings.extend(besides.map(|line| Finding::Longer { seq: line.seq, what: line.words() }));
+    }
+}
+
+impl Line {
+    /// Whether both are of a kind, so that it can be said in what they differ.
+    fn is_like(&self, other: &Line) -> bool {
+        let method = |line: &Line| line.message.as_ref().map(|message| message.get("method").cloned());
+        self.upward == other.upward && method(self) == method(other)
+    }
+
+    /// In what the other differs.
+    fn compare(&self, other: &Line, rules: &compare::Rules, findings: &mut Vec<Finding>) {
+        let seq = self.seq;
+        if self.status != other.status {
+            findings.push(Finding::Status { seq, expected: self.status, actual: other.status });
         }
-        if let (Some(expected), Some(actual)) = (&expected.message, &actual.message) {
+        let names: BTreeSet<&String> = self.headers.keys().chain(other.headers.keys()).collect();
+        for name in names {
+            let (expected, actual) = (self.headers.get(name).cloned(), other.headers.get(name).cloned());
+            if expected != actual {
+                findings.push(Finding::Header { seq, name: name.clone(), expected, actual });
+            }
+        }
+        if let (Some(expected), Some(actual)) = (&self.message, &other.message) {
             let differences = compare::differences(expected, actual, rules);
             if !differences.is_empty() {
                 findings.push(Finding::Different { seq, differences });
             }
         }
     }
-    if let Some(line) = lines.get(actual.len()) {
-        findings.push(Finding::Shorter { seq: line.seq, what: line.words() });
-    }
-    if let Some(line) = actual.get(lines.len()).filter(|_| !left) {
-        findings.push(Finding::Longer { seq: line.seq, what: line.words() });
-    }
-}
 
-impl Line {
+    /// Whether nothing but a status answers it, here: a notification, an answer, or whatever was taken with 202.
+    fn is_taken_with(&self, status: Option<u16>) -> bool {
+        let is_request = |message: &Json| message.get("method").is_some() && message.get("id").is_some();
+        let taken = status == Some(StatusCode::ACCEPTED.as_u16());
+        self.status.is_none() && self.message.as_ref().is_some_and(|message| taken || !is_request(message))
+    }
+
     fn words(&self) -> String {
         let Some(message) = &self.message else {
             return self
@@ -262,7 +313,8 @@ impl Weaver {
 
     fn add(&mut self, frame: &Frame, thread: usize, message: Option<Json>) {
         let status = frame.http.as_ref().and_then(|http| http.status);
-        self.threads[thread].lines.push(Line { seq: frame.seq, upward: frame.is_upward(), status, message });
+        let headers = frame.http.as_ref().map(|http| headers_of(&http.headers)).unwrap_or_default();
+        self.threads[thread].lines.push(Line { seq: frame.seq, upward: frame.is_upward(), status, headers, message });
     }
 
     /// What should have been a message.
@@ -281,7 +333,12 @@ impl Weaver {
             let thread = self.begin(frame, method);
             self.add(frame, thread, None);
         } else if let Some(thread) = frame.exchange.and_then(|exchange| self.exchanges.get(&exchange)).copied() {
-            self.add(frame, thread, None);
+            let status = http.and_then(|http| http.status);
+            match self.threads[thread].lines.first_mut().filter(|line| line.is_taken_with(status)) {
+                // It is said of the message: where the answer comes on another stream, either may come first.
+                Some(line) => line.status = status,
+                None => self.add(frame, thread, None),
+            }
         }
     }
 
@@ -327,8 +384,9 @@ impl Weaver {
         let id = message.id();
         let answered = match message.kind() {
             Kind::Result | Kind::Error => {
-                let open =
-                    self.open.iter().position(|open| open.connection == connection && Some(&open.id) == id.as_ref());
+                let of_id = |open: &Open| open.connection == connection && Some(&open.id) == id.as_ref();
+                let here = self.open.iter().position(|open| of_id(open) && Some(open.thread) == of_exchange);
+                let open = here.or_else(|| self.open.iter().position(of_id));
                 open.map(|at| self.open.remove(at).thread)
             }
             _ => None,
@@ -341,7 +399,9 @@ impl Weaver {
             let of = |open: &&Open| open.connection == connection && open.token.as_ref() == Some(&token);
             self.open.iter().find(of).map(|open| open.thread)
         });
-        let known = of_exchange.or(answered).or(by_name);
+        // Clients without sessions use the same ids side by side; answers of a session may come on another stream.
+        let is_open = |thread: &usize| answered == Some(*thread) || self.open.iter().any(|open| open.thread == *thread);
+        let known = of_exchange.filter(is_open).or(answered).or(by_name).or(of_exchange);
         let thread = known.unwrap_or_else(|| match self.standing.get(&connection) {
             Some(thread) => *thread,
             None => {
@@ -389,6 +449,16 @@ impl Weaver {
             self.states.len() - 1
         })
     }
+}
+
+/// The headers that mean something to MCP.
+fn headers_of(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let meant = |name: &str| name.starts_with("mcp-") || name == "content-type";
+    let value = |name: &str, value: &str| match name == headers::SESSION_ID.as_str() {
+        true => MADE_UP.to_owned(),
+        false => value.to_owned(),
+    };
+    all.iter().filter(|(name, _)| meant(name)).map(|(name, text)| (name.clone(), value(name, text))).collect()
 }
 
 /// What a thread is paired by: what is asked, and about what.

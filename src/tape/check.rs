@@ -90,7 +90,8 @@ impl Check {
         self.order(frame);
         match (&frame.kind, frame.from, frame.to) {
             (Kind::Gap { lost, bytes, why }, ..) => {
-                self.note(frame.seq, format!("{lost} frames ({bytes} bytes) are missing here: {}", printable(why)));
+                let how_many = if *lost == 0 { "frames".to_owned() } else { format!("{lost} frames ({bytes} bytes)") };
+                self.note(frame.seq, format!("{how_many} are missing here: {}", printable(why)));
             }
             (Kind::Message, Some(from), Some(to)) if !is_way(from, to) => {
                 self.fault(frame.seq, format!("nothing goes from {} to {}", from.as_str(), to.as_str()));

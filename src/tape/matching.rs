@@ -122,6 +122,17 @@ impl Matcher {
         self.used.push(false);
     }
 
+    /// Adds a request behind the others that has been made already.
+    pub fn push_used(&mut self, key: Key) {
+        let (places, used) = self.places.entry(key.clone()).or_default();
+        if *used == places.len() {
+            *used += 1;
+        }
+        places.push(self.keys.len());
+        self.keys.push(key);
+        self.used.push(true);
+    }
+
     /// The rules.
     #[must_use]
     pub fn rules(&self) -> &Rules {
@@ -136,6 +147,9 @@ impl Matcher {
         let Some(key) = Key::of(request, &self.rules.ignore) else {
             return Err(Miss { method: String::new(), why: Why::Method, nearest: None });
         };
+        while self.used.get(self.next) == Some(&true) {
+            self.next += 1;
+        }
         match self.rules.order {
             Order::Strict => match self.keys.get(self.next) {
                 Some(next) if *next == key => {
@@ -233,6 +247,8 @@ impl Miss {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn message(text: &str) -> Message {
@@ -346,5 +362,65 @@ mod tests {
         let mut tape = matcher(Rules::default(), &[ask("tools/list", ""), ask("tools/list", r#","params":{}"#)]);
         assert_eq!(tape.take(&ask("tools/list", r#","params":{"_meta":{}}"#)), Ok(0));
         assert_eq!(tape.take(&ask("tools/list", "")), Ok(1));
+    }
+
+    #[test]
+    fn what_has_been_made_already_is_only_repeated() {
+        let ask = |tool: &str| call(tool, "{}");
+        let mut any = matcher(Rules { again: true, ..Rules::default() }, &[ask("a")]);
+        any.push_used(Key::of(&ask("b"), &Pointers::default()).unwrap());
+        assert_eq!(any.take(&ask("b")), Ok(1));
+        assert_eq!(any.unused().collect::<Vec<_>>(), [0]);
+        let mut strict = matcher(Rules { order: Order::Strict, ..Rules::default() }, &[ask("a")]);
+        strict.push_used(Key::of(&ask("b"), &Pointers::default()).unwrap());
+        strict.push(Key::of(&ask("c"), &Pointers::default()).unwrap());
+        assert_eq!([strict.take(&ask("a")), strict.take(&ask("c"))], [Ok(0), Ok(2)]);
+    }
+
+    /// Few requests, so that many are equal, spelled in different ways.
+    fn any_request() -> impl Strategy<Value = Message> {
+        (0..3_u8, 0..3_u8, 0..3_u8).prop_map(|(tool, n, spelling)| {
+            let tool = char::from(b'a' + tool);
+            call(
+                &tool.to_string(),
+                &match spelling {
+                    0 => format!(r#"{{"n":{n},"t":"x"}}"#),
+                    1 => format!(r#"{{ "t": "\\u0078", "n": {n}.0 }}"#),
+                    _ => format!(r#"{{"t":"x","n":{n}e0}}"#),
+                },
+            )
+        })
+    }
+
+    proptest! {
+        /// In any order or the tape's: a request gets no answer but that to its equal, each of those once, in the order of the tape.
+        #[test]
+        fn no_request_gets_the_answer_to_another(
+            recorded in proptest::collection::vec(any_request(), 0..12),
+            asked in proptest::collection::vec(any_request(), 0..24),
+            strict in any::<bool>(),
+            again in any::<bool>(),
+        ) {
+            let order = if strict { Order::Strict } else { Order::Any };
+            let key = |message: &Message| Key::of(message, &Pointers::default()).unwrap();
+            let mut tape = matcher(Rules { order, again, ..Rules::default() }, &recorded);
+            let mut used: Vec<usize> = Vec::new();
+            for request in &asked {
+                let equal: Vec<usize> = (0..recorded.len()).filter(|at| key(&recorded[*at]) == key(request)).collect();
+                let next = equal.iter().copied().find(|at| !used.contains(at));
+                let expected = match order {
+                    Order::Strict => Some(used.len()).filter(|at| equal.contains(at)),
+                    Order::Any if again => next.or(equal.last().copied()),
+                    Order::Any => next,
+                };
+                let taken = tape.take(request);
+                prop_assert_eq!(taken.clone().ok(), expected);
+                if let Ok(at) = taken && !used.contains(&at) {
+                    used.push(at);
+                }
+            }
+            let unused: Vec<usize> = (0..recorded.len()).filter(|at| !used.contains(at)).collect();
+            prop_assert_eq!(tape.unused().collect::<Vec<_>>(), unused);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! passed. Messages are kept byte for byte (but for what was redacted before it was written). It can be read while it is being
 //! written, and after a crash: see C-TAPE in docs/contracts.md, and docs/tapes.md for the format in full.
 
+mod align;
 pub mod canonical;
 pub mod check;
 pub mod compare;
@@ -17,9 +18,11 @@ pub mod pointer;
 mod reader;
 pub mod redact;
 pub mod schema;
+pub mod series;
 pub mod show;
 pub mod verify;
 mod whole;
+mod zst;
 
 pub use conversation::Call;
 pub use format::{

@@ -7,6 +7,7 @@ use std::path::Path;
 use bytes::{Bytes, BytesMut};
 
 use super::format::{Ending, Frame, FrameError, Header, HeaderError, Kind};
+use super::zst::Decompressor;
 
 /// Most bytes of a line, unless it is said otherwise: some times what a message may have.
 const LINE_BYTES_MAX: usize = 128 << 20;
@@ -46,6 +47,11 @@ pub enum TapeError {
         /// The limit.
         bytes_max: usize,
     },
+    /// It is needed in memory as a whole, and is too large for that.
+    #[error(
+        "the tape takes more than {0} bytes of memory, and this needs all of it: only `list`, `show` and `check` read any"
+    )]
+    TooLarge(u64),
 }
 
 impl TapeError {
@@ -81,9 +87,7 @@ pub struct Reader<R> {
     number: u64,
     /// The line was too long; the rest of it is passed over.
     skipping: bool,
-    /// The source is compressed.
-    compressed: bool,
-    /// Compressed data ended in the middle.
+    /// Compressed data stops in the middle.
     broken_off: bool,
     /// How the tape ends, as far as it has been read.
     ending: Ending,
@@ -106,10 +110,10 @@ impl Reader<Box<dyn BufRead + Send>> {
         let mut file = BufReader::with_capacity(READ_BYTES, File::open(path)?);
         let compressed = file.fill_buf()?.starts_with(ZSTD_MAGIC);
         let source: Box<dyn BufRead + Send> = match compressed {
-            true => Box::new(BufReader::with_capacity(READ_BYTES, zstd::Decoder::with_buffer(file)?)),
+            true => Box::new(BufReader::with_capacity(READ_BYTES, Decompressor::new(file)?)),
             false => Box::new(file),
         };
-        Ok(Reader { compressed, ..Reader::new(source)? })
+        Reader::new(source)
     }
 }
 
@@ -134,7 +138,6 @@ impl<R: BufRead> Reader<R> {
             line: BytesMut::new(),
             number: 1,
             skipping: false,
-            compressed: false,
             broken_off: false,
             ending: Ending::CutShort,
         };
@@ -153,11 +156,6 @@ impl<R: BufRead> Reader<R> {
     /// The first line.
     pub fn header(&self) -> &Header {
         &self.header
-    }
-
-    /// Whether the file was compressed: then more of it cannot be read when it has grown.
-    pub fn is_compressed(&self) -> bool {
-        self.compressed
     }
 
     /// The number of the line that the last frame, or error, was about. The header is line 1.
@@ -219,6 +217,7 @@ impl<R: BufRead> Reader<R> {
                 }
                 Err(error) => return Err(error.into()),
             };
+            self.broken_off = false;
             if available.is_empty() {
                 return Ok(Found::End);
             }

@@ -112,7 +112,11 @@ impl Timeline {
             Kind::Gap { lost, bytes, why } => {
                 self.seen.lost = self.seen.lost.saturating_add(*lost);
                 // Whatever is looked for may have been there.
-                let _ = writeln!(text, "{place}  ✘ {lost} frames ({bytes} bytes) are missing: {}", printable(why));
+                let _ = match lost {
+                    // Nobody knows how many.
+                    0 => writeln!(text, "{place}  ✘ frames are missing: {}", printable(why)),
+                    _ => writeln!(text, "{place}  ✘ {lost} frames ({bytes} bytes) are missing: {}", printable(why)),
+                };
             }
             _ if !self.filter.is_open() => {}
             Kind::Http | Kind::Event => {

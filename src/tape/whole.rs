@@ -8,7 +8,13 @@ use super::conversation::{self, Call};
 use super::format::{Edge, Ending, Frame, Header, Kind};
 use super::matching::{Key, Miss, Rules};
 use super::reader::{Reader, TapeError};
+use super::series::Recording;
 use crate::protocol::message::Message;
+
+/// Most bytes of a tape that is read as a whole: those of its messages, and [`FRAME_BYTES`] for each frame.
+const BYTES_MAX: u64 = 1 << 30;
+/// What a frame takes besides its message.
+const FRAME_BYTES: u64 = 512;
 
 /// A tape that was read to its end.
 ///
@@ -60,15 +66,17 @@ impl Tape {
     /// # Errors
     /// As [`open`](Tape::open).
     pub fn read<R: BufRead>(mut reader: Reader<R>) -> Result<Tape, TapeError> {
-        let (mut frames, mut faults) = (Vec::new(), Vec::new());
-        for frame in reader.by_ref() {
-            match frame {
-                Ok(frame) => frames.push(frame),
-                Err(error) if error.is_of_one_line() => faults.push(error),
-                Err(error) => return Err(error),
-            }
-        }
+        let (frames, faults) = collect(&mut reader, BYTES_MAX)?;
         Ok(Tape { header: reader.header().clone(), frames, ending: reader.ending(), faults })
+    }
+
+    /// Reads a recording of one file or several.
+    ///
+    /// # Errors
+    /// As [`open`](Tape::open).
+    pub fn read_all(recording: &mut Recording) -> Result<Tape, TapeError> {
+        let (frames, faults) = collect(recording, BYTES_MAX)?;
+        Ok(Tape { header: recording.header().clone(), frames, ending: recording.ending(), faults })
     }
 
     /// The edge whose conversation is the tape's truth: the client's, if it was recorded.
@@ -124,8 +132,32 @@ impl Tape {
     }
 }
 
-/// Writes a file in place of whatever is there, all or nothing, readable by its owner only.
+/// All frames, and what of them could not be read.
+fn collect(
+    frames: &mut impl Iterator<Item = Result<Frame, TapeError>>,
+    bytes_max: u64,
+) -> Result<(Vec<Frame>, Vec<TapeError>), TapeError> {
+    let (mut kept, mut faults, mut bytes) = (Vec::new(), Vec::new(), 0_u64);
+    for frame in frames {
+        bytes += FRAME_BYTES
+            + frame.as_ref().map_or(0, |frame| frame.body.as_ref().map_or(0, |body| body.bytes().len() as u64));
+        if bytes > bytes_max {
+            return Err(TapeError::TooLarge(bytes_max));
+        }
+        match frame {
+            Ok(frame) => kept.push(frame),
+            Err(error) if error.is_of_one_line() => faults.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((kept, faults))
+}
+
+/// Writes a file in place of whatever is there, all or nothing, readable by its owner only. What a symbolic link leads to is
+/// replaced, and not the link: nobody is to believe that something was taken out of a file which is as it was.
 pub(crate) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    let target = if path.is_symlink() { path.canonicalize()? } else { path.to_owned() };
+    let path = target.as_path();
     let beside = beside(path);
     let written = create_private(&beside).and_then(|mut file| {
         file.write_all(text)?;
@@ -152,4 +184,19 @@ fn create_private(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::Party;
+    use super::*;
+
+    #[test]
+    fn no_more_of_a_tape_is_kept_than_a_bound() {
+        let frames = || (1..=10).map(|seq| Ok(Frame::message(seq, 0, Party::Client, Party::Proxy, vec![b' '; 100])));
+        let bytes = 10 * (100 + FRAME_BYTES);
+        assert_eq!(collect(&mut frames(), bytes).unwrap().0.len(), 10);
+        let error = collect(&mut frames(), bytes - 1).unwrap_err();
+        assert!(matches!(error, TapeError::TooLarge(max) if max == bytes - 1));
+    }
 }

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, WriteHalf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::script::{Act, Names, What, state};
+use super::script::{Act, Names, PIPE, What, state};
 use crate::protocol::headers;
 use crate::protocol::id::RequestId;
+use crate::protocol::lines::Lines;
 use crate::protocol::message::Message;
 use crate::protocol::meta;
 use crate::protocol::scan::DEPTH_MAX;
@@ -33,6 +35,7 @@ const ANSWER: Duration = Duration::from_secs(300);
 pub(super) struct Client {
     http: HttpClient,
     url: Uri,
+    way: Way,
     tasks: Tasks,
     replay: Arc<Replay>,
     /// Woken when something is said to the server.
@@ -42,9 +45,20 @@ pub(super) struct Client {
     given_up: BTreeSet<u64>,
 }
 
+/// How a client reaches the proxy under test.
+pub(super) enum Way {
+    /// Over Streamable HTTP.
+    Http,
+    /// Over HTTP+SSE: this is the stream, which says where messages are posted to.
+    HttpSse(Uri),
+    /// As over standard input and output, while that is open.
+    Pipe(Option<WriteHalf<DuplexStream>>),
+}
+
 /// What has come of one request.
 #[derive(Default)]
 struct Exchange {
+    is_stream: bool,
     heard: Mutex<Heard>,
     changed: Notify,
     stop: CancellationToken,
@@ -54,18 +68,54 @@ struct Exchange {
 struct Heard {
     answered: bool,
     session: Option<HeaderValue>,
+    /// Where messages are posted to, of HTTP+SSE.
+    endpoint: Option<Uri>,
     messages: Vec<Bytes>,
     events: Vec<Bytes>,
 }
 
 impl Client {
-    pub(super) fn new(running: &Running, replay: &Arc<Replay>, url: Uri, patience: Duration) -> io::Result<Client> {
+    /// A client that speaks as that of the tape did, with what is at `url` over HTTP.
+    pub(super) fn new(
+        running: &Running,
+        replay: &Arc<Replay>,
+        url: Uri,
+        way: Way,
+        patience: Duration,
+    ) -> io::Result<Client> {
         let tasks = running.tasks().clone();
         let spawner = Spawner::new(&tasks, "through-connection", tasks.stop().clone());
         let http = HttpClient::new(&url, &Limits::default(), &Timeouts::default(), spawner)?;
         let (replay, inbox) = (Arc::clone(replay), Arc::default());
         replay.join(&inbox);
-        Ok(Client { http, url, tasks, replay, inbox, patience, exchanges: BTreeMap::new(), given_up: BTreeSet::new() })
+        let (exchanges, given_up) = (BTreeMap::new(), BTreeSet::new());
+        let mut client = Client { http, url, way, tasks, replay, inbox, patience, exchanges, given_up };
+        if let Way::Pipe(None) = client.way {
+            client.way = client.open(running.pipe());
+        }
+        Ok(client)
+    }
+
+    /// A pipe to the proxy under test; what comes out of it is heard.
+    fn open(&mut self, pipe: DuplexStream) -> Way {
+        let (mut input, output) = tokio::io::split(pipe);
+        let exchange = Arc::new(Exchange::default());
+        exchange.note(|heard| heard.answered = true);
+        self.exchanges.insert(PIPE, Arc::clone(&exchange));
+        self.tasks.spawn("through-exchange", async move {
+            let mut lines = Lines::new(Limits::default().message_bytes);
+            loop {
+                while let Some(line) = lines.next_line() {
+                    let Ok(line) = line else { return };
+                    exchange.note(|heard| heard.messages.push(line));
+                }
+                tokio::select! {
+                    read = input.read_buf(lines.buffer()) => if !read.is_ok_and(|read| read > 0) { return },
+                    () = exchange.stop.cancelled() => return,
+                }
+            }
+        });
+        Way::Pipe(Some(output))
     }
 
     /// Does all of it; returns what did not come in time.
@@ -84,9 +134,22 @@ impl Client {
                     }
                     self.rename(names, &mut headers);
                     let body = body.as_ref().map(|body| self.renamed(names, body)).unwrap_or_default();
-                    self.send(act.exchange, method, headers, body);
+                    if let Way::Pipe(pipe) = &mut self.way {
+                        let line = [&body[..], b"\n"].concat();
+                        if let Some(pipe) = pipe
+                            && let Err(error) = pipe.write_all(&line).await
+                        {
+                            late.push(format!("to the client: frame {}: the proxy does not take it: {error}", act.seq));
+                        }
+                        continue;
+                    }
+                    let url = self.url_of(&method).await;
+                    self.send(act.exchange, method, url, headers, body);
                 }
                 What::Close => {
+                    if let Way::Pipe(pipe) = &mut self.way {
+                        *pipe = None;
+                    }
                     if let Some(exchange) = self.exchanges.get(&act.exchange) {
                         exchange.stop.cancel();
                     }
@@ -160,10 +223,28 @@ impl Client {
         edit.finish().text().clone()
     }
 
-    fn send(&mut self, number: u64, method: Method, headers: HeaderMap, body: Bytes) {
-        let exchange = Arc::new(Exchange::default());
+    /// Where a request goes.
+    async fn url_of(&self, method: &Method) -> Uri {
+        let Way::HttpSse(stream) = &self.way else { return self.url.clone() };
+        if *method == Method::GET {
+            return stream.clone();
+        }
+        let endpoint = async {
+            for exchange in self.exchanges.values() {
+                if let Some(endpoint) = exchange.endpoint().await {
+                    return Some(endpoint);
+                }
+            }
+            None
+        };
+        // Without one it goes where nobody takes it, which is told.
+        timeout_at(Instant::now() + self.patience, endpoint).await.ok().flatten().unwrap_or_else(|| self.url.clone())
+    }
+
+    fn send(&mut self, number: u64, method: Method, url: Uri, headers: HeaderMap, body: Bytes) {
+        let exchange = Arc::new(Exchange { is_stream: method == Method::GET, ..Exchange::default() });
         self.exchanges.insert(number, Arc::clone(&exchange));
-        let (http, url) = (self.http.clone(), self.url.clone());
+        let http = self.http.clone();
         self.tasks.spawn("through-exchange", async move {
             let answered = async {
                 let Ok(response) = http.send(method, &url, headers, body, Instant::now() + ANSWER).await else {
@@ -180,6 +261,9 @@ impl Client {
                         while let Some(Ok(item)) = events.next().await {
                             let Item::Event(event) = item else { continue };
                             exchange.note(|heard| {
+                                if event.event.as_deref() == Some(b"endpoint") {
+                                    heard.endpoint = beside(&url, &event.data);
+                                }
                                 heard.events.extend(event.id.clone());
                                 heard.messages.extend(event.message().cloned());
                             });
@@ -201,6 +285,19 @@ impl Exchange {
         self.changed.notify_one();
     }
 
+    /// Where messages are posted to, if it is a stream that says so.
+    async fn endpoint(&self) -> Option<Uri> {
+        if !self.is_stream {
+            return None;
+        }
+        loop {
+            if let Some(endpoint) = self.heard.lock().unwrap_or_else(PoisonError::into_inner).endpoint.clone() {
+                return Some(endpoint);
+            }
+            self.changed.notified().await;
+        }
+    }
+
     /// Waits until there is an answer, and so many messages.
     async fn has(&self, messages: usize) {
         loop {
@@ -213,4 +310,11 @@ impl Exchange {
             self.changed.notified().await;
         }
     }
+}
+
+/// Another path of the same server.
+fn beside(url: &Uri, path: &[u8]) -> Option<Uri> {
+    let mut parts = url.clone().into_parts();
+    parts.path_and_query = Some(path.try_into().ok()?);
+    Uri::from_parts(parts).ok()
 }

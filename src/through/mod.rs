@@ -29,7 +29,7 @@ use crate::tape::compare;
 use crate::tape::format::{Edge, Frame, Transport};
 use crate::tape::json::Json;
 use crate::tape::{Reader, Tape, TapeError};
-use client::Client;
+use client::{Client, Way};
 
 /// How a tape is played through the proxy.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ pub enum ThroughError {
     #[error("the tape has one side of the proxy only: record it with --record-edges both")]
     OneEdge,
     /// How its client spoke is not known here.
-    #[error("the client of the tape does not speak Streamable HTTP")]
+    #[error("the tape does not say how its client spoke, or in a way that is not known here")]
     Client,
     /// The proxy does not start.
     #[error(transparent)]
@@ -91,7 +91,7 @@ pub async fn through(
     if !(header.edges.contains(&Edge::Client) && header.edges.contains(&Edge::Upstream)) {
         return Err(ThroughError::OneEdge);
     }
-    if header.client != Some(Transport::Http) {
+    if !matches!(header.client, Some(Transport::Http | Transport::HttpSse | Transport::Stdio)) {
         return Err(ThroughError::Client);
     }
     let in_step = Some(options.patience / 4);
@@ -109,9 +109,11 @@ pub async fn through(
     };
     let target = match &behind {
         None => Target::Tape(TapeTarget::new(Arc::clone(&replay))),
-        Some(behind) => {
-            Target::Http(HttpTarget { url: url(behind)?, headers: Vec::new(), transport: HttpTransport::Streamable })
-        }
+        Some(behind) => Target::Http(HttpTarget {
+            url: at(behind, "/mcp")?,
+            headers: Vec::new(),
+            transport: HttpTransport::Streamable,
+        }),
     };
     let mut under_test = Settings::for_upstream(upstream(&name, target, &replay));
     let mut record = Record::to(&folder.0);
@@ -121,7 +123,12 @@ pub async fn through(
     let running = Running::start(under_test).await?;
 
     let script = script::of(frames);
-    let mut client = Client::new(&running, &replay, url(&running)?, options.patience)?;
+    let way = match header.client {
+        Some(Transport::HttpSse) => Way::HttpSse(at(&running, "/sse")?),
+        Some(Transport::Stdio) => Way::Pipe(None),
+        _ => Way::Http,
+    };
+    let mut client = Client::new(&running, &replay, at(&running, "/mcp")?, way, options.patience)?;
     let late = client.play(&script).await;
     drop(client);
     running.shutdown().await;
@@ -156,8 +163,8 @@ fn upstream(name: &str, target: Target, replay: &Replay) -> UpstreamSettings {
     upstream
 }
 
-fn url(running: &Running) -> Result<Uri, io::Error> {
-    Uri::try_from(format!("http://{}/mcp", running.address())).map_err(io::Error::other)
+fn at(running: &Running, path: &str) -> Result<Uri, io::Error> {
+    Uri::try_from(format!("http://{}{path}", running.address())).map_err(io::Error::other)
 }
 
 fn method(thread: &Thread) -> Option<Known> {

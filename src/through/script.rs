@@ -43,6 +43,9 @@ pub(super) struct Names {
     pub(super) session: Option<u64>,
 }
 
+/// The exchange of what belongs to no request over HTTP.
+pub(super) const PIPE: u64 = 0;
+
 /// All that the client of a tape did.
 pub(super) fn of(frames: &[Frame]) -> Vec<Act> {
     let mut acts = Vec::new();
@@ -51,12 +54,14 @@ pub(super) fn of(frames: &[Frame]) -> Vec<Act> {
     let mut answered: BTreeMap<u64, usize> = BTreeMap::new();
     let mut sessions: BTreeMap<String, u64> = BTreeMap::new();
     for frame in frames.iter().filter(|frame| frame.edge() == Some(Edge::Client)) {
-        let Some(exchange) = frame.exchange else { continue };
+        // Over standard input and output all is one exchange.
+        let exchange = frame.exchange.unwrap_or(PIPE);
         if frame.is_upward() {
             let message = frame.body.as_ref().and_then(|body| body.message().ok());
             let what = match (&frame.kind, &frame.http) {
                 (FrameKind::Close { .. }, _) => What::Close,
-                (FrameKind::Message | FrameKind::Http, Some(http)) => {
+                (FrameKind::Message | FrameKind::Http, http) => {
+                    let http = http.clone().unwrap_or_default();
                     let find = |wanted: &dyn Fn(&Message) -> bool| {
                         let mut all = heard.iter().rev().flat_map(|(exchange, all)| {
                             all.iter().enumerate().map(move |(at, message)| (*exchange, at, message))
@@ -83,7 +88,7 @@ pub(super) fn of(frames: &[Frame]) -> Vec<Act> {
                         }),
                         session: session.copied(),
                     };
-                    What::Send { http: http.clone(), body: frame.body.as_ref().map(|body| body.bytes().clone()), names }
+                    What::Send { http, body: frame.body.as_ref().map(|body| body.bytes().clone()), names }
                 }
                 _ => continue,
             };

@@ -313,6 +313,9 @@ impl SseBody {
 
     /// Nothing that is still to come matters: if it is only the end, the connection can be used again.
     pub(crate) fn finish(self) {
+        if let Some(tap) = &self.tap {
+            tap.finish();
+        }
         self.body.finish();
     }
 

@@ -50,7 +50,7 @@ impl TapePipe {
                 self.way = self.open(!introduces);
             }
             if let Some(way) = &mut self.way {
-                self.target.replay.added().push(true, way.number, message.line(), Instant::now().into_std());
+                self.target.replay.add(true, way.number, message.line(), Instant::now().into_std());
                 way.say(message.line());
             }
         }
@@ -96,7 +96,7 @@ impl Pipe for TapePipe {
                 line = heard(&mut self.way), if read && self.way.is_some() => match line {
                     Some(line) => {
                         let number = self.way.as_ref().map_or(0, |way| way.number);
-                        self.target.replay.added().push(false, number, line.clone(), Instant::now().into_std());
+                        self.target.replay.add(false, number, line.clone(), Instant::now().into_std());
                         return Event::Text(line);
                     }
                     None => return Event::Closed(UpstreamError::Lost { sent: true }),

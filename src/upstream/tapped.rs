@@ -131,7 +131,10 @@ pub(super) async fn send(
         Ok(Response { status, headers, body: Body::Json(text) | Body::Other(text) }) => {
             exchange.answered_with(*status, headers, text);
         }
-        Ok(Response { status, headers, body: Body::Empty }) => exchange.answered(*status, headers),
+        Ok(Response { status, headers, body: Body::Empty }) => {
+            exchange.answered(*status, headers);
+            exchange.finish();
+        }
         Ok(Response { status, headers, body: Body::Sse(stream) }) => {
             exchange.answered(*status, headers);
             stream.watched_by(exchange);

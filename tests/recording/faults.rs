@@ -6,7 +6,7 @@ use shadowcat::settings::{RecordEdges, Settings};
 use shadowcat::tape::{Frame, Party};
 use shadowcat::testing::client::Modern;
 
-use super::common::{Client, Era, InTime, Proxy, code, legacy, messages, rest, text};
+use super::common::{Client, Era, InTime, Proxy, code, legacy, message, messages, rest, send, text};
 use super::{OnDisk, recorded, tapes};
 
 fn plan(faults: serde_json::Value) -> impl FnOnce(&mut Settings) {
@@ -146,4 +146,29 @@ fn impossible_plans_are_refused() {
         "faults[0]: `a b` is no header, or its value is none"
     );
     assert!(error(json!({ "do": { "stderr": { "bytes": 1 } } })).contains("unknown variant `stderr`"));
+}
+
+/// A batch of which a message was to fail is refused as a whole, and the tape says so; another one passes.
+#[tokio::test]
+async fn a_batch_with_a_fault_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::with(legacy(), |settings| {
+        plan(json!([{ "on": { "tool": "count" }, "do": { "error": { "code": -32603 } } }]))(settings);
+        recorded(folder.path(), RecordEdges::Client)(settings);
+    })
+    .await;
+    let session = proxy.session_of("2025-03-26").await;
+    let batch = async |tool: &str| {
+        let call = message("1", "tools/call", &json!({ "name": tool, "arguments": { "text": "x" } }).to_string());
+        let mut headers = session.headers();
+        headers.extend([("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")]);
+        let response = send("POST", &proxy.url, &headers, &format!("[{},{call}]", message("2", "ping", "{}"))).await;
+        (response.status, response.text().ok().await)
+    };
+    let (status, said) = batch("count").await;
+    assert!(status == 503 && said.contains("intercepted"), "{status} {said}");
+    assert_eq!(batch("echo").await.0, 200);
+    session.delete().ok().await;
+    proxy.close().await;
+    assert_eq!(done_by_faults(&tapes(folder.path())[0]), [(Party::Client, "refused".to_owned())]);
 }

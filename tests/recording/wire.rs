@@ -180,6 +180,45 @@ async fn both_edges_are_on_the_tape_of_a_session_with_a_server_behind_http() {
     assert!(!raw.contains("upstream-credential"), "what is sent to the server to be let in is nobody's business");
 }
 
+/// C-TAPE-1: a call that its client has left is taken back from a server behind HTTP, and the tape says so. One that was answered is not.
+#[tokio::test]
+async fn a_call_that_was_taken_back_is_closed_on_the_tape() {
+    let folder = tempfile::tempdir().unwrap();
+    let mock = MockSse::start(modern()).ok().await;
+    let target = HttpTarget { url: mock.url().parse().unwrap(), headers: vec![], transport: HttpTransport::Streamable };
+    let proxy = Proxy::with(modern(), |settings| {
+        settings.upstreams[0] = UpstreamSettings::new("web", Target::Http(target));
+        recorded(folder.path(), RecordEdges::Both)(settings);
+    })
+    .await;
+    let progress = Modern::call("progress", json!({ "steps": 2 })).progress_token(json!("p"));
+    rest(&mut progress.post(&proxy.url).ok().await).await;
+    {
+        let call = Modern::call("sleep", json!({ "ms": 60_000 }));
+        let mut left = Box::pin(call.post(&proxy.url));
+        let asked = async || mock.requests().iter().filter(|request| request.body.contains("sleep")).count();
+        tokio::select! {
+            _ = until("the server is asked", asked, |count| *count == 1) => {}
+            response = &mut left => panic!("{response:?}"),
+        }
+    }
+    proxy.until_metric("shadowcat_exchanges_in_flight", &[], 0.0).await;
+    proxy.close().await;
+
+    let tapes = tapes(folder.path());
+    let [tape] = tapes.as_slice() else { panic!("{tapes:#?}") };
+    let exchange = |tool: &str| {
+        let wanted = format!(r#""name":"{tool}""#);
+        let asked = |frame: &&Frame| frame.is_upward() && text(frame).is_some_and(|text| text.contains(&wanted));
+        tape.edge(Edge::Upstream).find(asked).unwrap().exchange
+    };
+    let closes = |tool: &str| {
+        let of = tape.edge(Edge::Upstream).filter(|frame| frame.exchange == exchange(tool));
+        of.filter(|frame| matches!(frame.kind, Kind::Close { .. }) && frame.is_upward()).count()
+    };
+    assert_eq!((closes("sleep"), closes("progress")), (1, 0), "{tape:#?}");
+}
+
 /// C-TAPE-1: clients without a session have a tape each, whatever connection they share, and what was asked of the server for one of
 /// them is on its own.
 #[tokio::test]

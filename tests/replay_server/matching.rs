@@ -194,3 +194,38 @@ fn a_tape_that_cannot_be_read_is_refused() {
     insta::assert_snapshot!(said.concat());
     insta::assert_snapshot!(run(&whole, &["--timing", "soon"]).1 + &run(&whole, &["--ignore", "arguments"]).1);
 }
+
+/// What is planned to go wrong does so on standard input and output, too.
+#[tokio::test]
+async fn faults_happen_to_a_client_on_standard_input_and_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let tape = file("a.tape.jsonl", &legacy_tape());
+    let plan = json!({ "faults": [
+        { "on": { "tool": "echo", "nth": 1 }, "do": { "error": { "code": -32000, "message": "planned" } } },
+        { "on": { "tool": "echo", "nth": 2 }, "do": "duplicate" },
+        { "on": { "tool": "echo", "nth": 3 }, "do": { "print": { "text": "garbage" } } },
+        { "on": { "from": "server", "method": "notifications/progress", "nth": 1 }, "do": "hang" },
+    ] });
+    let mut client =
+        Stdio::start(&["replay", &tape, "--log", "error", "--faults", &file("plan.json", &plan.to_string())]);
+    client.ask(&initialize(LEGACY)).await;
+    client.say(&notification("notifications/initialized", json!({}))).await;
+    let echo = |id: &str| message(id, "tools/call", r#"{"name":"echo","arguments":{"text":"hi"}}"#);
+    let refused = client.ask(&echo("1")).await;
+    assert_eq!((&refused["id"], &refused["error"]["message"]), (&json!(1), &json!("planned")));
+    let twice = [client.ask(&echo("2")).await, client.hear().await];
+    assert!(twice.iter().all(|answer| answer["id"] == 2 && text(answer) == "hi"), "{twice:?}");
+    client.say(&echo("3")).await;
+    assert_eq!(client.line().await, "garbage");
+    assert_eq!(text(&client.hear().await), "hi");
+    let progress = r#"{"name":"progress","arguments":{"steps":2},"_meta":{"progressToken":"p"}}"#;
+    let first = client.ask(&message("4", "tools/call", progress)).await;
+    assert_eq!(first["params"]["progress"], 2, "the first was lost");
+    assert_eq!(client.hear().await["id"], 4);
+    assert_eq!(client.end().await, (Some(0), String::new()));
+}

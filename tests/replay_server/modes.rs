@@ -105,6 +105,58 @@ async fn new_episodes_are_added_to_the_tape() {
     assert_eq!(player.end().await, (Some(0), String::new()));
 }
 
+/// What was added is on the tape at once: the server is asked once, by whichever session. What is asked for its effect is asked each time.
+#[tokio::test]
+async fn what_was_added_is_replayed_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.tape.jsonl");
+    std::fs::write(&path, legacy_tape()).unwrap();
+    let player = Player::at(&path, &with_server(&["--mode", "new-episodes"])).await;
+    let (one, other) = (legacy(&player).await, legacy(&player).await);
+    // The server counts what it is asked.
+    let count = async |session: &LegacySession| {
+        text(&session.call("stats", json!({})).ok().await.answer().ok().await).to_owned()
+    };
+    let first = count(&one).await;
+    assert_eq!(text(&echo(&one, "new").await), "new");
+    for session in [&one, &other, &legacy(&player).await] {
+        assert_eq!(count(session).await, first);
+        assert_eq!(text(&echo(session, "new").await), "new");
+        let progress = json!({ "name": "progress", "arguments": { "steps": 3 }, "_meta": { "progressToken": "p" } });
+        assert_eq!(messages(session.request("tools/call", progress).ok().await).await.len(), 4);
+        session.request("logging/setLevel", json!({ "level": "debug" })).ok().await.answer().ok().await;
+    }
+    let call = Modern::call("echo", json!({ "text": "new" })).post(&player.url).ok().await;
+    assert_eq!(text(&call.answer().ok().await), "new");
+    assert_eq!(player.end().await, (Some(0), String::new()));
+    let methods = requests(&path);
+    let times = |wanted: &str| methods.iter().filter(|method| *method == wanted).count();
+    assert_eq!(times("tools/call"), 2 + 3, "two were there; {methods:?}");
+    assert_eq!(times("logging/setLevel"), 3);
+}
+
+/// Who records asks the server each time: equal requests may have different answers.
+#[tokio::test]
+async fn a_recording_has_each_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new.tape.jsonl");
+    let stats = async |player: &Player| {
+        let session = legacy(player).await;
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            all.push(text(&session.call("stats", json!({})).ok().await.answer().ok().await).to_owned());
+        }
+        all
+    };
+    let player = Player::at(&path, &with_server(&[])).await;
+    let recorded = stats(&player).await;
+    assert!(recorded[0] != recorded[1] && recorded[1] != recorded[2], "{recorded:?}");
+    assert_eq!(player.end().await, (Some(0), String::new()));
+    let player = Player::at(&path, &with_server(&[])).await;
+    assert_eq!(stats(&player).await, recorded);
+    assert_eq!(player.end().await, (Some(0), String::new()));
+}
+
 /// With `all` the tape is made anew, and with `none` nobody is asked.
 #[tokio::test]
 async fn all_makes_the_tape_anew_and_none_asks_nobody() {
@@ -130,6 +182,7 @@ fn what_cannot_be_done_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.tape.jsonl"), text).unwrap();
         let mut command = assert_cmd::Command::new(PROGRAM);
+        std::fs::write(folder.path().join("plan.json"), r#"{"faults":[{"do":{"status":{"code":500}}}]}"#).unwrap();
         let output =
             command.current_dir(folder.path()).args(["replay", "a.tape.jsonl"]).args(options).output().unwrap();
         let after = std::fs::read_to_string(folder.path().join("a.tape.jsonl")).unwrap();
@@ -143,6 +196,7 @@ fn what_cannot_be_done_is_refused() {
         run(torn, &with_server(&["--mode", "new-episodes"])),
         run(&whole, &["--mode", "sometimes"]),
         run(&whole, &["--upstream", "ftp://example"]),
+        run(&whole, &["--faults", "plan.json"]),
     ];
     insta::assert_snapshot!(said.join("\n"));
 }

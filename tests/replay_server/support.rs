@@ -213,7 +213,17 @@ impl Stdio {
 
     pub(crate) async fn ask(&mut self, request: &str) -> Value {
         self.say(request).await;
-        serde_json::from_str(&self.output.next_line().ok().await.unwrap()).unwrap()
+        self.hear().await
+    }
+
+    /// The next message.
+    pub(crate) async fn hear(&mut self) -> Value {
+        serde_json::from_str(&self.line().await).unwrap()
+    }
+
+    /// The next line, whatever it is.
+    pub(crate) async fn line(&mut self) -> String {
+        self.output.next_line().ok().await.unwrap()
     }
 
     /// Closes its input: its exit code, and what it said on standard error.

@@ -1,10 +1,12 @@
 //! C-TAPE-5: a server is asked what was asked on a tape, and its answers are compared.
 
 use serde_json::json;
+use shadowcat::settings::{Record, RecordEdges};
 use shadowcat::tape::Tape;
+use shadowcat::testing::client::Modern;
 use shadowcat::testing::{MockSse, Script, Served};
 
-use super::common::{PROGRAM, fake, legacy, modern, script_file};
+use super::common::{InTime as _, PROGRAM, Proxy, fake, legacy, modern, script_file};
 use super::*;
 
 /// Verifies the fake server with this script.
@@ -135,7 +137,7 @@ fn an_update_makes_the_new_answers_the_truth() {
     let before = Tape::open(&tape).unwrap();
     let run = verify(&tape, &changed(), &["--update"]);
     assert_eq!(run.code, Some(0), "{run:?}");
-    assert_eq!(folder.told(&run).lines().last(), Some("echo.tape.jsonl: 3 answers updated"));
+    assert_eq!(folder.told(&run).lines().last(), Some("echo.tape.jsonl: 3 messages updated"));
     assert!(is_text(&tape, "Unknown tool: echo") && is_text(&tape, "\"name\":\"other\""));
     // All else is as it was, ids included.
     let after = Tape::open(&tape).unwrap();
@@ -152,6 +154,149 @@ fn an_update_makes_the_new_answers_the_truth() {
         0o600
     );
     assert_eq!(std::fs::read_dir(folder.0.path()).unwrap().count(), 1);
+}
+
+fn tell(method: &str, params: Value) -> (char, Value) {
+    ('<', json!({ "jsonrpc": "2.0", "method": format!("notifications/{method}"), "params": params }))
+}
+
+fn progress(token: &str, mut params: Value) -> (char, Value) {
+    params["progressToken"] = json!(token);
+    tell("progress", params)
+}
+
+/// A session in which the server says more than it is asked.
+fn talkative(said: &[(char, Value)]) -> Vec<(char, Value)> {
+    let capabilities = json!({ "tools": { "listChanged": true }, "logging": {} });
+    let server = json!({ "name": "s", "version": "1" });
+    let welcome = json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": server });
+    let call = json!({ "name": "work", "arguments": {}, "_meta": { "progressToken": "p" } });
+    let before = [initialize(json!({})), answer(0, welcome), initialized(), ask(1, "tools/call", call)];
+    [&before, said, &[answer(1, text("done"))]].concat()
+}
+
+fn step(number: u64) -> (char, Value) {
+    progress("p", json!({ "progress": number, "message": format!("step {number}") }))
+}
+
+fn log(data: &str) -> (char, Value) {
+    tell("message", json!({ "level": "info", "data": data }))
+}
+
+/// Verifies what replays `server` by what is on `tape`.
+fn verify_replay(tape: &str, server: &str, options: &[&str]) -> Run {
+    shadowcat(&[&["verify", tape, "--timeout", "8s"], options, &["--", PROGRAM, "replay", server]].concat())
+}
+
+#[test]
+fn what_is_told_before_an_answer_is_compared_in_order() {
+    let folder = Folder::new();
+    let changed = || tell("tools/list_changed", json!({}));
+    let whole = [step(1), log("half"), step(2), changed(), step(3)];
+    let tape = folder.tape("a.tape.jsonl", &talkative(&whole));
+    let mut said = Vec::new();
+    let mut server = |what: &str, told: &[(char, Value)]| {
+        let server = folder.tape(&format!("{what}.tape.jsonl"), &talkative(told));
+        said.push(format!("{what}: {}", folder.told(&verify_replay(&tape, &server, &[]))));
+        server
+    };
+    server("the same", &whole);
+    let other = server("another progress", &[step(1), log("half"), step(7), changed(), step(3)]);
+    server("less progress", &[step(1), log("half"), changed(), step(3)]);
+    server("more logs", &[step(1), log("half"), log("more"), step(2), changed(), step(3)]);
+    server("another order", &[log("half"), step(1), step(2), changed(), step(3)]);
+    server("no change of a list", &[step(1), log("half"), step(2), step(3)]);
+    let report = verify_replay(&tape, &other, &["--format", "json"]);
+    let report: Value = serde_json::from_str(&report.stdout).unwrap();
+    assert_eq!(report["requests"][1]["verdict"], "different");
+    said.push(format!("JSON: {:#}", report["requests"][1]["notifications"]));
+    let junit = verify_replay(&tape, &other, &["--format", "junit"]);
+    assert!(junit.stdout.contains(r#"tests="2" failures="1" skipped="0""#), "{}", junit.stdout);
+    assert!(junit.stdout.contains("/params/message: expected"), "{}", junit.stdout);
+    insta::assert_snapshot!(said.join("\n"));
+
+    let code = |options: &[&str]| verify_replay(&tape, &other, options).code;
+    assert_eq!(code(&["--only-answers"]), Some(0));
+    assert_eq!(code(&["--ignore", "/params/progress,/params/message"]), Some(0));
+    assert_eq!(code(&["--ignore", "/params/message", "--tolerance", "0.8"]), Some(0));
+    assert_eq!(code(&["--schema-only"]), Some(0));
+}
+
+#[test]
+fn an_update_changes_what_is_told_too_and_says_what_it_cannot() {
+    let folder = Folder::new();
+    let tape = folder.tape("a.tape.jsonl", &talkative(&[step(1), step(2)]));
+    let server = folder.tape("server.tape.jsonl", &talkative(&[step(1), step(7)]));
+    let run = verify_replay(&tape, &server, &["--update"]);
+    assert_eq!((run.code, folder.told(&run).lines().last()), (Some(0), Some("a.tape.jsonl: 1 messages updated")));
+    assert!(is_text(&tape, "step 7") && !is_text(&tape, "step 2"));
+    assert!(is_text(&tape, r#""progressToken":"p""#), "the names of the tape stay");
+    assert_eq!(verify_replay(&tape, &server, &[]).code, Some(0));
+
+    let less = folder.tape("less.tape.jsonl", &talkative(&[step(1)]));
+    insta::assert_snapshot!(folder.told(&verify_replay(&tape, &less, &["--update"])));
+}
+
+/// Records what a client does at a server, on both sides of the proxy.
+async fn recorded(folder: &Folder, script: Script, client: impl AsyncFnOnce(&Proxy)) -> String {
+    let proxy = Proxy::with(script, |settings| {
+        let record = Record { edges: RecordEdges::Both, ..Record::to(folder.0.path()) };
+        settings.upstreams[0].record = Some(record);
+    })
+    .await;
+    client(&proxy).await;
+    proxy.close().await;
+    let mut tapes = std::fs::read_dir(folder.0.path()).unwrap().map(|entry| entry.unwrap().path());
+    tapes.next().unwrap().display().to_string()
+}
+
+/// Of a tape with both sides, what is verified and what is replayed are the same before and after.
+#[tokio::test]
+async fn an_update_changes_both_sides_of_the_proxy() {
+    let folder = Folder::new();
+    let tape = recorded(&folder, legacy(), async |proxy: &Proxy| {
+        let session = proxy.session().await;
+        session.call("echo", json!({ "text": "hi" })).ok().await.answer().ok().await;
+        session.delete().ok().await;
+    })
+    .await;
+    let run = async |args: Vec<String>| {
+        let run = move || shadowcat(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        tokio::task::spawn_blocking(run).await.unwrap()
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
+    let script = script_file(&changed());
+    let server = [words(&["--", PROGRAM]), fake(script.path())].concat();
+    assert_eq!(run([words(&["verify", &tape]), server.clone()].concat()).await.code, Some(7));
+    let updated = run([words(&["verify", &tape, "--update"]), server.clone()].concat()).await;
+    assert_eq!(updated.code, Some(0), "{updated:?}");
+    assert!(updated.stderr.ends_with(": 4 messages updated\n"), "{updated:?}");
+    assert_eq!(run([words(&["verify", &tape]), server].concat()).await.code, Some(0));
+    let replayed = run(words(&["verify", &tape, "--", PROGRAM, "replay", &tape])).await;
+    assert_eq!(replayed.code, Some(0), "{replayed:?}");
+    let through = run(words(&["verify", &tape, "--through"])).await;
+    assert_eq!(through.code, Some(0), "{through:?}");
+}
+
+/// Where the proxy translates, the server did not say what the client got: nothing is changed, and that is said.
+#[tokio::test]
+async fn what_was_translated_is_not_updated() {
+    let folder = Folder::new();
+    let tape = recorded(&folder, legacy(), async |proxy: &Proxy| {
+        let call = Modern::call("echo", json!({ "text": "hi" })).post(&proxy.url).ok().await;
+        call.answer().ok().await;
+    })
+    .await;
+    let before = std::fs::read(&tape).unwrap();
+    let other = Script { tools: Some(vec!["payload".into()]), ..modern() };
+    let server = MockSse::start(other).await.unwrap();
+    let (url, path) = (server.url(), tape.clone());
+    let run = move || shadowcat(&["verify", &path, "--update", "--against", &url]);
+    let run = tokio::task::spawn_blocking(run).await.unwrap();
+    assert_eq!(run.code, Some(7), "{run:?}");
+    let said = "not updated: the tape has both sides of the proxy, and there is nothing that the server said as the client got it in frame";
+    assert!(run.stderr.contains(said), "{run:?}");
+    assert_eq!(std::fs::read(&tape).unwrap(), before);
 }
 
 #[test]
@@ -226,6 +371,8 @@ async fn servers_over_http_are_verified_in_the_era_of_the_tape() {
             ask(1, "tools/call", envelope(json!({ "name": "echo", "arguments": { "text": "hi" } }))),
             ask(1, "tools/call", envelope(json!({ "name": "progress", "arguments": { "steps": 2 } }))),
             answer(1, complete(text("hi"))),
+            progress("p", json!({ "progress": 1, "total": 2, "message": "step 1 of 2" })),
+            progress("p", json!({ "progress": 2, "total": 2, "message": "step 2 of 2" })),
             answer(1, complete(text("did 2 steps"))),
         ],
     );
@@ -258,7 +405,8 @@ fn what_cannot_be_verified_is_told() {
     let told: Vec<String> =
         cases.iter().map(|args| folder.told(&shadowcat(args)).replace(&echo, "echo.tape.jsonl")).collect();
     insta::assert_snapshot!(told.join("\n"));
-    // One that ends at once.
+    // One that ends at once: whether that is noticed first, or that nobody reads, is a matter of chance.
     let run = shadowcat(&["verify", &echo, "--log", "off", "--", "true"]);
-    assert!(run.code == Some(5) && run.stderr.starts_with("error: the server has exited ("), "{run:?}");
+    let said = ["error: the server has exited (", "error: the connection to the server broke"];
+    assert!(run.code == Some(5) && said.iter().any(|said| run.stderr.starts_with(said)), "{run:?}");
 }

@@ -29,11 +29,11 @@ pub enum TapeCommand {
 /// `tape show`.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// The tape
-    #[arg(value_name = "TAPE")]
-    pub tape: PathBuf,
+    /// The tape: a file, several of one recording, or a folder with nothing else
+    #[arg(value_name = "TAPE", required = true)]
+    pub tapes: Vec<PathBuf>,
 
-    /// Go on with what is written to the tape, until its end
+    /// Go on with what is written to the tape, and to those that it goes on in, until the end
     #[arg(long, short, env = "SHADOWCAT_FOLLOW", value_parser = BoolishValueParser::new())]
     pub follow: bool,
 
@@ -65,7 +65,7 @@ pub struct ListArgs {
 /// `tape check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The tapes
+    /// The tapes, or folders of them; files of one recording count as one
     #[arg(value_name = "TAPE", required = true)]
     pub tapes: Vec<PathBuf>,
 

@@ -13,6 +13,7 @@ use crate::tape::compare::Rules;
 use crate::tape::diff::{Change, Drift, Surface};
 use crate::tape::pointer::Pointers;
 use crate::tape::redact::{self, Header, Redactor};
+use crate::tape::series::{self, Recording, Series, Unreadable};
 use crate::tape::show::{Filter, Timeline, printable, title};
 use crate::tape::{Body, Ending, Frame, Reader, Tape, TapeError, export, write_private};
 
@@ -20,6 +21,8 @@ mod args;
 
 pub use args::{CheckArgs, DiffArgs, ExportArgs, ListArgs, RedactArgs, ShowArgs, TapeCommand};
 
+/// Most recordings that are named where only one is wanted.
+const FIRSTS_MAX: usize = 20;
 /// How often a tape that is being written is looked at again.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
@@ -42,43 +45,166 @@ pub(super) fn unreadable(path: &Path, error: &TapeError) -> Exit {
     Exit::Tape
 }
 
-/// Reads a whole tape. What of it is broken is told and left out.
-pub(super) fn read(path: &Path) -> Result<Tape, Exit> {
-    let tape = Tape::open(path).map_err(|error| unreadable(path, &error))?;
+/// What the arguments name, in words.
+pub(super) fn named(paths: &[PathBuf]) -> String {
+    match paths {
+        [one] => one.display().to_string(),
+        [first, rest @ ..] => format!("{} and {} more", first.display(), rest.len()),
+        [] => String::new(),
+    }
+}
+
+/// The tapes of a folder, by name. Whatever else has such a name is none: reading it might never end.
+fn tapes_of(folder: &Path) -> Result<Vec<PathBuf>, Exit> {
+    let entries = std::fs::read_dir(folder).map_err(|error| {
+        complain(format_args!("error: {}: {error}", folder.display()));
+        Exit::Tape
+    })?;
+    let is_file = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.is_file());
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut paths: Vec<PathBuf> = paths.filter(|path| is_tape(path) && is_file(path)).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// The recordings that files and folders hold, and what of them is no tape.
+fn recordings(paths: &[PathBuf]) -> Result<(Vec<Series>, Vec<Unreadable>), Exit> {
+    if let [one] = paths
+        && !one.is_dir()
+    {
+        return Ok((vec![vec![one.clone()]], vec![]));
+    }
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let tapes = tapes_of(path)?;
+        if tapes.is_empty() {
+            complain(format_args!("error: {}: no tapes", path.display()));
+            return Err(Exit::Tape);
+        }
+        files.extend(tapes);
+    }
+    Ok(series::gather(files))
+}
+
+/// The one recording that files and folders hold.
+fn recording(paths: &[PathBuf]) -> Result<Recording, Exit> {
+    let (mut all, unreadable) = recordings(paths)?;
+    if let Some((path, error)) = unreadable.first() {
+        return Err(self::unreadable(path, error));
+    }
+    if all.len() > 1 {
+        let first = |series: &Series| series.first().map(|path| format!("\n  {}", path.display()));
+        let firsts: String = all.iter().take(FIRSTS_MAX).filter_map(first).collect();
+        complain(format_args!("error: one recording is wanted, and these are {}, which begin with{firsts}", all.len()));
+        return Err(Exit::Usage);
+    }
+    let series = all.pop().unwrap_or_default();
+    let first = series.first().cloned().unwrap_or_default();
+    Recording::open(series).map_err(|error| self::unreadable(&first, &error))
+}
+
+/// Reads a whole tape, of one file or several. What of it is broken or missing is told and left out.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Tape, Exit> {
+    let name = named(paths);
+    let mut recording = recording(paths)?;
+    let tape = Tape::read_all(&mut recording).map_err(|error| {
+        complain(format_args!("error: {name}: {error}"));
+        Exit::Tape
+    })?;
+    for what in recording.missing() {
+        complain(format_args!("warning: {name}: {}", printable(what)));
+    }
     for fault in &tape.faults {
-        complain(format_args!("warning: {}: {fault}", path.display()));
+        complain(format_args!("warning: {name}: {fault}"));
     }
     if let Ending::Torn { bytes } = tape.ending {
-        let path = path.display();
-        complain(format_args!("warning: {path}: cut short: its last {bytes} bytes are no whole line and left out"));
+        complain(format_args!("warning: {name}: cut short: its last {bytes} bytes are no whole line and left out"));
     }
     Ok(tape)
 }
 
 fn show(args: &ShowArgs) -> Result<Exit, Exit> {
-    let mut reader = Reader::open(&args.tape).map_err(|error| unreadable(&args.tape, &error))?;
-    if args.follow && reader.is_compressed() {
-        complain(format_args!("error: {}: a compressed tape cannot be followed", args.tape.display()));
-        return Err(Exit::Usage);
-    }
     let filter = Filter { method: args.method.clone(), subject: args.tool.clone(), id: args.id.clone() };
     let mut timeline = Timeline::new(filter);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    if args.follow {
+        return follow(args, &mut timeline, &mut out);
+    }
+    let mut recording = recording(&args.tapes)?;
     // Whoever reads it may go away at any time, and is not owed the rest.
     let gone = |_| Exit::Fine;
-    writeln!(out, "{}", title(reader.header())).map_err(gone)?;
-    loop {
-        let next = if args.follow { next_of_growing(&mut reader) } else { reader.next() };
-        match next {
-            Some(Ok(frame)) => out.write_all(timeline.see(&frame).as_bytes()).map_err(gone)?,
-            Some(Err(error)) if error.is_of_one_line() => writeln!(out, "        ✘ {error}").map_err(gone)?,
-            Some(Err(error)) => return Err(unreadable(&args.tape, &error)),
-            None if args.follow && !matches!(reader.ending(), Ending::Proper { .. }) => {
-                out.flush().map_err(gone)?;
-                std::thread::sleep(FOLLOW_EVERY);
-            }
-            None => break,
+    writeln!(out, "{}", title(recording.header())).map_err(gone)?;
+    for frame in recording.by_ref() {
+        shown(&mut out, &mut timeline, frame, &args.tapes)?;
+    }
+    out.write_all(timeline.summary(&recording.ending()).as_bytes()).map_err(gone)?;
+    out.flush().map_err(gone)?;
+    for what in recording.missing() {
+        complain(format_args!("warning: {}: {}", named(&args.tapes), printable(what)));
+    }
+    Ok(Exit::Fine)
+}
+
+/// Shows a frame, or why it is none.
+fn shown(
+    out: &mut impl std::io::Write,
+    timeline: &mut Timeline,
+    frame: Result<Frame, TapeError>,
+    paths: &[PathBuf],
+) -> Result<(), Exit> {
+    let written = match frame {
+        Ok(frame) => out.write_all(timeline.see(&frame).as_bytes()),
+        Err(error) if error.is_of_one_line() => writeln!(out, "        ✘ {error}"),
+        Err(error) => {
+            complain(format_args!("error: {}: {error}", named(paths)));
+            return Err(Exit::Tape);
         }
+    };
+    written.map_err(|_| Exit::Fine)
+}
+
+/// Shows what is written to a tape, and to those that it goes on in.
+fn follow(args: &ShowArgs, timeline: &mut Timeline, out: &mut impl std::io::Write) -> Result<Exit, Exit> {
+    let [path] = args.tapes.as_slice() else {
+        complain(format_args!("error: --follow: one tape is followed: name that which is being written"));
+        return Err(Exit::Usage);
+    };
+    let gone = |_| Exit::Fine;
+    let mut path = path.clone();
+    let mut reader = Reader::open(&path).map_err(|error| unreadable(&path, &error))?;
+    loop {
+        writeln!(out, "{}", title(reader.header())).map_err(gone)?;
+        let next = loop {
+            match next_of_growing(&mut reader) {
+                Some(frame) => shown(out, timeline, frame, &args.tapes)?,
+                None => match reader.ending() {
+                    Ending::Proper { next, .. } => break next,
+                    _ => {
+                        out.flush().map_err(gone)?;
+                        std::thread::sleep(FOLLOW_EVERY);
+                    }
+                },
+            }
+        };
+        // A tape may say anything: it goes on beside itself, or nowhere.
+        let next = next.filter(|next| Path::new(next).file_name().is_some_and(|name| *name == **next));
+        let Some(next) = next else { break };
+        out.flush().map_err(gone)?;
+        path.set_file_name(next);
+        reader = loop {
+            match Reader::open(&path) {
+                Ok(reader) => break reader,
+                // It is there when there is something to write to it.
+                Err(TapeError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(TapeError::Empty) => {}
+                Err(error) => return Err(unreadable(&path, &error)),
+            }
+            std::thread::sleep(FOLLOW_EVERY);
+        };
     }
     out.write_all(timeline.summary(&reader.ending()).as_bytes()).map_err(gone)?;
     out.flush().map_err(gone)?;
@@ -90,16 +216,8 @@ fn next_of_growing<R: BufRead>(reader: &mut Reader<R>) -> Option<Result<Frame, T
 }
 
 fn list(args: &ListArgs) -> Result<Exit, Exit> {
-    let unreadable = |error: std::io::Error| {
-        complain(format_args!("error: {}: {error}", args.folder.display()));
-        Exit::Tape
-    };
-    let entries = std::fs::read_dir(&args.folder).map_err(unreadable)?;
-    let mut paths: Vec<PathBuf> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_tape(path)).collect();
-    paths.sort();
     let mut listed = Vec::new();
-    for path in paths {
+    for path in tapes_of(&args.folder)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match look(&path) {
             Ok((header, count, ending, duration)) => {
@@ -175,12 +293,18 @@ fn look(path: &Path) -> Result<Look, TapeError> {
 }
 
 fn check(args: &CheckArgs) -> Result<Exit, Exit> {
+    let (all, unreadable) = recordings(&args.tapes)?;
     let mut worst = Exit::Fine;
-    for path in &args.tapes {
-        let report = match report(path) {
+    for (path, error) in unreadable {
+        worst = self::unreadable(&path, &error);
+    }
+    for series in all {
+        let name = named(&series);
+        let report = match report(series) {
             Ok(report) => report,
             Err(error) => {
-                worst = unreadable(path, &error);
+                complain(format_args!("error: {name}: {error}"));
+                worst = Exit::Tape;
                 continue;
             }
         };
@@ -189,28 +313,28 @@ fn check(args: &CheckArgs) -> Result<Exit, Exit> {
             worst = Exit::Negative;
         }
         match args.json {
-            true => print(format_args!("{}\n", checked_json(path, &report))),
-            false => print(format_args!("{}", checked(path, &report))),
+            true => print(format_args!("{}\n", checked_json(&name, &report))),
+            false => print(format_args!("{}", checked(&name, &report))),
         };
     }
     Ok(worst)
 }
 
-fn report(path: &Path) -> Result<Report, TapeError> {
-    let mut reader = Reader::open(path)?;
+fn report(series: Series) -> Result<Report, TapeError> {
+    let mut recording = Recording::open(series)?;
     let mut check = Check::default();
-    for frame in reader.by_ref() {
+    for frame in recording.by_ref() {
         match frame {
             Ok(frame) => check.see(&frame),
             Err(error) if error.is_of_one_line() => check.broken(&error),
             Err(error) => return Err(error),
         }
     }
-    Ok(check.finish(&reader.ending()))
+    Ok(check.finish(&recording.ending()))
 }
 
-fn checked(path: &Path, report: &Report) -> String {
-    let mut text = format!("{}\n", path.display());
+fn checked(name: &str, report: &Report) -> String {
+    let mut text = format!("{name}\n");
     for finding in &report.findings {
         text += &format!("  {finding}\n");
     }
@@ -221,13 +345,13 @@ fn checked(path: &Path, report: &Report) -> String {
     text + &format!("  {frames} frames, {messages} messages, {checked} held against the schema, {faults} faults\n")
 }
 
-fn checked_json(path: &Path, report: &Report) -> serde_json::Value {
+fn checked_json(name: &str, report: &Report) -> serde_json::Value {
     let findings = report.findings.iter().map(|finding| {
         let weight = if finding.weight == Weight::Fault { "fault" } else { "note" };
         json!({ "frame": finding.seq, "weight": weight, "what": finding.what })
     });
     json!({
-        "tape": path.display().to_string(), "frames": report.frames, "messages": report.messages,
+        "tape": name, "frames": report.frames, "messages": report.messages,
         "checked": report.checked, "faults": report.faults, "findings": findings.collect::<Vec<_>>(), "more": report.more,
     })
 }
@@ -237,7 +361,7 @@ fn diff(args: &DiffArgs) -> Result<Exit, Exit> {
         complain(format_args!("error: --ignore: {error}"));
         Exit::Usage
     })?;
-    let surface = |path: &Path| read(path).map(|tape| Surface::of(&tape.calls(tape.edge())));
+    let surface = |path: &PathBuf| read(std::slice::from_ref(path)).map(|tape| Surface::of(&tape.calls(tape.edge())));
     let (old, new) = (surface(&args.old)?, surface(&args.new)?);
     for offer in old.unknown(&new) {
         complain(format_args!("note: not compared: only one of the tapes tells of any {}", offer.as_str()));
@@ -334,7 +458,7 @@ pub(super) fn save(tape: &Tape, path: &Path) -> Result<(), Exit> {
 }
 
 fn export(args: &ExportArgs) -> Result<Exit, Exit> {
-    let tape = read(&args.tape)?;
+    let tape = read(std::slice::from_ref(&args.tape))?;
     let text = match args.har {
         true => format!("{:#}\n", export::har(&tape)).into_bytes(),
         false => export::json(&tape),

@@ -148,6 +148,19 @@ impl Chain {
         Some(self.ask(first, direction, message))
     }
 
+    /// What becomes of a batch. It is not taken apart: if somebody wants to be asked about one of its messages it is refused as a whole.
+    /// What was planned would not happen otherwise, and nobody would know.
+    pub(crate) fn on_batch<'m>(&self, messages: impl Iterator<Item = &'m Message>) -> Decision {
+        let mut decision = Decision::default();
+        for message in messages {
+            if let Some(one) = self.0.iter().find(|one| one.wants(Direction::Up, message)) {
+                decision.add(one.name(), Verdict { effect: Effect::Refuse, ..Verdict::default() });
+                break;
+            }
+        }
+        decision
+    }
+
     async fn ask(&self, first: usize, direction: Direction, message: &Message) -> Decision {
         let mut decision = Decision::default();
         for interceptor in &self.0[first..] {

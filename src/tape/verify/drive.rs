@@ -1,20 +1,23 @@
 //! Plays a script against a server.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::script::{Action, Answers, Names, Request, Script, no_answer};
+use super::told::{self, Place, TOLD_MAX, is_loose};
 use super::{Failure, Options, Outcome, Verdict, Verified};
 use crate::metrics::Metrics;
 use crate::protocol::headers;
 use crate::protocol::message::{Kind, Message};
+use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
 use crate::rt::Tasks;
@@ -41,8 +44,13 @@ pub(super) async fn drive(
     tasks: &Tasks,
 ) -> Result<Verified, Failure> {
     let (connection, standing) = connect(server, script.era, options, tasks)?;
-    let client =
-        Client { connection: &connection, answers: Mutex::new(script.answers()), questions: Mutex::default(), options };
+    let client = Client {
+        connection: &connection,
+        answers: Mutex::new(script.answers()),
+        notes: Mutex::default(),
+        changed: Notify::new(),
+        options,
+    };
     let mut scene = Scene {
         script,
         client: &client,
@@ -53,6 +61,7 @@ pub(super) async fn drive(
     };
     let mut names = Names::default();
     let mut tokens: BTreeMap<usize, CancellationToken> = BTreeMap::new();
+    let mut passed_over = BTreeSet::new();
     for step in &script.steps {
         while step.after.iter().any(|place| !scene.heard.contains_key(place)) && scene.listen(&mut names).await {}
         scene.is_greeted()?;
@@ -67,6 +76,11 @@ pub(super) async fn drive(
                 scene.ask(*place, &names, token);
             }
             Action::Cancel(place) => {
+                if script.requests[*place].listens() && !options.only_answers {
+                    scene.hear_out(&mut names, |scene| scene.has_heard_of(*place)).await;
+                } else {
+                    passed_over.insert(*place);
+                }
                 if let Some(token) = tokens.get(place) {
                     token.cancel();
                 }
@@ -74,6 +88,9 @@ pub(super) async fn drive(
             Action::Tell(message) => {
                 if let Err(error) = connection.send(message).await {
                     tracing::debug!(%error, "A notification was not sent");
+                }
+                if message.known() == Some(Known::Initialized) {
+                    connection.listen();
                 }
             }
         }
@@ -83,14 +100,29 @@ pub(super) async fn drive(
     while last.iter().any(|place| !scene.heard.contains_key(place)) && scene.listen(&mut names).await {}
     scene.is_greeted()?;
     scene.is_answered()?;
+    if !options.only_answers {
+        scene.hear_out(&mut names, |scene| scene.has_heard(&passed_over)).await;
+    }
 
     let mut heard = scene.heard;
     drop(scene.open);
     connection.close();
+    let Notes { questions, told: came, .. } = std::mem::take(&mut *client.notes());
+    let failed = |(place, (answer, _)): (&usize, &Heard)| {
+        (answer.is_err() && !script.requests[*place].listens()).then_some(*place)
+    };
+    passed_over.extend(heard.iter().filter_map(failed));
+    let mut told = match options.only_answers {
+        true => BTreeMap::new(),
+        false => told::compare(&script.told, &came, &passed_over, &options.rules),
+    };
     let outcomes = script.requests.iter().enumerate().filter(|(_, request)| request.seq > 0);
-    let outcomes = outcomes.map(|(place, request)| outcome(request, heard.remove(&place), options)).collect();
-    let questions = std::mem::take(&mut *client.questions.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Verified { outcomes, questions })
+    let outcomes = outcomes.map(|(place, request)| {
+        let told = told.remove(&Some(place)).unwrap_or_default();
+        Outcome { told, ..outcome(request, heard.remove(&place), options) }
+    });
+    let outcomes = outcomes.collect();
+    Ok(Verified { outcomes, told: told.remove(&None).unwrap_or_default(), questions })
 }
 
 /// The way to the server, and what it says by itself.
@@ -154,7 +186,7 @@ impl Scene<'_> {
         self.open.push(Box::pin(async move {
             let began = Instant::now();
             let answer = tokio::select! {
-                answer = timeout(client.options.patience, client.ask(id, &message, request)) => {
+                answer = timeout(client.options.patience, client.ask(place, id, &message, request)) => {
                     answer.unwrap_or_else(|_| Err(format!("no answer in {:?}", client.options.patience)))
                 }
                 () = cancelled.cancelled() => Err("it was taken back".to_owned()),
@@ -182,10 +214,65 @@ impl Scene<'_> {
         }
     }
 
+    /// Waits for what the tape has told by now and nobody has heard. What does not come in time is missing.
+    async fn hear_out(&mut self, names: &mut Names, is_all: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + self.client.options.patience / 4;
+        while !is_all(self) && (self.standing.is_some() || !self.open.is_empty()) {
+            let waited = async {
+                match self.open.is_empty() {
+                    // Nobody else says anything.
+                    true => match next_of(&mut self.standing).await {
+                        Some(message) => self.client.hear(None, message).await,
+                        None => self.standing = None,
+                    },
+                    false => drop(self.listen(names).await),
+                }
+            };
+            if timeout_at(deadline, waited).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether as much has been told before the answer to a request, or instead of one, as on the tape.
+    fn has_heard_of(&self, place: usize) -> bool {
+        let expected = self.script.told.get(&Some(place)).map_or(0, Vec::len);
+        self.client.notes().told.get(&Some(place)).map_or(0, Vec::len) >= expected
+    }
+
+    /// Whether as much has been told as on the tape, as far as it can still come.
+    fn has_heard(&self, passed_over: &BTreeSet<usize>) -> bool {
+        let script = self.script;
+        let is_over = |place: &Place| {
+            place.is_some_and(|place| {
+                passed_over.contains(&place) || self.heard.get(&place).is_some_and(|(answer, _)| answer.is_err())
+            })
+        };
+        let mut open =
+            script.told.keys().flatten().filter(|place| !is_over(&Some(**place)) && !self.heard.contains_key(place));
+        if !open.all(|place| self.has_heard_of(*place)) {
+            return false;
+        }
+        // Of the rest, as many of each method: which of them came where is found out in the end.
+        let mut missing: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        let expected = script.told.iter().filter(|(place, _)| !is_over(place)).flat_map(|(_, told)| told);
+        for recorded in expected.filter(|recorded| is_loose(&recorded.message)) {
+            *missing.entry(recorded.message.method()).or_default() += 1;
+        }
+        let notes = self.client.notes();
+        for message in notes.told.values().flatten().filter(|message| is_loose(message)) {
+            if let Some(count) = missing.get_mut(&message.method()) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        missing.values().all(|count| *count == 0)
+    }
+
     /// Waits for an answer, or for what the server says by itself; whether there was anything to wait for.
     async fn listen(&mut self, names: &mut Names) -> bool {
         let Scene { open, standing, client, script, heard, .. } = self;
         tokio::select! {
+            () = client.changed.notified() => {}
             answered = open.next() => {
                 let Some((place, answer)) = answered else { return false };
                 if let (Some(recorded), Ok(answer)) = (&script.requests[place].answer, &answer.0) {
@@ -194,7 +281,7 @@ impl Scene<'_> {
                 heard.insert(place, answer);
             }
             message = next_of(standing) => match message {
-                Some(message) => client.hear(&message).await,
+                Some(message) => client.hear(None, message).await,
                 None => *standing = None,
             },
         }
@@ -214,17 +301,28 @@ async fn next_of(standing: &mut Option<Reader<Message>>) -> Option<Message> {
 struct Client<'s> {
     connection: &'s Connection,
     answers: Mutex<Answers<'s>>,
-    questions: Mutex<Vec<String>>,
+    notes: Mutex<Notes>,
+    /// Something was told.
+    changed: Notify,
     options: &'s Options,
+}
+
+/// What a server says besides its answers.
+#[derive(Default)]
+struct Notes {
+    /// Questions that cannot be answered.
+    questions: Vec<String>,
+    /// Notifications, by the request whose answer they came before.
+    told: BTreeMap<Place, Vec<Message>>,
 }
 
 impl Client<'_> {
     /// Sends a request and waits for its answer; answers what is asked in between.
-    async fn ask(&self, id: i64, message: &Message, request: &Request) -> Result<Message, String> {
+    async fn ask(&self, place: usize, id: i64, message: &Message, request: &Request) -> Result<Message, String> {
         let known = message.known();
         let facts = CallFacts {
             may_ask: known.is_some_and(Known::may_ask),
-            wants_log: true,
+            wants_log: message.meta(meta::LOG_LEVEL).is_some(),
             cancellable: known != Some(Known::Initialize),
         };
         let call = Call { id, message, facts, headers: headers_of(message, request) };
@@ -232,21 +330,34 @@ impl Client<'_> {
         loop {
             match replies.next().await {
                 Some(Ok(message)) if matches!(message.kind(), Kind::Result | Kind::Error) => return Ok(message),
-                Some(Ok(message)) => self.hear(&message).await,
+                Some(Ok(message)) => self.hear(Some(place), message).await,
                 Some(Err(error)) => return Err(error.to_string()),
                 None => return Err("the connection ended".to_owned()),
             }
         }
     }
 
-    /// Answers a question. What else a server says by itself is not compared.
-    async fn hear(&self, message: &Message) {
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers a question, and keeps what is told.
+    async fn hear(&self, place: Place, message: Message) {
+        if message.kind() == Kind::Notification && message.known() != Some(Known::Cancelled) {
+            let mut notes = self.notes();
+            let told = notes.told.entry(place).or_default();
+            if told.len() < TOLD_MAX {
+                told.push(message);
+            }
+            drop(notes);
+            return self.changed.notify_one();
+        }
         let (Kind::Request, Some(id)) = (message.kind(), message.id()) else { return };
-        let answer = self.answers.lock().unwrap_or_else(PoisonError::into_inner).answer(message);
+        let answer = self.answers.lock().unwrap_or_else(PoisonError::into_inner).answer(&message);
         let answer = answer.map(Some).unwrap_or_else(|why| {
-            let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-            if questions.len() < QUESTIONS_MAX {
-                questions.push(why);
+            let mut notes = self.notes();
+            if notes.questions.len() < QUESTIONS_MAX {
+                notes.questions.push(why);
             }
             no_answer(&id)
         });
@@ -279,6 +390,11 @@ fn headers_of(message: &Message, request: &Request) -> HeaderMap {
 }
 
 impl Request {
+    /// It is for what the server tells, and has an answer when that is over.
+    fn listens(&self) -> bool {
+        self.message.known() == Some(Known::Listen)
+    }
+
     /// A handshake is not left out: its answer is what the rest depends on.
     fn is_sent(&self) -> bool {
         !self.redacted || self.message.known() == Some(Known::Initialize)
@@ -311,5 +427,6 @@ fn outcome(request: &Request, heard: Option<Heard>, options: &Options) -> Outcom
         verdict,
         took,
         answer: answer.ok(),
+        told: Vec::new(),
     }
 }

@@ -6,13 +6,14 @@
 mod drive;
 pub mod report;
 mod script;
+mod told;
+mod update;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::compare::{Difference, Rules};
-use super::format::Body;
 use super::pointer::{NotAPointer, Pointers};
 use super::whole::Tape;
 use crate::protocol::message::Message;
@@ -20,28 +21,43 @@ use crate::protocol::meta;
 use crate::protocol::scan::DEPTH_MAX;
 use crate::rt::Tasks;
 use crate::settings::UpstreamSettings;
+pub use told::Told;
+pub use update::{Contradiction, Updated};
 
 /// How it is verified.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What counts as a difference.
     pub rules: Rules,
-    /// How long an answer may take.
+    /// How long an answer may take; a notification that the tape has, and that no answer has to wait for, a quarter of that.
     pub patience: Duration,
+    /// Notifications are not compared.
+    pub only_answers: bool,
 }
 
-/// What of answers does not count unless it is asked for: names and times that are new with every run, and the server's version.
+/// What never counts in what a server says, since it is made up anew with every run: by what requests and questions are called.
+///
+/// # Errors
+/// None in practice.
+pub fn names() -> Result<Pointers, NotAPointer> {
+    let params = [meta::PROGRESS_TOKEN, meta::ELICITATION_ID].map(|name| format!("/params/{name}"));
+    Pointers::parse(["/id"].into_iter().chain(params.iter().map(String::as_str)))
+}
+
+/// What does not count unless it is asked for: names and times that are new with every run, and the server's version.
 ///
 /// # Errors
 /// None in practice.
 pub fn ignored() -> Result<Pointers, NotAPointer> {
-    let mut texts: Vec<String> = ["/id", "/result/nextCursor", "/result/serverInfo/version"].map(str::to_owned).into();
+    let mut texts: Vec<String> = ["/result/nextCursor", "/result/serverInfo/version"].map(str::to_owned).into();
+    texts.push(format!("/params/{}", meta::META));
+    texts.extend([meta::TASK_ID, "createdAt", "lastUpdatedAt"].map(|name| format!("/params/{name}")));
     texts.extend([meta::META, meta::REQUEST_STATE, meta::TTL_MS].map(|name| format!("/result/{name}")));
     // A task stands for itself, in an answer that makes it, or in a list.
     for place in ["", "/task", "/tasks/*"] {
         texts.extend([meta::TASK_ID, "createdAt", "lastUpdatedAt"].map(|name| format!("/result{place}/{name}")));
     }
-    Pointers::parse(texts.iter().map(String::as_str))
+    Ok(names()?.and(Pointers::parse(texts.iter().map(String::as_str))?))
 }
 
 /// What came of one request of the tape.
@@ -61,6 +77,16 @@ pub struct Outcome {
     pub took: Duration,
     /// What was answered.
     pub answer: Option<Message>,
+    /// In what the notifications before the answer are not as they were.
+    pub told: Vec<Told>,
+}
+
+impl Outcome {
+    /// Whether there is no difference, or nothing was compared.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        matches!(self.verdict, Verdict::Same | Verdict::Skipped(_)) && self.told.is_empty()
+    }
 }
 
 /// How an answer compares with the recorded one.
@@ -81,6 +107,8 @@ pub enum Verdict {
 pub struct Verified {
     /// Of each request, in the order of the tape.
     pub outcomes: Vec<Outcome>,
+    /// In what that is not as it was which the server told by itself.
+    pub told: Vec<Told>,
     /// What the server asked that the tape has no answer to.
     pub questions: Vec<String>,
 }
@@ -89,32 +117,7 @@ impl Verified {
     /// Whether there is no difference.
     #[must_use]
     pub fn is_same(&self) -> bool {
-        let fine = |outcome: &Outcome| matches!(outcome.verdict, Verdict::Same | Verdict::Skipped(_));
-        self.questions.is_empty() && self.outcomes.iter().all(fine)
-    }
-
-    /// Puts the new answers in place of those that differ. Returns how many, and how many could not be put there.
-    pub fn update(&self, tape: &mut Tape, redact: impl Fn(&mut super::Frame)) -> (usize, usize) {
-        let (mut updated, mut left) = (0, 0);
-        for outcome in self.outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Different(_))) {
-            let found = tape.frames.iter_mut().find(|frame| Some(frame.seq) == outcome.answer_seq);
-            let new = found.as_ref().zip(outcome.answer.as_ref()).and_then(|(frame, answer)| {
-                // An answer in a batch has no line of its own.
-                let old = Message::parse(frame.body.as_ref()?.bytes().clone(), DEPTH_MAX).ok()?;
-                Some(answer.edit().id(old.id()?.as_json()).finish().line())
-            });
-            match (found, new) {
-                (Some(frame), Some(new)) => {
-                    frame.body = Some(Body::of(new));
-                    frame.redacted.clear();
-                    frame.redacted_more = 0;
-                    redact(frame);
-                    updated += 1;
-                }
-                _ => left += 1,
-            }
-        }
-        (updated, left)
+        self.questions.is_empty() && self.told.is_empty() && self.outcomes.iter().all(Outcome::is_same)
     }
 }
 

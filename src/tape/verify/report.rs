@@ -6,27 +6,34 @@ use serde_json::{Value, json};
 
 use super::super::compare::Difference;
 use super::super::show::printable;
-use super::{Outcome, Verdict, Verified};
+use super::{Outcome, Told, Verdict, Verified};
 
 /// For people: a line for each request that was answered otherwise, and why; and how many there were.
 #[must_use]
 pub fn text(verified: &Verified) -> String {
     let mut text = String::new();
-    let count = |wanted: fn(&Verdict) -> bool| verified.outcomes.iter().filter(|one| wanted(&one.verdict)).count();
+    let count = |wanted: fn(&Outcome) -> bool| verified.outcomes.iter().filter(|one| wanted(one)).count();
     for outcome in &verified.outcomes {
-        let what = name(outcome);
+        let mark = match &outcome.verdict {
+            _ if !outcome.is_same() => "✘",
+            Verdict::Skipped(_) => "-",
+            _ => continue,
+        };
+        let _ = writeln!(text, "{mark} {}", name(outcome));
+        for told in &outcome.told {
+            let _ = writeln!(text, "    before the answer: {}", printable(&told.to_string()));
+        }
         let _ = match &outcome.verdict {
             Verdict::Same => Ok(()),
             Verdict::Different(differences) => {
-                let _ = writeln!(text, "✘ {what}");
-                for difference in differences {
-                    let _ = writeln!(text, "    {}", printable(&difference.to_string()));
-                }
-                Ok(())
+                differences.iter().try_for_each(|one| writeln!(text, "    {}", printable(&one.to_string())))
             }
-            Verdict::NoAnswer(why) => writeln!(text, "✘ {what}\n    no answer: {}", printable(why)),
-            Verdict::Skipped(why) => writeln!(text, "- {what}\n    not compared: {why}"),
+            Verdict::NoAnswer(why) => writeln!(text, "    no answer: {}", printable(why)),
+            Verdict::Skipped(why) => writeln!(text, "    not compared: {why}"),
         };
+    }
+    for told in &verified.told {
+        let _ = writeln!(text, "✘ the server tells by itself: {}", printable(&told.to_string()));
     }
     for question in &verified.questions {
         let _ = writeln!(text, "✘ the server asked what cannot be answered: {}", printable(question));
@@ -35,10 +42,10 @@ pub fn text(verified: &Verified) -> String {
         text,
         "{} requests: {} answered as recorded, {} otherwise, {} not at all, {} not compared",
         verified.outcomes.len(),
-        count(|verdict| *verdict == Verdict::Same),
-        count(|verdict| matches!(verdict, Verdict::Different(_))),
-        count(|verdict| matches!(verdict, Verdict::NoAnswer(_))),
-        count(|verdict| matches!(verdict, Verdict::Skipped(_))),
+        count(|one| one.verdict == Verdict::Same && one.is_same()),
+        count(|one| !one.is_same() && !matches!(one.verdict, Verdict::NoAnswer(_))),
+        count(|one| matches!(one.verdict, Verdict::NoAnswer(_))),
+        count(|one| matches!(one.verdict, Verdict::Skipped(_)) && one.is_same()),
     );
     text
 }
@@ -48,20 +55,35 @@ pub fn text(verified: &Verified) -> String {
 pub fn json(tape: &str, verified: &Verified) -> Value {
     let outcomes = verified.outcomes.iter().map(|outcome| {
         let (verdict, why, differences) = match &outcome.verdict {
-            Verdict::Same => ("same", None, vec![]),
+            Verdict::Same if outcome.is_same() => ("same", None, vec![]),
+            Verdict::Same => ("different", None, vec![]),
             Verdict::Different(found) => ("different", None, found.iter().map(difference_json).collect()),
             Verdict::NoAnswer(why) => ("no answer", Some(why.as_str()), vec![]),
             Verdict::Skipped(why) => ("skipped", Some(*why), vec![]),
         };
         json!({
             "frame": outcome.seq, "method": outcome.method, "name": outcome.subject, "verdict": verdict, "why": why,
-            "differences": differences, "milliseconds": outcome.took.as_secs_f64() * 1000.0,
+            "differences": differences, "notifications": told_json(&outcome.told),
+            "milliseconds": outcome.took.as_secs_f64() * 1000.0,
         })
     });
     json!({
         "tape": tape, "same": verified.is_same(), "requests": outcomes.collect::<Vec<_>>(),
-        "questions": verified.questions,
+        "notifications": told_json(&verified.told), "questions": verified.questions,
     })
+}
+
+fn told_json(told: &[Told]) -> Vec<Value> {
+    let one = |told: &Told| match told {
+        Told::Different { seq, method, differences, .. } => {
+            let differences: Vec<Value> = differences.iter().map(difference_json).collect();
+            json!({ "frame": seq, "method": method, "verdict": "different", "differences": differences })
+        }
+        Told::Missing { seq, method } => json!({ "frame": seq, "method": method, "verdict": "missing" }),
+        Told::Moved { seq, method } => json!({ "frame": seq, "method": method, "verdict": "moved" }),
+        Told::Unexpected { method, said } => json!({ "method": method, "verdict": "unexpected", "said": said }),
+    };
+    told.iter().map(one).collect()
 }
 
 /// A difference: values as JSON text, since their numbers are exact.
@@ -76,11 +98,11 @@ pub fn difference_json(difference: &Difference) -> Value {
 /// For what reads the results of tests: the tape is a suite, a request a case.
 #[must_use]
 pub fn junit(tape: &str, verified: &Verified) -> String {
-    let failures =
-        verified.outcomes.iter().filter(|one| matches!(one.verdict, Verdict::Different(_) | Verdict::NoAnswer(_)));
-    let failures = failures.count() + verified.questions.len();
-    let skipped = verified.outcomes.iter().filter(|one| matches!(one.verdict, Verdict::Skipped(_))).count();
-    let tests = verified.outcomes.len() + verified.questions.len();
+    let failures = verified.outcomes.iter().filter(|one| !one.is_same()).count();
+    let failures = failures + verified.questions.len() + usize::from(!verified.told.is_empty());
+    let is_skipped = |one: &&Outcome| matches!(one.verdict, Verdict::Skipped(_)) && one.is_same();
+    let skipped = verified.outcomes.iter().filter(is_skipped).count();
+    let tests = verified.outcomes.len() + verified.questions.len() + usize::from(!verified.told.is_empty());
     let time: f64 = verified.outcomes.iter().map(|one| one.took.as_secs_f64()).sum();
     let suite = escaped(tape);
     let mut xml = format!(
@@ -90,18 +112,36 @@ pub fn junit(tape: &str, verified: &Verified) -> String {
     for outcome in &verified.outcomes {
         let (case, time) = (escaped(&name(outcome)), outcome.took.as_secs_f64());
         let _ = write!(xml, "    <testcase classname=\"{suite}\" name=\"{case}\" time=\"{time:.3}\"");
-        let _ = match &outcome.verdict {
-            Verdict::Same => writeln!(xml, "/>"),
+        let mut lines: Vec<String> = outcome.told.iter().map(ToString::to_string).collect();
+        let mut message = format!("{} differences", lines.len());
+        match &outcome.verdict {
             Verdict::Different(found) => {
-                let lines: Vec<String> = found.iter().map(|one| escaped(&one.to_string())).collect();
-                let message = format!("{} differences", found.len());
-                writeln!(xml, "><failure message=\"{message}\">{}</failure></testcase>", lines.join("\n"))
+                lines.extend(found.iter().map(ToString::to_string));
+                message = format!("{} differences", lines.len());
             }
             Verdict::NoAnswer(why) => {
-                writeln!(xml, "><failure message=\"no answer\">{}</failure></testcase>", escaped(why))
+                lines.push(why.clone());
+                message = "no answer".to_owned();
+            }
+            Verdict::Same | Verdict::Skipped(_) => {}
+        }
+        let _ = match &outcome.verdict {
+            _ if !outcome.is_same() => {
+                let lines: Vec<String> = lines.iter().map(|line| escaped(line)).collect();
+                writeln!(xml, "><failure message=\"{message}\">{}</failure></testcase>", lines.join("\n"))
             }
             Verdict::Skipped(why) => writeln!(xml, "><skipped message=\"{why}\"/></testcase>"),
+            _ => writeln!(xml, "/>"),
         };
+    }
+    if !verified.told.is_empty() {
+        let lines: Vec<String> = verified.told.iter().map(|one| escaped(&one.to_string())).collect();
+        let _ = writeln!(
+            xml,
+            "    <testcase classname=\"{suite}\" name=\"what the server tells by itself\" time=\"0\"><failure message=\"{} differences\">{}</failure></testcase>",
+            lines.len(),
+            lines.join("\n")
+        );
     }
     for question in &verified.questions {
         let question = escaped(question);

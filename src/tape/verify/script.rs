@@ -1,17 +1,18 @@
 //! What is to be done with a server, made of what was done. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::conversation::{Call, Pairing, Role, Seen, subject};
-use super::super::format::{Edge, Frame};
+use super::super::format::{Edge, Frame, Kind};
 use super::super::json::Json;
 use super::super::matching::{Key, Matcher, Rules};
 use super::super::pointer::Pointers;
 use super::super::whole::Tape;
 use super::composed;
+use super::told::{Place, Recorded, TOLD_MAX};
 use crate::protocol::headers::PARAM_PREFIX;
 use crate::protocol::id::RequestId;
-use crate::protocol::message::{Kind, Message};
+use crate::protocol::message::{self, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
@@ -21,6 +22,8 @@ pub(super) struct Script {
     pub(super) era: Era,
     pub(super) steps: Vec<Step>,
     pub(super) requests: Vec<Request>,
+    /// What the server told, and before which answer.
+    pub(super) told: BTreeMap<Place, Vec<Recorded>>,
     /// What the server asked, and what it was answered.
     questions: Vec<Call>,
 }
@@ -77,6 +80,7 @@ impl Script {
             era: if is_modern { Era::Modern } else { Era::Legacy },
             steps: Vec::new(),
             requests: upward.iter().map(|call| request(&frames, call)).collect(),
+            told: BTreeMap::new(),
             questions,
         };
         if script.requests.is_empty() {
@@ -93,7 +97,15 @@ impl Script {
         // Requests that were asked and not yet answered, by the frames of their answers.
         let (mut answered, mut seen) = (HashMap::new(), BTreeSet::new());
         let mut places: HashMap<u64, usize> = HashMap::new();
+        let mut open = Open::default();
         for frame in tape.frames.iter().filter(|frame| frame.edge() == Some(edge)) {
+            // Who has no session takes a request back by closing it (2026-07-28, Cancellation).
+            if let (Kind::Close { .. }, true, Era::Modern) = (&frame.kind, frame.is_upward(), self.era)
+                && let Some(place) = open.of_exchange(frame)
+            {
+                open.end(place);
+                self.steps.push(Step { after: std::mem::take(&mut seen), action: Action::Cancel(place) });
+            }
             for message in pairing.see(frame) {
                 let Seen::Said(said) = message else { continue };
                 let action = match (&said.role, frame.is_upward()) {
@@ -101,6 +113,7 @@ impl Script {
                         let place = next;
                         next += 1;
                         places.insert(said.seq, place);
+                        open.begin(frame, &said.message, place);
                         if let Some(answer) = self.requests.get(place).and_then(|request| request.answer.as_ref()) {
                             answered.insert((answer.seq, answer.message.id()), place);
                         }
@@ -108,13 +121,27 @@ impl Script {
                     }
                     (Role::Notification(Some(asked)), true) if said.message.known() == Some(Known::Cancelled) => {
                         let Some(place) = places.get(&asked.seq) else { continue };
+                        open.end(*place);
                         Action::Cancel(*place)
                     }
                     // What cancels nothing that is open would cancel something else here.
                     (Role::Notification(None), true) if said.message.known() == Some(Known::Cancelled) => continue,
                     (Role::Notification(_), true) => Action::Tell(Box::new(said.message)),
                     (Role::Answer(Some(_)), false) => {
-                        seen.extend(answered.remove(&(said.seq, said.message.id())));
+                        if let Some(place) = answered.remove(&(said.seq, said.message.id())) {
+                            seen.insert(place);
+                            open.end(place);
+                        }
+                        continue;
+                    }
+                    (Role::Notification(_), false) => {
+                        if let Some(place) = open.owner(frame, &said.message) {
+                            let told = self.told.entry(place).or_default();
+                            if told.len() < TOLD_MAX {
+                                let (seq, redacted) = (said.seq, redacted(frame));
+                                told.push(Recorded { seq, message: said.message, redacted });
+                            }
+                        }
                         continue;
                     }
                     _ => continue,
@@ -161,13 +188,67 @@ impl Script {
     }
 }
 
+/// Requests of the client that are under way.
+#[derive(Default)]
+struct Open(Vec<OpenRequest>);
+
+struct OpenRequest {
+    place: usize,
+    id: Option<RequestId>,
+    token: Option<RequestId>,
+    exchange: Option<u64>,
+}
+
+impl Open {
+    fn begin(&mut self, frame: &Frame, message: &Message, place: usize) {
+        let token = message.meta(meta::PROGRESS_TOKEN).and_then(RequestId::from_json);
+        self.0.push(OpenRequest { place, id: message.id(), token, exchange: frame.exchange });
+    }
+
+    fn of_exchange(&self, frame: &Frame) -> Option<usize> {
+        let exchange = frame.exchange?;
+        self.0.iter().find(|open| open.exchange == Some(exchange)).map(|open| open.place)
+    }
+
+    fn end(&mut self, place: usize) {
+        self.0.retain(|open| open.place != place);
+    }
+
+    /// Before which answer a notification counts. `None`: it is for nobody.
+    fn owner(&self, frame: &Frame, message: &Message) -> Option<Place> {
+        let find = |wanted: &dyn Fn(&OpenRequest) -> bool| {
+            self.0.iter().rev().find(|open| wanted(open)).map(|open| open.place)
+        };
+        match message.known() {
+            // After the answer nobody waits for it.
+            Some(Known::Progress) => {
+                let token = message.param(meta::PROGRESS_TOKEN).and_then(RequestId::from_json);
+                return find(&|open| open.token.is_some() && open.token == token).map(Some);
+            }
+            // It is about a question, and comes when it comes.
+            Some(Known::Cancelled) => return None,
+            _ => {}
+        }
+        if let Some(id) = message.meta(meta::SUBSCRIPTION_ID).and_then(RequestId::from_json) {
+            return find(&|open| open.id.as_ref() == Some(&id)).map(Some);
+        }
+        let of_exchange = self.of_exchange(frame);
+        let newest = || find(&|_| true).filter(|_| message.known() == Some(Known::LogMessage));
+        Some(of_exchange.or_else(newest))
+    }
+}
+
+/// What was taken out of a message.
+fn redacted(frame: &Frame) -> Pointers {
+    Pointers::parse(frame.redacted.iter().map(String::as_str)).unwrap_or_default()
+}
+
 fn request(frames: &HashMap<u64, &Frame>, call: &Call) -> Request {
     let frame = frames.get(&call.request.seq);
     let headers = frame.and_then(|frame| frame.http.as_ref()).map(|http| &http.headers);
     let params = headers.into_iter().flatten().filter(|(name, _)| name.starts_with(PARAM_PREFIX));
     let answer = call.answer.as_ref().map(|answer| {
-        let places = frames.get(&answer.seq).map(|frame| frame.redacted.as_slice()).unwrap_or_default();
-        let redacted = Pointers::parse(places.iter().map(String::as_str)).unwrap_or_default();
+        let redacted = frames.get(&answer.seq).map(|frame| redacted(frame)).unwrap_or_default();
         Answer { seq: answer.seq, message: answer.message.clone(), redacted }
     });
     Request {
@@ -217,7 +298,7 @@ impl Names {
 
     /// Learns from an answer what the names of the recorded one are now.
     pub(super) fn learn(&mut self, recorded: &Message, answer: &Message) {
-        if recorded.kind() != Kind::Result || answer.kind() != Kind::Result {
+        if recorded.kind() != message::Kind::Result || answer.kind() != message::Kind::Result {
             return;
         }
         let parse = |message: &Message| Json::parse(message.body().unwrap_or_default().as_bytes()).ok();
@@ -306,6 +387,22 @@ mod tests {
             steps(&script),
             ["ask 0", "tell notifications/initialized after 0", "ask 1", "ask 2", "cancel 1 after 2", "ask 3", "ask 4"]
         );
+    }
+
+    #[test]
+    fn who_has_no_session_takes_a_request_back_by_closing_it() {
+        let call = |id: u64| {
+            let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"a","_meta":{meta}}}}}"#)
+        };
+        let (one, two) = (call(1), call(1));
+        let mut tape = tape(&[('>', &one), ('>', &two), ('<', r#"{"jsonrpc":"2.0","id":1,"result":{}}"#), ('>', "")]);
+        for (frame, exchange) in tape.frames.iter_mut().zip([1, 2, 1, 2]) {
+            frame.exchange = Some(exchange);
+        }
+        let last = tape.frames.last_mut().unwrap();
+        (last.kind, last.body) = (Kind::Close { reason: "client went away".into() }, None);
+        assert_eq!(steps(&Script::of(&tape).unwrap()), ["ask 0", "ask 1", "cancel 1 after 0"]);
     }
 
     #[test]
