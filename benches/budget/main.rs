@@ -37,7 +37,7 @@ const QUICK: Duration = Duration::from_secs(45);
 const PARTS: [&str; 5] = ["--controls", "--crossing", "--recording", "--memory", "--flat"];
 const USAGE: &str =
     "cargo bench --bench budget -- [--quick | --controls | --crossing | --recording | --memory | --flat]
-    [--only TEXT] [--against PROGRAM] [--json FILE]";
+    [--only TEXT] [--against PROGRAM] [--json FILE] [--page FILE]";
 
 fn main() -> ExitCode {
     support::process::play_role();
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let is_known = |(at, argument): (usize, &String)| {
-        let takes = |name: &str| ["--only", "--against", "--json"].contains(&name);
+        let takes = |name: &str| ["--only", "--against", "--json", "--page"].contains(&name);
         let is_value = at > 0 && takes(&arguments[at - 1]);
         is_value
             || takes(argument)
@@ -96,6 +96,9 @@ fn main() -> ExitCode {
     println!("{}", table::Table(&outcomes));
     let file = value("--json").unwrap_or_else(|| format!("{}/budget.json", env!("CARGO_TARGET_TMPDIR")));
     std::fs::write(&file, format!("{:#}\n", table::json(&outcomes))).unwrap();
+    if let Some(file) = value("--page") {
+        std::fs::write(file, format!("{}\n\n{}", table::Machine, table::Page(&outcomes))).unwrap();
+    }
     println!("{} in {:.0} s; {file}", table::Summary(&outcomes), started.elapsed().as_secs_f64());
     match outcomes.iter().map(Outcome::verdict).max_by_key(|verdict| severity(*verdict)) {
         Some(Verdict::Pass) => ExitCode::SUCCESS,

@@ -87,6 +87,42 @@ impl fmt::Display for Table<'_> {
     }
 }
 
+/// The same for a page: of each load the rates, what shadowcat takes of the processor, and how that compares.
+pub struct Page<'a>(pub &'a [Outcome]);
+
+impl fmt::Display for Page<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| | requests/s | CPU per request | against the ceiling: rate, CPU | against the baseline: rate | p95 |"
+        )?;
+        writeln!(f, "|---|---:|---:|---:|---:|---:|")?;
+        for outcome in self.0.iter().filter(|outcome| outcome.turns.contains_key("shadowcat")) {
+            let of = |of: fn(&Turn) -> f64| outcome.median("shadowcat", of).unwrap_or(f64::NAN);
+            let spread = outcome.spread("shadowcat", |turn| turn.rate).unwrap_or(f64::NAN) * 100.0;
+            write!(
+                f,
+                "| {} | {:.0} ± {spread:.0} % | {:.0} µs ",
+                outcome.name,
+                of(|turn| turn.rate),
+                of(|turn| turn.cpu_us)
+            )?;
+            match ["bridge", "nginx"].into_iter().find_map(|ceiling| Some((ceiling, outcome.others.get(ceiling)?))) {
+                Some((name, to)) => write!(f, "| {name}: {:.2}, {:.2} ", to.rate, to.cpu)?,
+                None => write!(f, "| ")?,
+            }
+            for what in ["rate", "p95"] {
+                match outcome.rows.iter().find(|row| row.what == what).map(|row| row.ratio) {
+                    Some(ratio) => write!(f, "| {:.2} ({:.2}–{:.2}) ", ratio.mid, ratio.low, ratio.high)?,
+                    None => write!(f, "| ")?,
+                }
+            }
+            writeln!(f, "|")?;
+        }
+        Ok(())
+    }
+}
+
 struct Shown(Limit);
 
 impl fmt::Display for Shown {
