@@ -94,6 +94,8 @@ pub(crate) struct Ledger<K, T, E> {
     /// In the order they came; those whose wait has ended stay until they look.
     waiters: VecDeque<Waiter<K, T, E>>,
     counts: Counts,
+    /// How many wait for the only one of its kind.
+    single_waiters: usize,
     next: u64,
     rests_until: Option<Instant>,
     refuses: bool,
@@ -113,6 +115,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
             quarantine: Vec::new(),
             waiters: VecDeque::new(),
             counts: Counts::default(),
+            single_waiters: 0,
             next: 1,
             rests_until: None,
             refuses: true,
@@ -139,6 +142,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
                 }
                 _ => {
                     self.set(idle.held.place, State::Leased);
+                    self.look_for_singles(orders);
                     // A spare that is used wants to be replaced.
                     orders.plan |= idle.held.key.is_spare() && self.wants_plan();
                     return Ask::Given(idle.held);
@@ -152,6 +156,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         }
         let ticket = self.number();
         self.counts.waiting += 1;
+        self.single_waiters += usize::from(key.is_single());
         self.waiters.push_back(Waiter { ticket, key: key.clone(), state: Waiting::Waiting(None), passed: 0 });
         Ask::Wait(ticket)
     }
@@ -182,7 +187,9 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         match waiter.state {
             Waiting::Waiting(waker) => {
                 self.counts.waiting -= 1;
+                self.single_waiters -= usize::from(waiter.key.is_single());
                 orders.spent.extend(waker);
+                self.look_for_singles(orders);
                 None
             }
             Waiting::Done(Outcome::Given(held)) if is_on(Mutant::CancelLoses) => {
@@ -262,8 +269,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         let known = self.rows.contains_key(&held.place);
         if known {
             self.set(held.place, State::Closing);
-            // Those who waited for the only one need another.
-            orders.plan |= held.key.is_single() && self.wants_plan();
+            self.look_for_singles(orders);
         }
         orders.close.push((held.conn, known.then_some(reason)));
     }
@@ -286,6 +292,7 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         match state {
             State::Creating { .. } => {
                 row.state = State::Creating { vacant: true };
+                self.look_for_singles(orders);
                 return None;
             }
             State::Idle => {
@@ -376,11 +383,9 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
             return self.let_go(held, reason.unwrap_or(Reason::Broken), orders);
         }
         if let Some(row) = self.rows.get_mut(&held.place) {
-            let single = held.key.is_single().then(|| held.key.clone());
-            let is_another = row.single.is_some() && row.single != single;
-            row.single = single;
-            orders.plan |= is_another && self.wants_plan();
+            row.single = held.key.is_single().then(|| held.key.clone());
         }
+        self.look_for_singles(orders);
         let starves = is_on(Mutant::ReturnStarves) && !held.fresh;
         let first = self.waiters.iter().position(|waiter| waiter.waits() && waiter.key.fits(&held.key) && !starves);
         let Some(first) = first else {
@@ -414,8 +419,16 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
         let waiter = &mut self.waiters[at];
         if let Waiting::Waiting(waker) = std::mem::replace(&mut waiter.state, Waiting::Done(outcome)) {
             self.counts.waiting -= 1;
+            self.single_waiters -= usize::from(waiter.key.is_single());
             orders.wake.extend(waker);
         }
+        self.look_for_singles(orders);
+    }
+
+    /// Who has the only one of a kind, and who is the first to wait for it, decides for how many others something has to be created:
+    /// whatever changes, it has to be looked at again while somebody waits so.
+    fn look_for_singles(&self, orders: &mut Orders<T>) {
+        orders.plan |= self.single_waiters > 0 && self.wants_plan();
     }
 
     fn set(&mut self, place: Place, state: State) {
