@@ -33,6 +33,8 @@ pub(crate) trait Pipe: Send + 'static {
     fn unwrite(&mut self, id: i64) -> bool;
     /// Bytes queued for writing.
     fn queued(&self) -> usize;
+    /// The server has asked something: from now on it may be waiting for people, and silent for as long as they may take.
+    fn be_patient(&mut self) {}
     /// Ends the connection, for the reason given, and waits until nothing is left of it.
     fn close(self, why: UpstreamError) -> impl Future<Output = ()> + Send;
 }
@@ -545,8 +547,10 @@ impl<P: Pipe> Driver<P> {
                     self.lose(&message);
                     None
                 }
-                (Sharing::Exclusive, Some(id)) => self.deliver(Destination::Call(id), message),
-                (Sharing::Exclusive, None) => self.deliver(standing, message),
+                (Sharing::Exclusive, asked) => {
+                    self.pipe.be_patient();
+                    self.deliver(asked.map_or(standing, Destination::Call), message)
+                }
             },
             Kind::Notification => match self.owner(&message, standing) {
                 Some(destination) => self.deliver(destination, message),

@@ -83,8 +83,6 @@ impl SsePipe {
             endpoint.ok_or(UpstreamError::Violation("it names an address of another origin for messages"))?;
         watched.open();
         watched.over("session_ended");
-        // All comes on this stream, and nothing while the server waits for people.
-        body.be_patient(upstream.people());
         Ok(SsePipe {
             upstream: Arc::clone(upstream),
             endpoint,
@@ -180,6 +178,11 @@ impl Pipe for SsePipe {
 
     fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// All comes on this stream, and nothing while the server waits. Whether it waits still is not known here.
+    fn be_patient(&mut self) {
+        self.body.be_patient(self.upstream.people());
     }
 
     async fn close(self, _why: UpstreamError) {}

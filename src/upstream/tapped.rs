@@ -102,6 +102,10 @@ impl<P: Pipe> Pipe for Tapped<P> {
         self.pipe.queued()
     }
 
+    fn be_patient(&mut self) {
+        self.pipe.be_patient();
+    }
+
     async fn close(self, why: UpstreamError) {
         match &why {
             UpstreamError::Closed { .. } => self.line.hung_up("closed by the proxy"),

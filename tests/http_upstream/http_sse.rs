@@ -150,3 +150,13 @@ async fn a_message_that_is_not_taken_is_an_error() {
     assert_eq!(stage.posts("tools/call").len(), 1);
     assert_eq!(text(&client.call("echo", json!({ "text": "hi" })).ok().await.answer().ok().await), "hi");
 }
+
+/// C-SSE-2: silence is a loss like any other. What was called is told so, and does not wait for its own time to be over.
+#[tokio::test]
+async fn a_stream_that_falls_silent_is_lost() {
+    let stage =
+        old(legacy(), |settings| settings.timeouts.upstream_sse_idle = std::time::Duration::from_millis(400)).await;
+    let client = stage.session().await;
+    let call = client.call("sleep", json!({ "ms": 600_000 })).ok().await;
+    assert_ours(&call.answer().ok().await, -31003);
+}
