@@ -7,14 +7,12 @@ mod common;
 #[path = "common/counting.rs"]
 mod counting;
 
-use std::process::Stdio;
-
 use serde_json::{Value, json};
 use shadowcat::server::Running;
-use shadowcat::settings::{HttpTarget, HttpTransport, Settings, Target, UpstreamSettings};
+use shadowcat::settings::Settings;
 use shadowcat::testing::client::{LegacySession, Modern, SseSession};
 use shadowcat::testing::{Do, On, Script};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Child;
 
@@ -44,20 +42,8 @@ impl World {
     async fn new(script: Script, over_http: bool) -> World {
         let script = script_file(&script);
         let (upstream, server) = if over_http {
-            #[expect(clippy::disallowed_methods, reason = "a server in a process of its own")]
-            let mut server = tokio::process::Command::new(PROGRAM)
-                .args(["fake", "sse", "--listen", "127.0.0.1:0", "--plan"])
-                .arg(script.path())
-                .stdin(Stdio::null())
-                .stderr(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .unwrap();
-            let mut said = BufReader::new(server.stderr.take().unwrap()).lines();
-            let listening = said.next_line().ok().await.unwrap();
-            let url = listening.split(' ').find(|word| word.starts_with("http://")).unwrap();
-            let target = HttpTarget { url: url.parse().unwrap(), headers: vec![], transport: HttpTransport::Auto };
-            (UpstreamSettings::new("fake", Target::Http(target)), Some(server))
+            let (server, upstream) = common::fake_sse(script.path()).await;
+            (upstream, Some(server))
         } else {
             (common::command(PROGRAM, fake(script.path())), None)
         };

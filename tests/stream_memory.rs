@@ -6,16 +6,13 @@ mod common;
 #[path = "common/counting.rs"]
 mod counting;
 
-use std::process::Stdio;
-
 use serde_json::json;
 use shadowcat::server::Running;
-use shadowcat::settings::{HttpTarget, HttpTransport, Settings, Target, UpstreamSettings};
+use shadowcat::settings::Settings;
 use shadowcat::testing::client::LegacySession;
 use shadowcat::testing::{At, Do, End, On};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use common::{InTime as _, LEGACY, PROGRAM, legacy, script_file, text, within};
+use common::{InTime as _, LEGACY, legacy, script_file, text, within};
 
 /// How many events come, and after how many the connection is cut.
 const EVENTS: u64 = 100_000;
@@ -33,21 +30,8 @@ async fn memory_does_not_grow_with_the_number_of_events() {
         .fault(On::tool("echo"), cut())
         .fault(On::http("GET"), cut());
     let plan = script_file(&script);
-    #[expect(clippy::disallowed_methods, reason = "a server in a process of its own")]
-    let mut server = tokio::process::Command::new(PROGRAM)
-        .args(["fake", "sse", "--listen", "127.0.0.1:0", "--plan"])
-        .arg(plan.path())
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut said = BufReader::new(server.stderr.take().unwrap()).lines();
-    let listening = said.next_line().ok().await.unwrap();
-    let url = listening.split(' ').find(|word| word.starts_with("http://")).unwrap();
-
-    let target = HttpTarget { url: url.parse().unwrap(), headers: vec![], transport: HttpTransport::Auto };
-    let settings = Settings::for_upstream(UpstreamSettings::new("fake", Target::Http(target)));
+    let (_server, upstream) = common::fake_sse(plan.path()).await;
+    let settings = Settings::for_upstream(upstream);
     let proxy = within("start", Running::start(settings)).await.unwrap();
     let client = LegacySession::open(&format!("http://{}/mcp", proxy.address()), LEGACY, json!({})).ok().await;
 

@@ -159,12 +159,17 @@ impl Tasks {
             Ok(value) => Some(value),
             Err(ended) => {
                 if ended.is_panic() {
-                    self.inner.panics.fetch_add(1, Ordering::Relaxed);
-                    error!(task = name, "Work panicked");
+                    self.work_panicked(name);
                 }
                 None
             }
         }
+    }
+
+    /// Counts and logs a panic in work that blocks.
+    pub(super) fn work_panicked(&self, name: &'static str) {
+        self.inner.panics.fetch_add(1, Ordering::Relaxed);
+        error!(task = name, "Work panicked");
     }
 
     /// The token that asks for draining: finish what you have, take nothing new.

@@ -191,7 +191,7 @@ impl Shared {
 
     async fn write(&self, sink: impl Sink, tasks: &Tasks, stop: &CancellationToken, look: impl Fn()) {
         let mut sink = sink;
-        let background = Background::start("tapes")
+        let background = Background::start(tasks, "tapes")
             .inspect_err(|error| tracing::warn!(%error, "Tapes are written by threads that do not stand back"))
             .ok();
         let mut ticks = interval(TICK);

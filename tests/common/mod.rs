@@ -15,9 +15,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shadowcat::server::Running;
-use shadowcat::settings::{Settings, StdioTarget, Target, UpstreamSettings};
+use shadowcat::settings::{HttpTarget, HttpTransport, Settings, StdioTarget, Target, UpstreamSettings};
 use shadowcat::testing::client::{self, Event, Headers, LegacySession, Modern, Response, SseSession};
 use shadowcat::testing::{Discover, Script, Served};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -110,6 +111,24 @@ pub(crate) fn script_file(script: &Script) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     serde_json::to_writer(&mut file, script).unwrap();
     file
+}
+
+/// A server over HTTP in a process of its own, with this plan, and the way to it. It ends when it is dropped.
+#[expect(clippy::disallowed_methods, reason = "a server in a process of its own")]
+pub(crate) async fn fake_sse(plan: &Path) -> (Child, UpstreamSettings) {
+    let mut server = Command::new(PROGRAM)
+        .args(["fake", "sse", "--listen", "127.0.0.1:0", "--plan"])
+        .arg(plan)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(server.stderr.take().unwrap()).lines();
+    let listening = said.next_line().ok().await.unwrap();
+    let url = listening.split(' ').find(|word| word.starts_with("http://")).unwrap();
+    let target = HttpTarget { url: url.parse().unwrap(), headers: vec![], transport: HttpTransport::Auto };
+    (server, UpstreamSettings::new("fake", Target::Http(target)))
 }
 
 /// An upstream that is a command.

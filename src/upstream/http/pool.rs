@@ -23,7 +23,7 @@ use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 
 use super::{BoxError, Connector, HEADER_BYTES_MAX};
@@ -34,6 +34,8 @@ pub(super) type Run = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Sen
 
 /// How often it is looked whether servers have closed connections that nobody uses.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a server may take to see the end of a connection that nobody uses.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Most connections that are kept while nothing is asked over them.
 const IDLE_MAX: usize = 1024;
 
@@ -148,10 +150,13 @@ impl Wire {
         }
     }
 
+    /// Ends it in good order, if the server does not take too long for that.
     async fn close(self: Box<Self>) {
         drop(self.sender);
-        if !self.is_over {
-            ended("HTTP/1.1", self.connection.await);
+        if !self.is_over
+            && let Ok(end) = timeout(FAREWELL, self.connection).await
+        {
+            ended("HTTP/1.1", end);
         }
     }
 }
