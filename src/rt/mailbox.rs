@@ -3,9 +3,9 @@
 //! Channels of the runtime are bounded in items only, and one item here may be sixteen bytes or sixteen megabytes.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
+use std::task::{Poll, Waker};
 
 /// How much a mailbox holds before its writer has to wait. One item always fits into an empty one.
 #[derive(Debug, Clone, Copy)]
@@ -19,15 +19,13 @@ const BEHIND: usize = 4;
 
 /// Makes a mailbox. Dropping either half is seen by the other.
 pub(crate) fn mailbox<T>(bounds: Bounds) -> (Writer<T>, Reader<T>) {
-    let shared = Arc::new(Shared { state: Mutex::default(), readable: Notify::new(), room: Notify::new(), bounds });
+    let shared = Arc::new(Shared { state: Mutex::default(), bounds });
     (Writer { shared: Arc::clone(&shared) }, Reader { shared })
 }
 
 struct Shared<T> {
-    /// Held for a few instructions, never over an await. Both halves notify after releasing it.
+    /// Held for a few instructions, never over an await. Both halves wake each other after releasing it.
     state: Mutex<State<T>>,
-    readable: Notify,
-    room: Notify,
     bounds: Bounds,
 }
 
@@ -38,11 +36,13 @@ struct State<T> {
     reader_gone: bool,
     /// How often the reader has forgotten.
     forgotten: u64,
+    /// The half that waits: for an item while there is none, or for room while there are some. So both never do.
+    waiting: Option<Waker>,
 }
 
 impl<T> Default for State<T> {
     fn default() -> Self {
-        State { queue: VecDeque::new(), bytes: 0, finished: false, reader_gone: false, forgotten: 0 }
+        State { queue: VecDeque::new(), bytes: 0, finished: false, reader_gone: false, forgotten: 0, waiting: None }
     }
 }
 
@@ -55,6 +55,22 @@ impl<T> Shared<T> {
 impl<T> State<T> {
     fn full(&self, bounds: Bounds) -> bool {
         !self.queue.is_empty() && (self.queue.len() >= bounds.items || self.bytes >= bounds.bytes)
+    }
+
+    fn wait(&mut self, waker: &Waker) {
+        match &mut self.waiting {
+            Some(waiting) => waiting.clone_from(waker),
+            None => self.waiting = Some(waker.clone()),
+        }
+    }
+}
+
+/// Wakes the half that waits, which has to look again, once it can.
+fn wake<T>(mut state: MutexGuard<'_, State<T>>) {
+    let waiting = state.waiting.take();
+    drop(state);
+    if let Some(waker) = waiting {
+        waker.wake();
     }
 }
 
@@ -107,8 +123,7 @@ impl<T> Writer<T> {
         let item = if state.queue.len() >= BEHIND { kept(item) } else { item };
         state.bytes += bytes;
         state.queue.push_back((item, bytes));
-        drop(state);
-        self.shared.readable.notify_one();
+        wake(state);
         Ok(())
     }
 
@@ -121,31 +136,29 @@ impl<T> Writer<T> {
         state.bytes += bytes;
         state.queue.push_back((item, bytes));
         state.finished = true;
-        drop(state);
-        self.shared.readable.notify_one();
+        wake(state);
     }
 
     /// Nothing more will be put in.
     pub(crate) fn close(&self) {
-        self.shared.state().finished = true;
-        self.shared.readable.notify_one();
+        let mut state = self.shared.state();
+        state.finished = true;
+        wake(state);
     }
 
     /// Waits until there is room, or nobody reads any more.
     ///
     /// Cancel safe. Only one task waits at a time.
     pub(crate) async fn room(&self) {
-        loop {
-            // Registered before looking, so that a reader in between is not missed.
-            let notified = self.shared.room.notified();
-            {
-                let state = self.shared.state();
-                if state.reader_gone || !state.full(self.shared.bounds) {
-                    return;
-                }
+        poll_fn(|context| {
+            let mut state = self.shared.state();
+            if state.reader_gone || !state.full(self.shared.bounds) {
+                return Poll::Ready(());
             }
-            notified.await;
-        }
+            state.wait(context.waker());
+            Poll::Pending
+        })
+        .await;
     }
 }
 
@@ -168,23 +181,20 @@ impl<T> Reader<T> {
 
     /// The next item; `None` when there will be none. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<T> {
-        loop {
-            let notified = self.shared.readable.notified();
-            let finished = {
-                let mut state = self.shared.state();
-                if let Some((item, bytes)) = state.queue.pop_front() {
-                    state.bytes -= bytes;
-                    drop(state);
-                    self.shared.room.notify_one();
-                    return Some(item);
-                }
-                state.finished
-            };
-            if finished {
-                return None;
+        poll_fn(|context| {
+            let mut state = self.shared.state();
+            if let Some((item, bytes)) = state.queue.pop_front() {
+                state.bytes -= bytes;
+                wake(state);
+                return Poll::Ready(Some(item));
             }
-            notified.await;
-        }
+            if state.finished {
+                return Poll::Ready(None);
+            }
+            state.wait(context.waker());
+            Poll::Pending
+        })
+        .await
     }
 
     /// Drops what is there, a last item included, and what was meant to be there and has found no room yet. Returns how many
@@ -194,8 +204,7 @@ impl<T> Reader<T> {
         state.forgotten += 1;
         state.bytes = 0;
         let queue = std::mem::take(&mut state.queue);
-        drop(state);
-        self.shared.room.notify_one();
+        wake(state);
         queue.len()
     }
 }
@@ -205,9 +214,8 @@ impl<T> Drop for Reader<T> {
         let mut state = self.shared.state();
         state.reader_gone = true;
         let queue = std::mem::take(&mut state.queue);
-        drop(state);
+        wake(state);
         drop(queue);
-        self.shared.room.notify_one();
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,10 @@ use crate::upstream::error::UpstreamError;
 pub(crate) trait Pipe: Send + 'static {
     /// What happened next. With `read` false nothing is read, which is how back-pressure reaches the server. Cancel safe.
     fn next(&mut self, read: bool) -> impl Future<Output = Event> + Send;
+    /// What is there to be reported without waiting, if anything. It need not find all that [`next`](Pipe::next) would.
+    fn ready(&mut self) -> Option<Event> {
+        None
+    }
     /// Queues one message for writing; `id` is the call it belongs to, if it is one.
     fn write(&mut self, id: Option<i64>, line: Bytes);
     /// Takes a call out of the queue if nothing of it was written.
@@ -46,13 +51,16 @@ pub(crate) enum Event {
     Text(Bytes),
     /// The same, where it had to be read already.
     Read(Result<Incoming, ParseError>),
-    /// The first byte of this call was written: from now on its outcome is unknown if the connection breaks.
-    Sent(i64),
+    /// The first byte of each of these calls was written: from now on its outcome is unknown if the connection breaks.
+    Sent(Ids),
     /// This call was not accepted.
     Failed(i64, UpstreamError),
     /// The connection is at its end.
     Closed(UpstreamError),
 }
+
+/// Calls, by their ids.
+pub(crate) type Ids = SmallVec<[i64; 4]>;
 
 /// Who uses a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -386,6 +394,8 @@ impl<P: Pipe> Driver<P> {
         // A message that its reader has no room for. Until it is delivered nothing is read from the server.
         let mut blocked: Option<(Destination, Message)> = None;
         let mut in_a_row = 0;
+        // The tasks that were ready when something was to be written have had their turn.
+        let mut gathered = false;
         // To begin to listen takes longer than to look, so that is done once.
         let mut closing = pin!(shared.closing.cancelled());
         let mut wake = pin!(shared.wake.notified());
@@ -402,35 +412,31 @@ impl<P: Pipe> Driver<P> {
                     self.cancel_calls();
                 }
                 command = self.commands.recv(), if writable => match command {
-                    Some(command) => self.accept(command),
+                    Some(command) => {
+                        // Where many share it, others that are ready may have something to say, too: all of it is written at once.
+                        let is_busy = !self.calls.is_empty() && self.sharing() != Sharing::Exclusive;
+                        self.accept(command);
+                        if is_busy && !std::mem::replace(&mut gathered, true) {
+                            tokio::task::yield_now().await;
+                        }
+                        continue;
+                    }
                     None => return UpstreamError::Closed { sent: false },
                 },
                 event = self.pipe.next(blocked.is_none()) => {
-                    let said = match event {
-                        Event::Text(text) => Incoming::parse(text, self.limits.depth),
-                        Event::Read(said) => said,
-                        Event::Sent(id) => {
-                            if let Some(call) = self.calls.get_mut(&id) {
-                                call.sent = true;
-                            }
-                            continue;
+                    gathered = false;
+                    let mut event = Some(event);
+                    while let Some(happened) = event.take() {
+                        match self.happened(happened) {
+                            Ok(pending) => blocked = pending,
+                            Err(error) => return error,
                         }
-                        Event::Failed(id, error) => {
-                            if let Some(call) = self.calls.remove(&id) {
-                                self.shared.ended();
-                                call.replies.finish(Err(error), 0);
-                            }
-                            continue;
+                        in_a_row += 1;
+                        if in_a_row % TURN == 0 {
+                            tokio::task::yield_now().await;
+                        } else if blocked.is_none() {
+                            event = self.pipe.ready();
                         }
-                        Event::Closed(error) => return error,
-                    };
-                    match self.take(said) {
-                        Ok(pending) => blocked = pending,
-                        Err(error) => return error,
-                    }
-                    in_a_row += 1;
-                    if in_a_row % TURN == 0 {
-                        tokio::task::yield_now().await;
                     }
                 }
                 () = room(&self.calls, &self.standing, blocked.as_ref()), if blocked.is_some() => {}
@@ -440,6 +446,30 @@ impl<P: Pipe> Driver<P> {
 
     fn sharing(&self) -> Sharing {
         self.shared.sharing()
+    }
+
+    /// Takes what the pipe reports. `Ok(Some(…))` is a message that has to wait.
+    fn happened(&mut self, event: Event) -> Result<Option<(Destination, Message)>, UpstreamError> {
+        match event {
+            Event::Text(text) => self.take(Incoming::parse(text, self.limits.depth)),
+            Event::Read(said) => self.take(said),
+            Event::Sent(ids) => {
+                for id in ids {
+                    if let Some(call) = self.calls.get_mut(&id) {
+                        call.sent = true;
+                    }
+                }
+                Ok(None)
+            }
+            Event::Failed(id, error) => {
+                if let Some(call) = self.calls.remove(&id) {
+                    self.shared.ended();
+                    call.replies.finish(Err(error), 0);
+                }
+                Ok(None)
+            }
+            Event::Closed(error) => Err(error),
+        }
     }
 
     fn accept(&mut self, command: Command) {

@@ -5,6 +5,7 @@ pub(crate) mod circuit;
 pub(crate) mod driver;
 pub(crate) mod error;
 pub(crate) mod http;
+mod outbox;
 pub(crate) mod probe;
 pub(crate) mod reconnect;
 mod redelivery;

@@ -10,7 +10,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::driver::{Event, Pipe};
+use super::driver::{Event, Ids, Pipe};
 use super::error::UpstreamError;
 use super::http::{Body, SseBody};
 use super::reconnect::Loss;
@@ -134,7 +134,7 @@ impl Pipe for SsePipe {
                 let bytes = line.len();
                 self.posting = Some((id, bytes, self.post(line)));
                 if let Some(id) = id {
-                    return Event::Sent(id);
+                    return Event::Sent(Ids::from_elem(id, 1));
                 }
             }
             tokio::select! {

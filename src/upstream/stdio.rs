@@ -1,12 +1,11 @@
 //! A child process as a [`Pipe`]: one message per line on its standard input and output
 //! (2025-11-25, Transports › stdio; 2026-07-28, Transports › stdio).
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, ChildStdout};
@@ -20,6 +19,7 @@ use crate::settings::{Limits, StdioTarget, Timeouts};
 use crate::upstream::child::{Child, ChildEvents, Exit, SpawnError, StopStep};
 use crate::upstream::driver::{Event, Pipe};
 use crate::upstream::error::UpstreamError;
+use crate::upstream::outbox::Outbox;
 
 /// How long is read on after the child has ended: another process may hold its output open for ever.
 const AFTER_EXIT: Duration = Duration::from_millis(250);
@@ -33,9 +33,10 @@ pub(crate) struct StdioPipe {
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     lines: Lines,
-    /// What waits to be written: whose call it is, the rest of its line, whether some of it was written.
-    queue: VecDeque<Outgoing>,
-    queued: usize,
+    /// What waits to be written.
+    outbox: Outbox,
+    /// It was looked whether the child is there, since something was last written.
+    looked: bool,
     /// Since when the child takes nothing.
     write_since: Option<Instant>,
     /// Since when a line has been begun and not ended.
@@ -46,14 +47,6 @@ pub(crate) struct StdioPipe {
     spoke: bool,
     _counted: GaugeGuard,
     name: String,
-}
-
-struct Outgoing {
-    id: Option<i64>,
-    line: Bytes,
-    begun: bool,
-    /// It was looked whether the child is there.
-    looked: bool,
 }
 
 impl StdioPipe {
@@ -94,8 +87,8 @@ impl StdioPipe {
             stdin: Some(stdin),
             stdout: Some(stdout),
             lines: Lines::new(limits.message_bytes),
-            queue: VecDeque::new(),
-            queued: 0,
+            outbox: Outbox::default(),
+            looked: false,
             write_since: None,
             partial_since: None,
             write_stall: timeouts.write_stall_child,
@@ -142,13 +135,9 @@ impl Pipe for StdioPipe {
                     None if self.stdout.is_none() => return Event::Closed(self.broken()),
                     None => {}
                 }
-                if self.is_about_to_call() {
+                if !self.outbox.is_empty() && !std::mem::replace(&mut self.looked, true) {
                     // A process that has ended must not be given a call whose outcome would then be unknown.
-                    let read = read_some(&mut self.stdout, &mut self.lines).now_or_never();
-                    if let Some(front) = self.queue.front_mut() {
-                        front.looked = true;
-                    }
-                    match read {
+                    match read_some(&mut self.stdout, &mut self.lines).now_or_never() {
                         Some(Ok(1..)) => continue,
                         Some(Ok(0) | Err(_)) => {
                             self.stdout = None;
@@ -168,11 +157,10 @@ impl Pipe for StdioPipe {
             let after_exit = self.ended.as_ref().filter(|_| read).map(|(_, at)| *at + AFTER_EXIT);
             tokio::select! {
                 biased;
-                written = write(&mut self.stdin, self.queue.front()), if !self.queue.is_empty() => {
+                written = write(&mut self.stdin, &self.outbox), if !self.outbox.is_empty() => {
                     let Ok(count) = written else {
                         // It reads no more, but what it has written before it closed or ended still counts.
-                        self.queue.clear();
-                        self.queued = 0;
+                        self.outbox.clear();
                         self.write_since = None;
                         self.stdin = None;
                         if !read || self.stdout.is_none() {
@@ -182,20 +170,11 @@ impl Pipe for StdioPipe {
                         self.ended.get_or_insert_with(|| ("its input is closed".into(), Instant::now()));
                         continue;
                     };
-                    self.write_since = Some(Instant::now());
-                    self.queued -= count;
-                    let Some(front) = self.queue.front_mut() else { continue };
-                    let begun = std::mem::replace(&mut front.begun, true);
-                    let id = front.id;
-                    front.line.advance(count);
-                    if front.line.is_empty() {
-                        self.queue.pop_front();
-                    }
-                    if self.queue.is_empty() {
-                        self.write_since = None;
-                    }
-                    if let (false, Some(id)) = (begun, id) {
-                        return Event::Sent(id);
+                    let sent = self.outbox.written(count);
+                    self.looked = false;
+                    self.write_since = (!self.outbox.is_empty()).then(Instant::now);
+                    if !sent.is_empty() {
+                        return Event::Sent(sent);
                     }
                 }
                 count = read_some(&mut self.stdout, &mut self.lines), if read => {
@@ -223,25 +202,32 @@ impl Pipe for StdioPipe {
         }
     }
 
+    fn ready(&mut self) -> Option<Event> {
+        match self.lines.next_line()? {
+            Ok(line) => {
+                self.partial_since = None;
+                self.spoke = true;
+                Some(Event::Text(line))
+            }
+            Err(_) => Some(Event::Closed(UpstreamError::TooLarge)),
+        }
+    }
+
     fn write(&mut self, id: Option<i64>, line: Bytes) {
-        let mut ended = bytes::BytesMut::with_capacity(line.len() + 1);
-        ended.extend_from_slice(&line);
-        ended.extend_from_slice(b"\n");
-        self.queued += ended.len();
         self.write_since.get_or_insert_with(Instant::now);
-        self.queue.push_back(Outgoing { id, line: ended.freeze(), begun: false, looked: false });
+        self.outbox.push(id, line);
     }
 
     fn unwrite(&mut self, id: i64) -> bool {
-        let Some(at) = self.queue.iter().position(|out| out.id == Some(id) && !out.begun) else { return false };
-        if let Some(out) = self.queue.remove(at) {
-            self.queued -= out.line.len();
+        let taken = self.outbox.remove(id);
+        if self.outbox.is_empty() {
+            (self.looked, self.write_since) = (false, None);
         }
-        true
+        taken
     }
 
     fn queued(&self) -> usize {
-        self.queued
+        self.outbox.bytes()
     }
 
     async fn close(mut self, why: UpstreamError) {
@@ -260,12 +246,6 @@ impl Pipe for StdioPipe {
 }
 
 impl StdioPipe {
-    /// Whether a call is next to be written, and nothing of it has been.
-    fn is_about_to_call(&self) -> bool {
-        self.stdout.is_some()
-            && self.queue.front().is_some_and(|front| front.id.is_some() && !front.begun && !front.looked)
-    }
-
     fn note_exit(&mut self) {
         if let Some(exit) = *self.exited.borrow_and_update() {
             self.ended.get_or_insert_with(|| (Ending(exit).to_string(), Instant::now()));
@@ -273,10 +253,10 @@ impl StdioPipe {
     }
 }
 
-async fn write(stdin: &mut Option<ChildStdin>, front: Option<&Outgoing>) -> std::io::Result<usize> {
-    match (stdin, front) {
-        (Some(stdin), Some(out)) => stdin.write(&out.line).await,
-        _ => Err(std::io::ErrorKind::BrokenPipe.into()),
+async fn write(stdin: &mut Option<ChildStdin>, outbox: &Outbox) -> std::io::Result<usize> {
+    match stdin {
+        Some(stdin) => stdin.write_vectored(&outbox.slices()).await,
+        None => Err(std::io::ErrorKind::BrokenPipe.into()),
     }
 }
 
@@ -327,5 +307,27 @@ impl ChildEvents for Counting {
 
     fn exited(&self, _exit: Exit, asked: bool) {
         self.0.child_exited(if asked { "asked" } else { "by_itself" });
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    /// Nobody waits for a child that is owed nothing.
+    #[tokio::test]
+    async fn what_is_taken_back_stalls_nothing() {
+        let target = StdioTarget { program: "cat".into(), args: vec![], env: vec![], pass_env: vec![], cwd: None };
+        let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()).server("test"));
+        let timeouts = Timeouts { write_stall_child: Duration::ZERO, ..Timeouts::default() };
+        let mut pipe = StdioPipe::spawn(&target, &Limits::default(), &timeouts, &tasks, &metrics).unwrap();
+        pipe.write(Some(1), Bytes::from_static(b"1"));
+        assert!(pipe.unwrite(1) && !pipe.unwrite(1));
+        assert!(timeout(Duration::from_millis(20), pipe.next(true)).await.is_err());
+        pipe.write(Some(2), Bytes::from_static(b"2"));
+        assert!(matches!(pipe.next(true).await, Event::Sent(ids) if ids[..] == [2]));
+        assert!(matches!(pipe.next(true).await, Event::Text(line) if line == "2"));
+        pipe.stop().await;
     }
 }

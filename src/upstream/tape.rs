@@ -8,7 +8,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
-use super::driver::{Event, Pipe};
+use super::driver::{Event, Ids, Pipe};
 use super::error::UpstreamError;
 use crate::protocol::lines::Lines;
 use crate::protocol::message::{Kind, Message};
@@ -78,7 +78,7 @@ impl Pipe for TapePipe {
                 self.queued -= line.len();
                 self.hear(line);
                 if let Some(id) = id {
-                    return Event::Sent(id);
+                    return Event::Sent(Ids::from_elem(id, 1));
                 }
                 continue;
             }

@@ -49,6 +49,16 @@ struct Tapped<P> {
 }
 
 impl<P> Tapped<P> {
+    /// Notes all up to this call.
+    fn note_sent_to(&mut self, id: i64) {
+        if let Some(at) = self.unsent.iter().position(|(unsent, _)| *unsent == Some(id)) {
+            for (id, text) in self.unsent.drain(..=at) {
+                self.line.sent(id, &text);
+            }
+            self.note_sent();
+        }
+    }
+
     /// Notes what stands in front and is not waited for.
     fn note_sent(&mut self) {
         while let Some((None, text)) = self.unsent.front() {
@@ -70,14 +80,8 @@ impl<P: Pipe> Pipe for Tapped<P> {
                 return Event::Read(said);
             }
             Event::Read(_) => {}
-            Event::Sent(id) | Event::Failed(id, _) => {
-                if let Some(at) = self.unsent.iter().position(|(unsent, _)| *unsent == Some(*id)) {
-                    for (id, text) in self.unsent.drain(..=at) {
-                        self.line.sent(id, &text);
-                    }
-                    self.note_sent();
-                }
-            }
+            Event::Sent(ids) => ids.iter().for_each(|id| self.note_sent_to(*id)),
+            Event::Failed(id, _) => self.note_sent_to(*id),
             Event::Closed(_) => {}
         }
         event

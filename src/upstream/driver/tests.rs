@@ -22,7 +22,7 @@ impl Pipe for Scripted {
             self.heard.lock().unwrap().push(line);
             if let Some(id) = id {
                 self.awaited -= 1;
-                return Event::Sent(id);
+                return Event::Sent(Ids::from_elem(id, 1));
             }
         }
         if !read || self.awaited > 0 {
