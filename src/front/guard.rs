@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
+use futures_util::future::poll_immediate;
 use http::{HeaderMap, header};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
@@ -190,12 +191,20 @@ pub(super) async fn read_body(
     if declared.is_some_and(|length| length > limits.body_bytes as u64) {
         return Err(too_large());
     }
-    let total = Instant::now() + timeouts.body_total;
+    let mut total = None;
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     loop {
-        let deadline = total.min(Instant::now() + timeouts.body_idle);
-        let frame = timeout_at(deadline, next_frame(&mut body)).await.map_err(|_| ProxyError::BodyTimeout)?;
+        // Nearly always it is there, and nothing has to be waited for.
+        let frame = match poll_immediate(next_frame(&mut body)).await {
+            Some(frame) => frame,
+            None => {
+                let now = Instant::now();
+                let total = *total.get_or_insert(now + timeouts.body_total);
+                let deadline = total.min(now + timeouts.body_idle);
+                timeout_at(deadline, next_frame(&mut body)).await.map_err(|_| ProxyError::BodyTimeout)?
+            }
+        };
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|_| ProxyError::BodyBroken)?.into_data() else { continue };
         let read = first.as_ref().map_or(0, Bytes::len) + rest.len();
