@@ -33,6 +33,11 @@ impl Effort {
         Effort { pairs: 24, pairs_max: 64, turn: Duration::from_millis(100), deadline }
     }
 
+    /// For a part that is asked for alone: what is close to its limit takes more turns to be decided.
+    pub fn patient(deadline: Instant) -> Effort {
+        Effort { pairs_max: 240, ..Effort::full(deadline) }
+    }
+
     pub fn quick(deadline: Instant) -> Effort {
         Effort { pairs: 16, pairs_max: 56, turn: Duration::from_millis(50), deadline }
     }

@@ -65,16 +65,20 @@ fn main() -> ExitCode {
     let quick = has("--quick");
     let started = Instant::now();
     let deadline = started + if quick { QUICK } else { FULL };
-    let effort = if quick { Effort::quick(deadline) } else { Effort::full(deadline) };
+    let (only, against) = (value("--only"), value("--against"));
+    let part = PARTS.into_iter().any(&has);
+    let all = !part && !quick && only.is_none() && against.is_none();
+    let effort = match (quick, all) {
+        (true, _) => Effort::quick(deadline),
+        (false, true) => Effort::full(deadline),
+        (false, false) => Effort::patient(deadline),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut outcomes: Vec<Outcome> = Vec::new();
     runtime.block_on(async {
         if quick || has("--controls") {
             outcomes.extend(controls::run(&effort).await);
         }
-        let (only, against) = (value("--only"), value("--against"));
-        let part = PARTS.into_iter().any(&has);
-        let all = !part && !quick && only.is_none() && against.is_none();
         if !part {
             outcomes.extend(paths::run(&effort, quick, only.as_deref(), against.as_deref()).await);
         }

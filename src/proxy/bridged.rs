@@ -329,7 +329,7 @@ impl Bridged {
     /// The server is lost. It is asked again, once, if it cannot have taken the request up.
     fn lost(&mut self, error: UpstreamError) {
         let unsent = matches!(error, UpstreamError::Exited { sent: false, .. } | UpstreamError::Lost { sent: false });
-        if unsent && !self.heard && !self.again[1] && !self.stop.cut.is_cancelled() {
+        if unsent && !self.heard && !self.again[1] && !self.stop.cut().is_cancelled() {
             self.again[1] = true;
             self.way.server.metrics.repeated(error.kind());
             return self.send(false);

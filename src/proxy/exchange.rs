@@ -4,11 +4,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::error::ProxyError;
 use super::listening::{Listening, Reopened};
@@ -21,6 +21,7 @@ use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
 use crate::rt::flag::Flag;
+use crate::rt::watch::Watch;
 use crate::session::route::Notable;
 use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
@@ -73,20 +74,22 @@ pub(super) enum Signal {
 /// Nothing was heard for as long as the caller cared to wait.
 struct Quiet;
 
-/// Waits for what ends a request from outside. It is looked at each time that something else has come, which is made cheap:
-/// as long as the same task looks and nothing has happened, that it waits is known already.
+/// Waits for what ends a request from outside.
 pub(super) struct Stop {
     /// Raised when nobody wants the answer any more, unless that is no matter now.
     cancelled: Option<Flag>,
     /// Cancelled when the proxy has no more time for it.
-    pub(super) cut: CancellationToken,
-    cuts: Pin<Box<WaitForCancellationFutureOwned>>,
-    waits: Option<Waker>,
+    cut: Watch,
 }
 
 impl Stop {
     pub(super) fn of(cancelled: Option<Flag>, cut: CancellationToken) -> Stop {
-        Stop { cuts: Box::pin(cut.clone().cancelled_owned()), cancelled, cut, waits: None }
+        Stop { cancelled, cut: Watch::of(cut) }
+    }
+
+    /// Cancelled when the proxy has no more time for it.
+    pub(super) fn cut(&self) -> &CancellationToken {
+        self.cut.token()
     }
 
     /// Whether the client has taken the request back, or nobody can any more.
@@ -96,7 +99,7 @@ impl Stop {
 
     /// Whether it is over.
     pub(super) fn is_due(&self) -> bool {
-        self.is_cancelled() || self.cut.is_cancelled()
+        self.is_cancelled() || self.cut().is_cancelled()
     }
 }
 
@@ -104,14 +107,10 @@ impl Future for Stop {
     type Output = Signal;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Signal> {
-        if self.waits.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) && !self.is_due() {
-            return Poll::Pending;
-        }
-        self.waits = Some(context.waker().clone());
         if self.cancelled.as_ref().is_some_and(|cancelled| cancelled.poll_raised(context).is_ready()) {
             return Poll::Ready(Signal::Cancelled);
         }
-        self.cuts.as_mut().poll(context).map(|()| Signal::Cut)
+        Pin::new(&mut self.cut).poll(context).map(|()| Signal::Cut)
     }
 }
 
@@ -313,7 +312,7 @@ impl Exchange {
                         // When the server is gone, the connection says what that means for this request: what was said
                         // before, and whether it may have been executed.
                         Some(EndReason::UpstreamGone) => {
-                            self.stop = Stop::of(None, self.stop.cut.clone());
+                            self.stop = Stop::of(None, self.stop.cut().clone());
                             continue;
                         }
                         reason => return Ok(self.stopped(reason)),
@@ -370,7 +369,7 @@ impl Exchange {
         let reopened = tokio::select! {
             biased;
             () = drain.cancelled() => return Some(self.end_listening("drained")),
-            () = self.stop.cut.cancelled() => Reopened::Lost(UpstreamError::Closed { sent: true }),
+            () = self.stop.cut().cancelled() => Reopened::Lost(UpstreamError::Closed { sent: true }),
             reopened = listening.reopen() => reopened,
         };
         match reopened {
@@ -396,7 +395,7 @@ impl Exchange {
                 | UpstreamError::Lost { sent: false }
         );
         let live = self.session().is_some_and(|session| session.end_reason().is_none());
-        connection_is_gone && live && matches!(self.repeat, Repeat::Possible) && !self.stop.cut.is_cancelled()
+        connection_is_gone && live && matches!(self.repeat, Repeat::Possible) && !self.stop.cut().is_cancelled()
     }
 
     /// Sends the request on the connection that the session has now. It is kept under way, since whoever polls the exchange

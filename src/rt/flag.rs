@@ -1,4 +1,4 @@
-//! A word to one task, said once: what a cancellation token is to many, for a tenth of its cost.
+//! A word to one task: what a cancellation token is to many, for a tenth of its cost.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -18,10 +18,15 @@ struct Inner {
 }
 
 impl Flag {
-    /// It stays raised.
+    /// It stays raised until it is [lowered](Flag::lower).
     pub(crate) fn raise(&self) {
         self.0.raised.store(true, Ordering::Release);
         self.0.waiting.wake();
+    }
+
+    /// From now on it can be raised anew.
+    pub(crate) fn lower(&self) {
+        self.0.raised.store(false, Ordering::Release);
     }
 
     pub(crate) fn is_raised(&self) -> bool {

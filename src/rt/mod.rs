@@ -7,6 +7,7 @@ pub(crate) mod mailbox;
 pub(crate) mod signal;
 pub(crate) mod tasks;
 pub(crate) mod wakes;
+pub(crate) mod watch;
 
 pub(crate) use signal::{Signal, Signals};
 pub(crate) use tasks::{Spawner, Tasks};

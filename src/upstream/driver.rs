@@ -6,13 +6,12 @@
 //! goes to the one place that [`Sharing`] allows, or to nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::ServerMetrics;
@@ -20,7 +19,9 @@ use crate::protocol::id::RequestId;
 use crate::protocol::message::{Incoming, Kind, Message, ParseError, cancelled};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
+use crate::rt::flag::Flag;
 use crate::rt::mailbox::{Bounds, PushError, Reader, Time, Writer, mailbox};
+use crate::rt::watch::Watch;
 use crate::tap::Line;
 use crate::upstream::error::UpstreamError;
 
@@ -126,7 +127,8 @@ struct Shared {
     /// Held for a push or a take. A queue that could be full would be no place for what `Drop` leaves behind;
     /// its length is bounded by the number of open calls.
     cancels: Mutex<Cancels>,
-    wake: Notify,
+    /// Raised when there are some.
+    has_cancels: Flag,
     closing: CancellationToken,
     gone: CancellationToken,
     why: OnceLock<UpstreamError>,
@@ -242,7 +244,7 @@ impl Shared {
 
     fn cancel(&self, id: i64, notification: Option<Bytes>) {
         self.cancels.lock().unwrap_or_else(PoisonError::into_inner).push((id, notification));
-        self.wake.notify_one();
+        self.has_cancels.raise();
     }
 }
 
@@ -339,7 +341,7 @@ pub(crate) fn drive<P: Pipe>(
         sharing: AtomicU8::new(sharing as u8),
         outstanding: AtomicUsize::new(0),
         cancels: Mutex::default(),
-        wake: Notify::new(),
+        has_cancels: Flag::default(),
         closing: stop.child_token(),
         gone: CancellationToken::new(),
         why: OnceLock::new(),
@@ -396,9 +398,7 @@ impl<P: Pipe> Driver<P> {
         let mut in_a_row = 0;
         // The tasks that were ready when something was to be written have had their turn.
         let mut gathered = false;
-        // To begin to listen takes longer than to look, so that is done once.
-        let mut closing = pin!(shared.closing.cancelled());
-        let mut wake = pin!(shared.wake.notified());
+        let mut closing = Watch::of(shared.closing.clone());
         loop {
             if let Some((destination, message)) = blocked.take() {
                 blocked = self.deliver(destination, message);
@@ -406,9 +406,9 @@ impl<P: Pipe> Driver<P> {
             let writable = self.pipe.queued() < self.limits.message_bytes;
             tokio::select! {
                 biased;
-                () = closing.as_mut() => return UpstreamError::Closed { sent: false },
-                () = wake.as_mut() => {
-                    wake.set(shared.wake.notified());
+                () = &mut closing => return UpstreamError::Closed { sent: false },
+                () = shared.has_cancels.raised() => {
+                    shared.has_cancels.lower();
                     self.cancel_calls();
                 }
                 command = self.commands.recv(), if writable => match command {
