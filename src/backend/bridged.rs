@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderMap;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::cells::Cells;
 use super::hub::Hub;
@@ -64,7 +64,9 @@ impl Backend {
         }
         let mut lease = self.lease_of(self.pinned(guest).unwrap_or_else(|| self.key(guest))).await?;
         lease.reuse(self.settings.bridge_reuse != BridgeReuse::Never);
-        lease.completion().complete().await.map_err(OpenError::Unanswered)?;
+        if !lease.is_complete() {
+            lease.completion().complete().await.map_err(OpenError::Unanswered)?;
+        }
         let greeting = lease.answer.clone().ok_or(OpenError::Lost)?;
         Ok(Bridged { way: lease.into(), greeting })
     }
@@ -79,9 +81,7 @@ impl Backend {
             return self.hub(&handshake, guest.principal).await;
         }
         let guest = Guest { declared: Declared::default(), ..guest.clone() };
-        let patience = self.timeouts.acquire + self.timeouts.start;
-        let shared = (Arc::clone(&handshake), self.listener(&guest));
-        timeout(patience, self.find_hub_of(shared, self.key(&guest))).await.unwrap_or(Err(OpenError::Timeout))
+        self.hub_of((handshake, self.listener(&guest)), || self.key(&guest)).await
     }
 
     /// What the only connection of this one is filed under, where there is only one. It is known who that is.

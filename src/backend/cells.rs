@@ -51,6 +51,12 @@ impl<K: PartialEq, V> Cells<K, V> {
         Cells { open: Mutex::default(), max }
     }
 
+    /// What `look` makes of what there is for this key already. It is called under the lock, so it must be quick.
+    pub(super) fn find<R>(&self, key: &K, look: impl FnOnce(&V) -> Option<R>) -> Option<R> {
+        let open = lock(&self.open);
+        look(open.iter().find(|entry| entry.key == *key)?.cell.get()?)
+    }
+
     /// The one for this key, which may have to be filled. `None` if there are too many.
     pub(super) fn get(&self, key: K) -> Option<Cell<'_, K, V>> {
         let mut open = lock(&self.open);

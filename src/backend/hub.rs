@@ -103,26 +103,30 @@ impl Backend {
         handshake: &Arc<Handshake>,
         owner: Option<Principal>,
     ) -> Result<Arc<Hub>, OpenError> {
-        let patience = self.timeouts.acquire + self.timeouts.start;
-        timeout(patience, self.find_hub(handshake, owner)).await.unwrap_or(Err(OpenError::Timeout))
-    }
-
-    async fn find_hub(&self, handshake: &Arc<Handshake>, owner: Option<Principal>) -> Result<Arc<Hub>, OpenError> {
         let owner = owner.filter(|_| self.settings.isolation == Isolation::Principal);
-        let key = Key::Legacy { handshake: Arc::clone(handshake), owner, headers: Arc::default() };
-        self.find_hub_of((Arc::clone(handshake), owner), key).await
+        let key = || Key::Legacy { handshake: Arc::clone(handshake), owner, headers: Arc::default() };
+        self.hub_of((Arc::clone(handshake), owner), key).await
     }
 
     /// The one that is shared by those who have this in common; if there is none, it is made of a connection of that kind.
-    pub(super) async fn find_hub_of(
+    pub(super) async fn hub_of(
         &self,
         shared: (Arc<Handshake>, Option<Principal>),
-        key: Key,
+        key: impl FnOnce() -> Key,
     ) -> Result<Arc<Hub>, OpenError> {
+        if let Some(hub) = self.hubs.find(&shared, |hub| hub.is_open().then(|| Arc::clone(hub))) {
+            return Ok(hub);
+        }
+        let patience = self.timeouts.acquire + self.timeouts.start;
+        // In a box, so that the future of each request stays small.
+        Box::pin(timeout(patience, self.make_hub(shared, key()))).await.unwrap_or(Err(OpenError::Timeout))
+    }
+
+    async fn make_hub(&self, shared: (Arc<Handshake>, Option<Principal>), key: Key) -> Result<Arc<Hub>, OpenError> {
         loop {
             let cell = self.hubs.get(shared.clone()).ok_or(OpenError::QueueFull)?;
             let hub = cell.get_or_try_init(|| self.open_hub(key.clone())).await?;
-            if !hub.over.is_cancelled() && !hub.connection.gone().is_cancelled() {
+            if hub.is_open() {
                 return Ok(Arc::clone(hub));
             }
             self.hubs.forget(&cell);
@@ -175,6 +179,10 @@ async fn listen(hub: Arc<Hub>, mut lease: Leased) {
 }
 
 impl Hub {
+    fn is_open(&self) -> bool {
+        !self.over.is_cancelled() && !self.connection.gone().is_cancelled()
+    }
+
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }

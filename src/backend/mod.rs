@@ -307,7 +307,7 @@ impl Backend {
             lease.reuse(false);
             if let (None, Key::Legacy { handshake, headers, .. }) = (&lease.answer, &key) {
                 let deadline = Instant::now() + self.timeouts.start;
-                match lease.shake_hands(handshake, headers, deadline).await {
+                match Box::pin(lease.shake_hands(handshake, headers, deadline)).await {
                     Ok(()) => lease.file_under(key.clone()),
                     // It ended while it was waiting to be used: that says nothing about another one.
                     Err(StartError::Unanswered(error)) if !error.sent() && spares_lost < SPARES_LOST_MAX => {

@@ -78,12 +78,18 @@ impl Known {
         !is_configured && (!self.is_confirmed || self.since.elapsed() >= GUESS_FOR)
     }
 
-    fn is_current(&self) -> bool {
+    /// What there is for a request, unless it is out of date.
+    fn modern(&self) -> Option<Modern> {
         let alive = match &self.modern {
             Modern::Shared(connection, _) => !connection.gone().is_cancelled(),
             Modern::Each(_) | Modern::LegacyOnly => true,
         };
-        alive && self.until.is_none_or(|until| Instant::now() < until)
+        let now = Instant::now();
+        if !alive || self.until.is_some_and(|until| now >= until) {
+            return None;
+        }
+        *lock(&self.used) = now;
+        Some(self.modern.clone())
     }
 
     /// Whether nobody has needed it for so long, and nobody is using it. After `longest` nobody is: what is not answered by
@@ -109,8 +115,12 @@ impl Backend {
     /// See [`OpenError`]: the server could not be asked.
     pub(crate) async fn modern(&self, owner: Option<Principal>) -> Result<Modern, OpenError> {
         let owner = owner.filter(|_| self.settings.isolation == Isolation::Principal);
+        if let Some(modern) = self.eras.find(&owner, Known::modern) {
+            return Ok(modern);
+        }
         let patience = self.timeouts.acquire + self.probe_patience();
-        timeout(patience, self.find_modern(owner)).await.unwrap_or(Err(OpenError::Timeout))
+        // Asked rarely: in a box, so that the future of each request stays small.
+        Box::pin(timeout(patience, self.find_modern(owner))).await.unwrap_or(Err(OpenError::Timeout))
     }
 
     /// How long the answer to the question for its era is waited for.
@@ -158,14 +168,8 @@ impl Backend {
     async fn find_modern(&self, owner: Option<Principal>) -> Result<Modern, OpenError> {
         loop {
             let cell = self.eras.get(owner).ok_or(OpenError::QueueFull)?;
-            let known = match cell.get() {
-                Some(known) => known,
-                // Asked rarely: in a box, so that the future of each request stays small.
-                None => Box::pin(cell.get_or_try_init(|| self.ask(owner))).await?,
-            };
-            if known.is_current() {
-                *lock(&known.used) = Instant::now();
-                return Ok(known.modern.clone());
+            if let Some(modern) = cell.get_or_try_init(|| self.ask(owner)).await?.modern() {
+                return Ok(modern);
             }
             self.eras.forget(&cell);
         }

@@ -60,7 +60,8 @@ pub(crate) struct Link {
     completed: Arc<AtomicBool>,
 }
 
-impl Pooled for Link {
+/// In a box, since it changes hands many times.
+impl Pooled for Box<Link> {
     fn is_usable(&self) -> bool {
         !self.connection.gone().is_cancelled()
     }
@@ -117,6 +118,11 @@ impl Link {
             level: None,
             completed: Arc::default(),
         }
+    }
+
+    /// Whether the server has been told, or is being told, that the handshake is complete.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.completed.load(Ordering::Relaxed)
     }
 
     /// The end of the handshake, which is the client's to say where the handshake is the client's.
@@ -305,7 +311,7 @@ impl Starter {
 
 impl Connect for Starter {
     type Key = Key;
-    type Conn = Link;
+    type Conn = Box<Link>;
     type Error = StartError;
 
     async fn connect(
@@ -313,8 +319,9 @@ impl Connect for Starter {
         key: &Key,
         place: Place,
         needed: impl Future<Output = ()> + Send,
-    ) -> Result<Link, Failure<StartError>> {
-        self.start(key, place, needed).await.map_err(|error| Failure { counts: self.counts(key, &error), error })
+    ) -> Result<Box<Link>, Failure<StartError>> {
+        let started = self.start(key, place, needed).await;
+        started.map(Box::new).map_err(|error| Failure { counts: self.counts(key, &error), error })
     }
 }
 

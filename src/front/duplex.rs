@@ -76,7 +76,7 @@ impl Duplex {
     /// Whoever has learned where another posts to has not become the other.
     pub(crate) fn check_caller(&self, headers: &HeaderMap) -> Result<(), ProxyError> {
         let known = self.server.backend.knows_principals();
-        if known && self.server.caller(headers)?.principal != self.caller.principal {
+        if known && self.server.principal(headers)? != self.caller.principal {
             return Err(SessionError::NotFound.into());
         }
         Ok(())

@@ -20,7 +20,7 @@ use crate::protocol::method::Known;
 use crate::protocol::revision::{Era, Revision};
 use crate::protocol::sse::KEEP_ALIVE;
 use crate::proxy::error::ProxyError;
-use crate::proxy::{Caller, Proxy, Server};
+use crate::proxy::{Proxy, Server};
 use crate::session::backlog::EventId;
 use crate::session::{EndReason, Session, SessionError};
 
@@ -148,28 +148,15 @@ async fn modern(
         // That header and body disagree outranks what they disagree on.
         headers::check(headers, message, version)?;
     }
-    let caller = server.caller(headers)?;
-    proxy.check_envelope(server, message, envelope, caller.principal).await?;
+    let principal = server.principal(headers)?;
+    proxy.check_envelope(server, message, envelope, principal).await?;
     let streams_only = message.known() == Some(Known::Listen);
     if !accepts.sse && (streams_only || !accepts.json) {
         return Err(ProxyError::NotAcceptable);
     }
     let shown = || server.shown(headers);
-    let (principal, mirrored) = (caller.principal, mirrored(headers, caller));
-    let work = proxy.begin_modern(server, message, principal, Some(mirrored), shown).await?;
+    let work = proxy.begin_modern(server, message, principal, Some(headers), shown).await?;
     Ok(answer(Running::new(proxy, work), accepts, false).await)
-}
-
-/// The headers that repeat the body of a modern request: they are still right, since the body keeps what they repeat.
-/// With them go those that the server is to have.
-fn mirrored(headers: &HeaderMap, caller: Caller) -> HeaderMap {
-    let of_mcp = |name: &http::HeaderName| {
-        *name == headers::METHOD || *name == headers::NAME || name.as_str().starts_with(headers::PARAM_PREFIX)
-    };
-    let mirrored = headers.iter().filter(|(name, _)| of_mcp(name));
-    let mut passed: HeaderMap = mirrored.map(|(name, value)| (name.clone(), value.clone())).collect();
-    passed.extend(caller.headers);
-    passed
 }
 
 // === Sessions ===
@@ -294,7 +281,7 @@ fn session(proxy: &Proxy, server: &Server, headers: &HeaderMap) -> Result<Arc<Se
     };
     let session = proxy.sessions.find(id, server.metrics.name())?;
     // Whoever has learned another's session id has not become the other.
-    if server.backend.knows_principals() && server.caller(headers)?.principal != session.route().owner() {
+    if server.backend.knows_principals() && server.principal(headers)? != session.route().owner() {
         return Err(SessionError::NotFound.into());
     }
     Ok(session)

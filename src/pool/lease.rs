@@ -25,8 +25,8 @@ impl<C: Connect> Lease<C> {
         &self.held().key
     }
 
-    pub(super) fn new(shared: Arc<Shared<C>>, held: Held<C::Key, C::Conn>, start: Start) -> Lease<C> {
-        Lease { held: Some(held), shared, start, reuse: true, since: Instant::now() }
+    pub(super) fn new(shared: Arc<Shared<C>>, held: Held<C::Key, C::Conn>, start: Start, since: Instant) -> Lease<C> {
+        Lease { held: Some(held), shared, start, reuse: true, since }
     }
 
     /// Where the connection came from.

@@ -212,37 +212,36 @@ impl<C: Connect> Pool<C> {
         shared.metrics.asked();
         let asked = Instant::now();
         loop {
-            let (held, start) = self.ask(key, asked, patience).await?;
+            let (answer, after) = shared.desk.ask(key, Instant::now().into_std());
+            shared.after(after);
+            let (held, start) = match answer {
+                Ask::Given(held) => {
+                    let start = if held.fresh { Start::Warm } else { Start::Reused };
+                    (held, start)
+                }
+                Ask::Refused(refusal) => return Err(shared.refused(refusal)),
+                // In a box, so that the future of one who need not wait stays small.
+                Ask::Wait(ticket) => Box::pin(self.wait(InQueue { shared, ticket }, asked, patience)).await?,
+            };
+            let now = Instant::now();
             // One that comes back may die before it is looked at. Of a new one, its holder learns why it died.
             if held.fresh || held.conn.is_usable() || is_on(Mutant::DeadReused) {
-                shared.metrics.leased(start, asked.elapsed());
-                return Ok(Lease::new(Arc::clone(shared), held, start));
+                shared.metrics.leased(start, now - asked);
+                return Ok(Lease::new(Arc::clone(shared), held, start, now));
             }
-            let now = Instant::now().into_std();
-            let after = shared.desk.visit(|ledger, orders| ledger.put(held, now, orders)).1;
+            let after = shared.desk.visit(|ledger, orders| ledger.put(held, now.into_std(), orders)).1;
             shared.after(after);
         }
     }
 
-    async fn ask(
+    /// Waits in the queue. Leaving it is what the guard does.
+    async fn wait(
         &self,
-        key: &C::Key,
+        place: InQueue<'_, C>,
         asked: Instant,
         patience: Patience,
     ) -> Result<(Held<C::Key, C::Conn>, Start), PoolError<C::Error>> {
-        let shared = &self.shared;
-        let (answer, after) = shared.desk.ask(key, Instant::now().into_std());
-        shared.after(after);
-        let ticket = match answer {
-            Ask::Given(held) => {
-                let start = if held.fresh { Start::Warm } else { Start::Reused };
-                return Ok((held, start));
-            }
-            Ask::Refused(refusal) => return Err(shared.refused(refusal)),
-            Ask::Wait(ticket) => ticket,
-        };
-        // From here on leaving is what the guard does.
-        let place = InQueue { shared, ticket };
+        let (shared, ticket) = (&self.shared, place.ticket);
         shared.plan();
         let mut turn = shared.desk.turn(ticket);
         let deadline = later(asked, patience.wait);

@@ -28,6 +28,11 @@ pub const PARAM_PREFIX: &str = "mcp-param-";
 /// The keyword in a tool's input schema that asks for a header.
 pub const X_MCP_HEADER: &str = "x-mcp-header";
 
+/// Whether a header repeats something of the body of a modern request.
+pub(crate) fn is_mirrored(name: &HeaderName) -> bool {
+    *name == METHOD || *name == NAME || name.as_str().starts_with(PARAM_PREFIX)
+}
+
 /// A copy of headers to be kept for long: their values alone, and not the buffers that they were read in.
 pub(crate) fn detached(headers: &HeaderMap) -> HeaderMap {
     headers.iter().map(|(name, value)| (name.clone(), detached_value(value))).collect()
@@ -102,7 +107,7 @@ pub fn check(headers: &HeaderMap, message: &Message, version: &str) -> Result<()
     must_be(headers, &PROTOCOL_VERSION, Some(version), true)?;
     must_be(headers, &METHOD, message.method(), true)?;
     if let Some((param, required)) = message.known().and_then(Known::name_param) {
-        let value = message.param_str(param);
+        let value = message.param_text(param);
         // A name that is missing or no string is for the server to refuse; a header cannot agree with it.
         must_be(headers, &NAME, value.as_deref(), required && value.is_some())?;
     }

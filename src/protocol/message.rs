@@ -1,8 +1,9 @@
 //! One JSON-RPC message, as bytes and as the few places in it that the proxy reads.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::id::RequestId;
@@ -335,6 +336,11 @@ impl Message {
         Some(as_str(self.shape.body?.of(&self.text)))
     }
 
+    /// Where `params`, `result` or `error` is.
+    pub(crate) fn body_span(&self) -> Option<Span> {
+        self.shape.body
+    }
+
     /// The JSON text of one member of `params`.
     pub fn param(&self, name: &str) -> Option<&str> {
         Some(as_str(self.param_member(name)?.value.of(&self.text)))
@@ -356,6 +362,11 @@ impl Message {
     /// A string member of `params`, unescaped.
     pub fn param_str(&self, name: &str) -> Option<String> {
         json_str(self.param(name)?)
+    }
+
+    /// The same, copied only where it is written with escapes.
+    pub fn param_text(&self, name: &str) -> Option<Cow<'_, str>> {
+        json_text(self.param(name)?)
     }
 
     /// A string member of `params._meta`, unescaped.
@@ -392,8 +403,13 @@ pub(crate) fn cancelled(id: i64) -> Bytes {
 
 /// The text of a JSON string, or `None` if `json` is something else.
 pub fn json_str(json: &str) -> Option<String> {
+    json_text(json).map(Cow::into_owned)
+}
+
+/// The same, copied only where it is written with escapes.
+pub fn json_text(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
-    unescape(inner.as_bytes())
+    if inner.contains('\\') { unescape(inner.as_bytes()).map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
 fn is_single_line(text: &[u8]) -> bool {
@@ -494,6 +510,16 @@ impl Edit<'_> {
         self
     }
 
+    /// Takes members of `params` out, with their commas.
+    #[must_use]
+    pub(crate) fn without_params(mut self, names: &[&str]) -> Self {
+        if let Some(members) = &self.message.shape.members {
+            let (cuts, _) = members.without(&self.message.text, names);
+            self.splices.extend(cuts.into_iter().map(|cut| (cut, Box::default())));
+        }
+        self
+    }
+
     /// Takes members of `params._meta` out, with their commas.
     #[must_use]
     pub(crate) fn without_meta(mut self, names: &[&str]) -> Self {
@@ -524,7 +550,8 @@ impl Edit<'_> {
         }
         self.splices.sort_by_key(|(span, _)| span.start);
         let grown: usize = self.splices.iter().map(|(_, json)| json.len()).sum();
-        let mut text = BytesMut::with_capacity(old.text.len() + grown);
+        let gone: usize = self.splices.iter().map(|(span, _)| (span.end - span.start) as usize).sum();
+        let mut text = Vec::with_capacity(old.text.len() + grown - gone);
         let mut copied = 0;
         for (span, json) in &self.splices {
             text.extend_from_slice(&old.text[copied..span.start as usize]);
@@ -539,26 +566,23 @@ impl Edit<'_> {
             (i64::from(at) + shift) as u32
         };
         let moved = |span: Span| Span { start: moved(span.start), end: moved(span.end) };
-        let mut shape = Shape::clone(&old.shape);
-        shape.id = old.shape.id.map(moved);
-        shape.method = old.shape.method.map(moved);
-        shape.body = old.shape.body.map(moved);
-        if let Some(members) = &mut shape.members {
-            members.map_spans(moved);
-        }
-        if let Some(members) = &mut shape.meta {
-            // Without those that were taken out.
-            let gaps = || self.splices.iter().filter(|(_, json)| json.is_empty());
-            if gaps().next().is_some() {
-                members.retain(|member| {
-                    !gaps().any(|(gap, _)| gap.start < member.value.end && member.value.end <= gap.end)
-                });
-            }
-            members.map_spans(moved);
-        }
-        let text = text.freeze();
-        shape.single_line = old.shape.single_line || is_single_line(&text);
-        Message { text, shape: Arc::new(shape) }
+        // Without those that were taken out.
+        let is_kept = |member: &Member| {
+            let mut gaps = self.splices.iter().filter(|(_, json)| json.is_empty());
+            !gaps.any(|(gap, _)| gap.start < member.value.end && member.value.end <= gap.end)
+        };
+        let shape = Shape {
+            kind: old.shape.kind,
+            id: old.shape.id.map(moved),
+            method: old.shape.method.map(moved),
+            method_name: old.shape.method_name.clone(),
+            known: old.shape.known,
+            body: old.shape.body.map(moved),
+            members: old.shape.members.as_ref().map(|members| members.moved(is_kept, moved)),
+            meta: old.shape.meta.as_ref().map(|members| members.moved(is_kept, moved)),
+            single_line: old.shape.single_line || is_single_line(&text),
+        };
+        Message { text: text.into(), shape: Arc::new(shape) }
     }
 }
 

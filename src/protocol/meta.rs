@@ -1,6 +1,8 @@
 //! Names of fields, and typed access to the metadata of modern requests.
 
-use super::message::{Message, json_str};
+use std::borrow::Cow;
+
+use super::message::{Message, json_text};
 
 /// The member of `params` and `result` that carries metadata.
 pub const META: &str = "_meta";
@@ -59,18 +61,18 @@ pub const ARGUMENTS: &str = "arguments";
 
 /// What a request says of its revision in its `_meta`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Envelope {
+pub enum Envelope<'m> {
     /// Nothing: not a modern request.
     Absent,
     /// A version, but it or the capabilities are missing or of the wrong type: what is wrong.
     Broken(&'static str),
     /// Complete, for this version (not necessarily one we know).
-    Complete(String),
+    Complete(Cow<'m, str>),
 }
 
-impl Envelope {
+impl<'m> Envelope<'m> {
     /// Reads the envelope of a request (2026-07-28, Basic › `_meta`): version and capabilities are required, who the client is is not.
-    pub fn of(message: &Message) -> Envelope {
+    pub fn of(message: &'m Message) -> Envelope<'m> {
         let Some(version) = message.meta(PROTOCOL_VERSION) else {
             return if message.meta(CLIENT_CAPABILITIES).is_some() {
                 Envelope::Broken("`_meta` lacks io.modelcontextprotocol/protocolVersion")
@@ -78,7 +80,7 @@ impl Envelope {
                 Envelope::Absent
             };
         };
-        let Some(version) = json_str(version) else {
+        let Some(version) = json_text(version) else {
             return Envelope::Broken("io.modelcontextprotocol/protocolVersion must be a string");
         };
         match message.meta(CLIENT_CAPABILITIES) {

@@ -80,14 +80,9 @@ impl Members {
         self.entries.iter()
     }
 
-    /// Forgets those members of which this is not true.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&Member) -> bool) {
-        self.entries.retain(|member| keep(member));
-    }
-
     /// What has to be cut out of the text so that the members with these names are gone, commas included; and how many are left.
     pub(crate) fn without(&self, text: &[u8], names: &[&str]) -> (SmallVec<[Span; 4]>, usize) {
-        let (mut cuts, mut left) = (SmallVec::new(), 0);
+        let (mut cuts, mut left) = (SmallVec::<[Span; 4]>::new(), 0);
         for (at, member) in self.entries.iter().enumerate() {
             if !names.iter().any(|name| key_is(text, member, name)) {
                 left += 1;
@@ -95,21 +90,24 @@ impl Members {
             }
             let key = |member: &Member| member.key.start - 1;
             let end = member.value.end;
-            cuts.push(match (left, self.entries.get(at + 1)) {
+            let cut = match (left, self.entries.get(at + 1)) {
                 // The first that is left must have no comma before it.
                 (0, next) => Span { start: key(member), end: next.map_or(end, key) },
                 (_, _) => Span { start: self.entries[at - 1].value.end, end },
-            });
+            };
+            match cuts.last_mut() {
+                Some(last) if last.end == cut.start => last.end = cut.end,
+                _ => cuts.push(cut),
+            }
         }
         (cuts, left)
     }
 
-    pub(crate) fn map_spans(&mut self, f: impl Fn(Span) -> Span) {
-        self.object = f(self.object);
-        for m in &mut self.entries {
-            m.key = f(m.key);
-            m.value = f(m.value);
-        }
+    /// The same elsewhere, without the members that are not kept.
+    pub(crate) fn moved(&self, is_kept: impl Fn(&Member) -> bool, moved: impl Fn(Span) -> Span) -> Members {
+        let kept = self.entries.iter().filter(|member| is_kept(member));
+        let entries = kept.map(|member| Member { key: moved(member.key), value: moved(member.value), ..*member });
+        Members { object: moved(self.object), entries: entries.collect() }
     }
 }
 
@@ -134,9 +132,13 @@ pub enum ScanError {
 pub const MEMBERS_MAX: usize = 1024;
 
 /// Whether a member's key is `name`, escapes resolved.
+#[inline]
 pub fn key_is(text: &[u8], member: &Member, name: &str) -> bool {
-    let raw = member.key.of(text);
-    if member.escaped { unescape(raw).as_deref() == Some(name) } else { raw == name.as_bytes() }
+    if member.escaped {
+        return unescape(member.key.of(text)).as_deref() == Some(name);
+    }
+    // Most names can be told apart by their lengths.
+    (member.key.end - member.key.start) as usize == name.len() && member.key.of(text) == name.as_bytes()
 }
 
 /// The text of a JSON string, given what stands between its quotes. `None` where it is not Unicode (a lone surrogate).

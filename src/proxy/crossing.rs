@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::error::ProxyError;
@@ -20,7 +19,6 @@ use crate::backend::bridged::Guest;
 use crate::backend::key::Principal;
 use crate::bridge::modern_to_legacy::answer::makes_tasks;
 use crate::bridge::modern_to_legacy::call::{Effect, Input, Leg, Rules};
-use crate::bridge::modern_to_legacy::declared::Declared;
 use crate::bridge::modern_to_legacy::task;
 use crate::bridge::modern_to_legacy::{describe, question};
 use crate::bridge::seal::Binding;
@@ -34,20 +32,6 @@ use crate::protocol::revision::Era;
 use crate::settings::{Limits, Timeouts};
 use crate::upstream::error::UpstreamError;
 
-/// Who sends a request, and what it may go with.
-pub(super) struct Visitor {
-    /// Who it shows to be, whether or not the isolation wants to know.
-    pub(super) principal: Option<Principal>,
-    pub(super) headers: http::HeaderMap,
-    /// What repeats the body, in headers that a server with a handshake does not know; `None` if it did not come over HTTP.
-    pub(super) mirrored: Option<http::HeaderMap>,
-    /// Cancelled when nothing new begins.
-    pub(super) drain: CancellationToken,
-    /// Cancelled when there is no more time.
-    pub(super) cut: CancellationToken,
-    pub(super) patience: Patience,
-}
-
 /// How long, and how often, things may take.
 pub(super) struct Patience {
     request: Duration,
@@ -57,7 +41,7 @@ pub(super) struct Patience {
     errand: Duration,
     discover_ttl: Duration,
     /// How long the server may take to tell its tools.
-    tools: Duration,
+    pub(super) tools: Duration,
     rounds: usize,
     bytes: usize,
 }
@@ -82,7 +66,6 @@ impl Patience {
 /// A request under way. Dropping it cancels the call at the server, unless that is parked.
 pub(crate) struct Crossing {
     server: Arc<Server>,
-    visitor: Visitor,
     guest: Guest,
     request: Message,
     id: RequestId,
@@ -109,47 +92,49 @@ enum Stage {
     Over,
 }
 
-/// Begins a request.
+/// Begins a request of this client (who it shows to be, whether or not the isolation wants to know). `headers` are those
+/// that it came with; `None` if it did not come over HTTP.
 ///
 /// # Errors
 /// Nothing was sent.
 pub(super) async fn begin(
     server: &Arc<Server>,
     request: &Message,
-    visitor: Visitor,
+    principal: Option<Principal>,
+    headers: Option<&HeaderMap>,
 ) -> Result<Box<Crossing>, ProxyError> {
-    let (declared, headers) = (Declared::of(request), Arc::new(visitor.headers.clone()));
-    let guest = Guest { declared, principal: visitor.principal, headers };
+    let id = request.id().ok_or(ProxyError::Initialize)?;
+    let leg = Leg::of(request, id.clone());
+    let forwarded = headers.filter(|_| !server.is_child).map(|headers| server.forwarded(headers));
+    let guest = Guest { declared: leg.declared(), principal, headers: Arc::new(forwarded.unwrap_or_default()) };
     let now = Instant::now();
-    let idle_until = now + visitor.patience.request;
+    let idle_until = now + server.patience.request;
     let mut crossing = Box::new(Crossing {
         server: Arc::clone(server),
-        id: request.id().ok_or(ProxyError::Initialize)?,
+        id,
         guest,
         request: request.clone(),
         stage: Stage::Over,
         outbox: VecDeque::new(),
         fresh: true,
         idle_until,
-        stop: Stop::of(None, visitor.cut.clone()),
+        stop: Stop::of(None, server.tasks.cut().clone()),
         alarm: Box::pin(sleep_until(idle_until)),
         started: now,
         outcome: "abandoned",
         _in_flight: server.metrics.exchange_started(),
-        visitor,
     });
+    // What is rare is boxed, so that the future of each request stays small.
     if request.known().is_some_and(is_of_tasks) {
-        crossing.ask_about_task().await?;
+        Box::pin(crossing.ask_about_task()).await?;
     } else if request.known() == Some(Known::Discover) {
-        crossing.describe().await?;
+        Box::pin(crossing.describe()).await?;
     } else if request.known() == Some(Known::Listen) {
-        crossing.listen().await?;
+        Box::pin(crossing.listen()).await?;
     } else if request.param(meta::REQUEST_STATE).is_some() {
-        crossing.resume().await?;
+        Box::pin(crossing.resume(leg, headers)).await?;
     } else {
-        let until = Instant::now() + crossing.visitor.patience.request_max;
-        let mirrored = crossing.visitor.mirrored.take();
-        let half = crossing.open(request.clone(), mirrored, until);
+        let half = crossing.open(leg, headers, now + server.patience.request_max);
         crossing.stage = Stage::Open(half.await?);
     }
     Ok(crossing)
@@ -166,7 +151,7 @@ fn is_of_tasks(known: Known) -> bool {
 
 impl Crossing {
     fn rules(&self, until: Instant) -> Rules {
-        let patience = &self.visitor.patience;
+        let patience = &self.server.patience;
         Rules {
             window: patience.coalesce,
             parked: patience.parked,
@@ -180,15 +165,15 @@ impl Crossing {
     }
 
     /// Gets a connection, and sends the request on it: see [`open`].
-    fn open(
+    fn open<'a>(
         &self,
-        request: Message,
-        mirrored: Option<http::HeaderMap>,
+        leg: Leg,
+        headers: Option<&'a HeaderMap>,
         until: Instant,
-    ) -> impl Future<Output = Result<Box<Half>, ProxyError>> + Send + use<> {
-        let mirrored = mirrored.filter(|_| !self.server.stands_in);
-        let opening = Opening { mirrored, patience: self.visitor.patience.tools, rules: self.rules(until), until };
-        open(Arc::clone(&self.server), self.guest.clone(), request, opening)
+    ) -> impl Future<Output = Result<Box<Half>, ProxyError>> + Send + use<'a> {
+        let mirrored = headers.filter(|_| !self.server.stands_in);
+        let opening = Opening { leg, mirrored, rules: self.rules(until), until };
+        open(Arc::clone(&self.server), self.guest.clone(), self.request.clone(), opening)
     }
 
     /// The answer to `server/discover`, which the handshake has given already.
@@ -197,7 +182,7 @@ impl Crossing {
         let greeting = backend.greeting(&self.guest).await?;
         // Whose log messages they are cannot be told where others use the connection, too.
         let without: &[&str] = if backend.asks_guests() { &[] } else { &["logging"] };
-        let (ttl, tasks) = (self.visitor.patience.discover_ttl.as_millis(), has_tasks(&self.server, &greeting));
+        let (ttl, tasks) = (self.server.patience.discover_ttl.as_millis(), has_tasks(&self.server, &greeting));
         self.say_last(own(describe::discovered(&greeting, &self.id, ttl, without, tasks)), "ok");
         Ok(())
     }
@@ -208,13 +193,12 @@ impl Crossing {
             self.say(task::undeclared(&self.id));
             return Ok(());
         }
-        let (tasking, principal) = (&self.server.tasking, self.visitor.principal);
+        let (tasking, principal) = (&self.server.tasking, self.guest.principal);
         let tasks = names.iter().filter_map(|name| tasking.find(name, principal)).collect();
         let watching = Watching::new(tasks, self.guest.declared);
-        let drain = self.visitor.drain.clone();
         let hearing = tokio::select! {
             biased;
-            () = drain.cancelled() => return Err(ProxyError::ShuttingDown),
+            () = self.server.tasks.drain().cancelled() => return Err(ProxyError::ShuttingDown),
             hearing = Hearing::begin(&self.server, &self.guest, &self.request, &self.id, watching) => hearing?,
         };
         self.stage = Stage::Listening(Box::new(hearing));
@@ -235,7 +219,7 @@ impl Crossing {
             return Ok(());
         }
         let name = self.request.param_str(meta::TASK_ID).ok_or(ProxyError::Task)?;
-        let task = self.server.tasking.find(&name, self.visitor.principal).ok_or(ProxyError::Task)?;
+        let task = self.server.tasking.find(&name, self.guest.principal).ok_or(ProxyError::Task)?;
         let (id, declared, answers) = (self.id.clone(), self.guest.declared, question::answers(&self.request));
         let asking = async move {
             match known {
@@ -264,21 +248,20 @@ impl Crossing {
     }
 
     /// Goes on with a parked call. Every token that is of no use is refused alike.
-    async fn resume(&mut self) -> Result<(), ProxyError> {
+    async fn resume(&mut self, leg: Leg, headers: Option<&HeaderMap>) -> Result<(), ProxyError> {
         let refused = ProxyError::RequestState;
         let token =
             self.request.param_str(meta::REQUEST_STATE).filter(|_| self.request.known().is_some_and(Known::may_ask));
         let token = token.ok_or(refused.clone())?;
-        if let Some(mirrored) = &self.visitor.mirrored {
-            self.server.tools.check_again(&self.guest, &self.request, mirrored)?;
+        if let Some(headers) = headers {
+            self.server.tools.check_again(&self.guest, &self.request, headers)?;
         }
         let given = self.server.parking.take(&token, &self.binding()).ok_or(refused.clone())?;
-        let mut half = given.await.map_err(|_| refused.clone())?;
+        let mut half = given.await.map_err(|_| refused)?;
         if let Some(error) = half.failed.take() {
             let repeatable = self.request.known().is_some_and(Known::safe_to_repeat);
             return Err(ProxyError::Upstream { error, repeatable });
         }
-        let leg = Leg::of(&self.request).ok_or(refused)?;
         // The same but for its metadata: it is what the token is bound to.
         half.request = Some(self.request.clone());
         let effects = half.feed(Input::Back(leg, question::answers(&self.request)));
@@ -289,7 +272,7 @@ impl Crossing {
     }
 
     fn binding(&self) -> Binding {
-        let principal = self.visitor.principal.as_ref().map(Principal::as_bytes);
+        let principal = self.guest.principal.as_ref().map(Principal::as_bytes);
         Binding::of(principal, self.server.metrics.name(), &self.request)
     }
 
@@ -325,7 +308,7 @@ impl Crossing {
                 Stage::Asking(asking) => {
                     let answer = tokio::select! {
                         biased;
-                        () = self.visitor.cut.cancelled() => {
+                        () = self.server.tasks.cut().cancelled() => {
                             let error = UpstreamError::Closed { sent: true };
                             Err(ProxyError::Upstream { error, repeatable: true })
                         }
@@ -344,7 +327,7 @@ impl Crossing {
                 Stage::Listening(hearing) => {
                     let told = tokio::select! {
                         biased;
-                        () = self.visitor.drain.cancelled() => Told::End(hearing.end()),
+                        () = self.server.tasks.drain().cancelled() => Told::End(hearing.end()),
                         told = hearing.next() => told,
                         () = at(quiet) => return Next::Quiet,
                     };
@@ -393,7 +376,7 @@ impl Crossing {
             Heard::Said(message) => {
                 self.fresh = false;
                 if message.known() == Some(Known::Progress) {
-                    self.idle_until = Instant::now() + self.visitor.patience.request;
+                    self.idle_until = Instant::now() + self.server.patience.request;
                 }
                 let effects = half.feed(Input::Server(message));
                 self.apply(effects);
@@ -404,7 +387,7 @@ impl Crossing {
                 self.fresh = false;
                 let until = half.until;
                 half.feed(Input::Lost);
-                let half = self.open(self.request.clone(), None, until);
+                let half = self.open(Leg::of(&self.request, self.id.clone()), None, until);
                 self.stage = Stage::Opening(half.boxed());
             }
             Heard::Failed(error) => self.fail(error),
@@ -425,7 +408,7 @@ impl Crossing {
                     let made = half.becomes(theirs, described, self.guest.declared);
                     match made {
                         Some(made) => {
-                            let (created, work) = tasking::begin(made, &id, self.visitor.drain.clone());
+                            let (created, work) = tasking::begin(made, &id, self.server.tasks.drain().clone());
                             self.server.backend.adopter().adopt(work);
                             self.say(created);
                         }
@@ -435,7 +418,7 @@ impl Crossing {
                 Effect::Ask(id, requests) => {
                     let due = half.call.deadline().map_or(half.until, Instant::from_std);
                     let binding = self.binding();
-                    match self.server.parking.park(self.visitor.principal, &binding, due) {
+                    match self.server.parking.park(self.guest.principal, &binding, due) {
                         Some((token, place)) => {
                             if let Stage::Open(half) = &mut self.stage {
                                 half.parked();
@@ -457,7 +440,7 @@ impl Crossing {
         if let Some((spot, due)) = spot
             && let Stage::Open(half) = std::mem::replace(&mut self.stage, Stage::Over)
         {
-            let drain = self.visitor.drain.clone();
+            let drain = self.server.tasks.drain().clone();
             self.server.backend.adopter().adopt(keep(half, spot, due, drain));
         }
     }

@@ -1,4 +1,4 @@
-//! The server's half of a request of 2026-07-28 at a server with a handshake: the connection, and what [`Call`](call::Call) has it do.
+//! The server's half of a request of 2026-07-28 at a server with a handshake: the connection, and what [`Call`] has it do.
 //! It stays when the client goes to fetch answers.
 
 use std::collections::VecDeque;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -20,16 +21,16 @@ use crate::backend::{Leased, Way};
 use crate::bridge::handshake;
 use crate::bridge::loss::Loss;
 use crate::bridge::modern_to_legacy::answer::makes_tasks;
-use crate::bridge::modern_to_legacy::call::{self, Effect, Input, Rules};
+use crate::bridge::modern_to_legacy::call::{Call, Effect, Input, Leg, Rules};
 use crate::bridge::modern_to_legacy::declared::Declared;
-use crate::bridge::modern_to_legacy::task::{self, Described};
+use crate::bridge::modern_to_legacy::task::Described;
 use crate::bridge::modern_to_legacy::upward;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::{Call, Connection, Replies};
+use crate::upstream::{self, Connection, Replies};
 
 /// How long a server that is left may take to hear what it has to be told.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -39,11 +40,11 @@ const TELLING_MAX: usize = 256;
 
 /// The server's half of a call: what stays when the client goes to fetch answers. Dropping it ends the call.
 pub(crate) struct Half {
-    pub(super) call: call::Call,
+    pub(super) call: Call,
     server: Arc<Server>,
     /// The client's words, which may have to be sent once more. While it is away, nobody's.
     pub(super) request: Option<Message>,
-    headers: http::HeaderMap,
+    headers: Arc<HeaderMap>,
     pub(super) connection: Connection,
     lease: Option<Leased>,
     replies: Option<Replies>,
@@ -61,11 +62,10 @@ pub(crate) struct Half {
 }
 
 /// How a request is begun.
-pub(super) struct Opening {
+pub(super) struct Opening<'a> {
+    pub(super) leg: Leg,
     /// Headers that have to repeat the body, where there are any.
-    pub(super) mirrored: Option<http::HeaderMap>,
-    /// How long the server may take to tell its tools.
-    pub(super) patience: Duration,
+    pub(super) mirrored: Option<&'a HeaderMap>,
     pub(super) rules: Rules,
     pub(super) until: Instant,
 }
@@ -75,14 +75,15 @@ pub(super) async fn open(
     server: Arc<Server>,
     guest: Guest,
     request: Message,
-    opening: Opening,
+    opening: Opening<'_>,
 ) -> Result<Box<Half>, ProxyError> {
-    let Opening { mut mirrored, patience, rules, until } = opening;
+    let Opening { leg, mut mirrored, rules, until } = opening;
+    let patience = server.patience.tools;
     let mut tries = 0;
     loop {
         let Bridged { way: Way { connection, mut lease }, greeting } = server.backend.bridged(&guest).await?;
         let source = Source::with_handshake(&connection, &guest);
-        if let Some(given) = &mirrored {
+        if let Some(given) = mirrored {
             match server.tools.check(source, &request, given, patience).await {
                 Err(_) if connection.gone().is_cancelled() && tries == 0 => {
                     tries += 1;
@@ -93,28 +94,25 @@ pub(super) async fn open(
             mirrored = None;
         }
         if let Some(level) = request.meta(meta::LOG_LEVEL) {
-            set_level(&server, &connection, lease.as_mut(), &greeting, level, &guest).await;
+            Box::pin(set_level(&server, &connection, lease.as_mut(), &greeting, level, &guest)).await;
         }
         let offers = lease.is_some()
             && request.known() == Some(Known::ToolsCall)
-            && task::takes(&request)
+            && leg.takes_tasks()
             && makes_tasks(&greeting)
-            && server.tools.makes_task(source, &request, patience).await;
+            && Box::pin(server.tools.makes_task(source, &request, patience)).await;
         // Without room it is called like any other.
         let room = if offers { server.tasking.room(guest.principal) } else { None };
-        let mut call = call::Call::begin(&request, rules, greeting).ok_or(ProxyError::Initialize)?;
         let id = connection.next_id();
-        let mut upward = upward::upward(&request, id);
-        if room.is_some()
-            && let Some(as_task) = upward::upward_as_task(&request, id)
-        {
-            (call, upward) = (call.offered(), as_task);
-        }
-        match send(connection.clone(), id, upward, request.known(), (*guest.headers).clone()).await {
+        let as_task = room.as_ref().and_then(|_| upward::upward_as_task(&request, id));
+        let is_offered = as_task.is_some();
+        let upward = as_task.unwrap_or_else(|| upward::upward(&request, id));
+        match send(&connection, id, upward, request.known(), &guest.headers).await {
             Ok(replies) => {
+                let call = Call::begin(&request, leg, rules, &greeting);
                 return Ok(Box::new(Half {
-                    call,
-                    headers: (*guest.headers).clone(),
+                    call: if is_offered { call.offered() } else { call },
+                    headers: guest.headers,
                     server,
                     request: Some(request),
                     connection,
@@ -140,15 +138,15 @@ pub(super) async fn open(
 }
 
 async fn send(
-    connection: Connection,
+    connection: &Connection,
     id: i64,
     upward: Message,
     known: Option<Known>,
-    headers: http::HeaderMap,
+    headers: &HeaderMap,
 ) -> Result<Replies, UpstreamError> {
     let may_ask = known.is_some_and(Known::may_ask);
     let facts = CallFacts { may_ask, wants_log: true, cancellable: true };
-    connection.call(Call { id, message: &upward, facts, headers }).await
+    connection.call(upstream::Call { id, message: &upward, facts, headers: headers.clone() }).await
 }
 
 /// Has the server log from this level on (JSON), if it does not already: a level is a session's.
@@ -239,8 +237,8 @@ impl Half {
         let id = self.connection.next_id();
         let Some(request) = &self.request else { return };
         let Some(upward) = upward(request, id) else { return };
-        let (connection, headers) = (self.connection.clone(), self.headers.clone());
-        self.again = Some(send(connection, id, upward, request.known(), headers).boxed());
+        let (connection, headers, known) = (self.connection.clone(), Arc::clone(&self.headers), request.known());
+        self.again = Some(async move { send(&connection, id, upward, known, &headers).await }.boxed());
     }
 
     /// What happens next at the server. Meanwhile it is told what it has to be told.

@@ -30,6 +30,7 @@ use crate::bridge::modern_to_legacy::describe;
 use crate::bridge::relay::Relay;
 use crate::bridge::sharing;
 use crate::metrics::{Metrics, ServerMetrics};
+use crate::protocol::headers;
 use crate::protocol::message::{Message, json_str};
 use crate::protocol::meta::{self, Envelope};
 use crate::protocol::method::Known;
@@ -44,7 +45,7 @@ use crate::upstream::Call;
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
 use bridged::Bridged;
-use crossing::{Crossing, Patience, Visitor};
+use crossing::{Crossing, Patience};
 use error::ProxyError;
 use exchange::{Exchange, Legacy, Next, Output};
 use half::Half;
@@ -80,6 +81,8 @@ pub(crate) struct Server {
     /// A tape that stands in for its server is asked nothing that no client asks; one that is played through the proxy, all that it was.
     pub(super) stands_in: bool,
     forward_headers: Vec<HeaderName>,
+    patience: Patience,
+    tasks: Tasks,
     /// Who sees or changes what passes, if anybody does.
     pub(crate) tap: Option<Arc<Tap>>,
 }
@@ -90,8 +93,15 @@ impl Server {
     /// # Errors
     /// It has to be known, and is not.
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, ProxyError> {
-        let principal = self.backend.principal(headers).map_err(|name| ProxyError::Principal(name.to_owned()))?;
-        Ok(Caller { principal, headers: self.forwarded(headers) })
+        Ok(Caller { principal: self.principal(headers)?, headers: self.forwarded(headers) })
+    }
+
+    /// Who the client is that sent these headers, where that matters to the isolation.
+    ///
+    /// # Errors
+    /// It has to be known, and is not.
+    pub(crate) fn principal(&self, headers: &HeaderMap) -> Result<Option<Principal>, ProxyError> {
+        self.backend.principal(headers).map_err(|name| ProxyError::Principal(name.to_owned()))
     }
 
     /// Who the client is that sent these headers, as far as it says so, whether or not that matters to the isolation.
@@ -103,6 +113,15 @@ impl Server {
     pub(crate) fn forwarded(&self, headers: &HeaderMap) -> HeaderMap {
         let names = self.forward_headers.iter();
         names.flat_map(|name| headers.get_all(name).iter().map(|value| (name.clone(), value.clone()))).collect()
+    }
+
+    /// Those of a modern client's headers that go to a modern server: what repeats the body, which keeps what they repeat, so
+    /// that they are still right; and what is forwarded.
+    fn passed(&self, headers: &HeaderMap) -> HeaderMap {
+        let mirrored = headers.iter().filter(|(name, _)| headers::is_mirrored(name));
+        let mut passed: HeaderMap = mirrored.map(|(name, value)| (name.clone(), value.clone())).collect();
+        passed.extend(self.forwarded(headers));
+        passed
     }
 }
 
@@ -132,6 +151,8 @@ impl Proxy {
                 is_tape,
                 stands_in,
                 forward_headers,
+                patience: Patience::new(&settings.timeouts, &settings.limits),
+                tasks: tasks.clone(),
                 tap,
             };
             (upstream.name.clone(), Arc::new(server))
@@ -274,8 +295,8 @@ impl Proxy {
         Ok(Some(Work::Relay(exchange)))
     }
 
-    /// Begins a modern request, whose envelope and standard headers are known to be right. `mirrored` are the headers
-    /// that repeat its body, and those that are forwarded; `None` if it did not come over HTTP.
+    /// Begins a modern request, whose envelope and standard headers are known to be right. `headers` are those that it came
+    /// with; `None` if it did not come over HTTP.
     ///
     /// # Errors
     /// Nothing was sent.
@@ -284,7 +305,7 @@ impl Proxy {
         server: &Arc<Server>,
         request: &Message,
         caller: Option<Principal>,
-        mirrored: Option<HeaderMap>,
+        headers: Option<&HeaderMap>,
         shown: impl FnOnce() -> Option<Principal>,
     ) -> Result<Work, ProxyError> {
         if self.is_draining() {
@@ -292,18 +313,18 @@ impl Proxy {
         }
         let modern = server.backend.modern(caller).await?;
         let Some(Way { connection, lease }) = server.backend.way(&modern, caller).await? else {
-            return self.begin_crossing(server, request, caller, mirrored, shown()).await;
+            return self.begin_crossing(server, request, caller, headers, shown()).await;
         };
         // A server that does not tell its tools must not hold up their calls for longer than it may take to say who it is.
         let patience = self.settings.timeouts.probe;
-        let headers = match mirrored {
+        let headers = match headers {
             _ if server.is_tape => HeaderMap::new(),
-            Some(mirrored) if server.is_child => {
-                server.tools.check(Source::modern(&connection), request, &mirrored, patience).await?;
+            Some(headers) if server.is_child => {
+                server.tools.check(Source::modern(&connection), request, headers, patience).await?;
                 HeaderMap::new()
             }
-            // The body keeps what they repeat, so they are still right; the server checks them itself.
-            Some(mirrored) => mirrored,
+            // The server checks them itself.
+            Some(headers) => server.passed(headers),
             None if server.is_child => HeaderMap::new(),
             None => server.tools.mirror(Source::modern(&connection), request, false, patience).await?,
         };
@@ -341,43 +362,23 @@ impl Proxy {
         server: &'a Arc<Server>,
         request: &'a Message,
         caller: Option<Principal>,
-        mirrored: Option<HeaderMap>,
+        headers: Option<&'a HeaderMap>,
         principal: Option<Principal>,
     ) -> BoxFuture<'a, Result<Work, ProxyError>> {
         let begun = Instant::now();
         let crossing = async move {
-            let refused = match self.cross(server, request, mirrored.clone(), principal).await {
+            let refused = match crossing::begin(server, request, principal, headers).await {
                 Err(error) if error.refuses_handshake() && server.backend.refused(caller, begun) => error,
                 crossing => return crossing.map(Work::Crossing),
             };
             match server.backend.modern(caller).await? {
                 Modern::LegacyOnly => Err(refused),
                 Modern::Shared(..) | Modern::Each(_) => {
-                    self.begin_modern(server, request, caller, mirrored, move || principal).await
+                    self.begin_modern(server, request, caller, headers, move || principal).await
                 }
             }
         };
         crossing.boxed()
-    }
-
-    /// Begins a modern request to a server with a handshake.
-    async fn cross(
-        &self,
-        server: &Arc<Server>,
-        request: &Message,
-        mirrored: Option<HeaderMap>,
-        principal: Option<Principal>,
-    ) -> Result<Box<Crossing>, ProxyError> {
-        let forwarded = mirrored.as_ref().filter(|_| !server.is_child).map(|headers| server.forwarded(headers));
-        let visitor = Visitor {
-            principal,
-            headers: forwarded.unwrap_or_default(),
-            mirrored,
-            drain: self.tasks.drain().clone(),
-            cut: self.tasks.cut().clone(),
-            patience: Patience::new(&self.settings.timeouts, &self.settings.limits),
-        };
-        crossing::begin(server, request, visitor).await
     }
 
     /// Checks what a modern request says of itself, before anything goes upstream.
@@ -388,9 +389,9 @@ impl Proxy {
         &self,
         server: &Server,
         request: &Message,
-        envelope: Envelope,
+        envelope: Envelope<'_>,
         caller: Option<Principal>,
-    ) -> Result<String, ProxyError> {
+    ) -> Result<(), ProxyError> {
         let version = match envelope {
             Envelope::Complete(version) => version,
             Envelope::Broken(what) => return Err(ProxyError::Envelope(what)),
@@ -405,7 +406,7 @@ impl Proxy {
                 Ok(Modern::LegacyOnly) => describe::versions(),
                 Err(_) => vec![Revision::V2026_07_28.as_str().to_owned()],
             };
-            return Err(ProxyError::UnsupportedVersion { requested: version, supported });
+            return Err(ProxyError::UnsupportedVersion { requested: version.into_owned(), supported });
         }
         if request.known().is_some_and(Known::removed_in_modern) {
             return Err(ProxyError::RemovedMethod);
@@ -415,7 +416,7 @@ impl Proxy {
         {
             return Err(ProxyError::LogLevel);
         }
-        Ok(version)
+        Ok(())
     }
 
     /// Runs an exchange that has lost its connection to the end: a legacy client that goes away has not cancelled

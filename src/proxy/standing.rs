@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use tokio::time::sleep;
 
 use super::exchange::{Output, own};
@@ -148,11 +148,10 @@ impl Listener {
     /// Opens a stream, and waits for what the server promises; what it says instead is a refusal.
     async fn open(&self, request: &Message) -> Result<(Work, Promise), Message> {
         let route = self.session.route();
-        let mut mirrored = HeaderMap::new();
-        mirrored.insert(headers::METHOD, HeaderValue::from_static(Known::Listen.as_str()));
-        mirrored.extend((*route.headers()).clone());
+        let mut headers = (*route.headers()).clone();
+        headers.insert(headers::METHOD, HeaderValue::from_static(Known::Listen.as_str()));
         let begun =
-            self.proxy.begin_modern(&self.server, request, route.owner(), Some(mirrored), || route.owner()).await;
+            self.proxy.begin_modern(&self.server, request, route.owner(), Some(&headers), || route.owner()).await;
         let mut work = begun.map_err(|error| own(error.outward().error.to_json(request.id().as_ref())))?;
         let broken = || {
             own(RpcError::new(INTERNAL_ERROR, "not_listening", "The server does not let the proxy listen")

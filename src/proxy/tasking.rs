@@ -132,7 +132,7 @@ pub(crate) struct Task {
     /// What its server calls it (JSON).
     theirs: String,
     connection: Connection,
-    headers: HeaderMap,
+    headers: Arc<HeaderMap>,
     declared: Declared,
     can_cancel: bool,
     made: Instant,
@@ -182,7 +182,7 @@ pub(super) struct Made {
     pub(super) described: Described,
     pub(super) connection: Connection,
     pub(super) lease: Leased,
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Arc<HeaderMap>,
     pub(super) declared: Declared,
     pub(super) can_cancel: bool,
     /// What the server has asked already.
@@ -329,7 +329,7 @@ impl Task {
         let id = self.connection.next_id();
         let facts = CallFacts { may_ask: known == Known::TasksResult, wants_log: false, cancellable: true };
         let message = about_task(known, id, &self.theirs);
-        self.connection.call(Call { id, message: &message, facts, headers: self.headers.clone() }).await
+        self.connection.call(Call { id, message: &message, facts, headers: (*self.headers).clone() }).await
     }
 
     /// How it stands, in the client's words, or the server's error. `declared` is what its client can be

@@ -4,6 +4,7 @@
 //! Who ends HTTP has to know: in front of a child, or of a server with a handshake, the headers are checked here, since
 //! such a server never sees them; for a client without HTTP they are made here, since an HTTP server wants to see them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -108,7 +109,7 @@ impl ToolHeaders {
         loop {
             let list = self.list(source, max_age, patience).await?;
             let list = list.get();
-            let facts = list.and_then(|list| list.tools.get(&name)).filter(|facts| !facts.wanted.is_empty());
+            let facts = list.and_then(|list| list.tools.get(&*name)).filter(|facts| !facts.wanted.is_empty());
             let Some(facts) = facts else { return Ok(()) };
             let outcome = headers::check_params(given, &facts.wanted, &arguments(request));
             match outcome {
@@ -129,7 +130,7 @@ impl ToolHeaders {
             let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
             lists.iter().find(|(whose, _)| *whose == owner).map(|(_, cell)| Arc::clone(cell))
         };
-        let facts = cell.as_ref().and_then(|cell| cell.get()).and_then(|list| list.tools.get(&name));
+        let facts = cell.as_ref().and_then(|cell| cell.get()).and_then(|list| list.tools.get(&*name));
         Ok(facts.map_or(Ok(()), |facts| headers::check_params(given, &facts.wanted, &arguments(request)))?)
     }
 
@@ -137,7 +138,7 @@ impl ToolHeaders {
     pub(crate) async fn makes_task(&self, source: Source<'_>, request: &Message, patience: Duration) -> bool {
         let Some(name) = called(request) else { return false };
         let list = self.list(source, LIST_FOR, patience).await;
-        let facts = list.as_ref().ok().and_then(|list| list.get()).and_then(|list| list.tools.get(&name));
+        let facts = list.as_ref().ok().and_then(|list| list.get()).and_then(|list| list.tools.get(&*name));
         facts.is_some_and(|facts| facts.as_task)
     }
 
@@ -165,7 +166,7 @@ impl ToolHeaders {
         if let Some(name) = called(request) {
             let max_age = if fresh { Duration::ZERO } else { LIST_FOR };
             let list = self.list(source, max_age, patience).await?;
-            if let Some(facts) = list.get().and_then(|list| list.tools.get(&name)) {
+            if let Some(facts) = list.get().and_then(|list| list.tools.get(&*name)) {
                 let arguments = arguments(request);
                 for wanted in &facts.wanted {
                     if let Some(value) = wanted.value(&arguments) {
@@ -210,11 +211,11 @@ impl ToolHeaders {
     }
 }
 
-fn called(request: &Message) -> Option<String> {
+fn called(request: &Message) -> Option<Cow<'_, str>> {
     if request.known() != Some(Known::ToolsCall) {
         return None;
     }
-    request.param_str("name")
+    request.param_text("name")
 }
 
 fn arguments(request: &Message) -> Value {

@@ -204,7 +204,14 @@ impl<T> Reader<T> {
         state.forgotten += 1;
         state.bytes = 0;
         let queue = std::mem::take(&mut state.queue);
-        wake(state);
+        if queue.is_empty() {
+            // If anybody waits, it is this half, which need not be told what it does itself.
+            let waiting = state.waiting.take();
+            drop(state);
+            drop(waiting);
+        } else {
+            wake(state);
+        }
         queue.len()
     }
 }
@@ -221,6 +228,10 @@ impl<T> Drop for Reader<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Wake};
+
     use super::*;
 
     fn push(writer: &Writer<u8>, item: u8, bytes: usize) -> Result<(), PushError<u8>> {
@@ -267,6 +278,24 @@ mod tests {
         assert!(matches!(writer.push(Some(before), 2, 1, |item| item), Err(PushError::Forgotten(2))));
         writer.push(Some(writer.now()), 3, 1, |item| item).unwrap();
         assert_eq!(reader.next().await, Some(3));
+    }
+
+    /// Whoever gives a connection back would be woken by that, for nothing.
+    #[test]
+    fn a_reader_that_forgets_does_not_wake_itself() {
+        struct Woken(AtomicBool);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let (writer, mut reader) = mailbox::<u8>(BOUNDS);
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(pin!(reader.next()).poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(reader.forget(), 0);
+        push(&writer, 1, 1).unwrap();
+        assert!(!woken.0.load(Ordering::Relaxed));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem::Finder;
+use memchr::memmem::{self, Finder};
 use serde_json::{Map, Value, json};
 
 use crate::bridge::loss::Loss;
@@ -38,12 +38,14 @@ pub(crate) fn keeps(known: Option<Known>) -> bool {
 /// The result as it goes to the client: it says what kind it is, and, where `ttl_ms` is given, how long it may be kept.
 /// `None` if it is no object, which every result is.
 pub(crate) fn complete(result: &Message, id: &RequestId, ttl_ms: Option<u64>) -> Option<Message> {
-    let body = result.body()?;
-    let inside = body.strip_prefix('{')?;
+    let span = result.body_span()?;
+    let body = span.of(result.text());
+    let inside = body.strip_prefix(b"{")?;
     // Results are large and these names are short: they are searched for before the result is taken apart.
     static RESULT_TYPE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(meta::RESULT_TYPE));
-    let cached = ttl_ms.is_some() && [meta::TTL_MS, meta::CACHE_SCOPE].iter().any(|name| body.contains(name));
-    let mentioned = cached || RESULT_TYPE.find(body.as_bytes()).is_some();
+    let cached = ttl_ms.is_some()
+        && [meta::TTL_MS, meta::CACHE_SCOPE].iter().any(|name| memmem::find(body, name.as_bytes()).is_some());
+    let mentioned = cached || RESULT_TYPE.find(body).is_some();
     let members = if mentioned { Some(result.result_members()?.0) } else { None };
     let own = |name| members.as_ref().and_then(|members| members.find(result.text(), name));
     let mut said = String::with_capacity(96);
@@ -64,10 +66,10 @@ pub(crate) fn complete(result: &Message, id: &RequestId, ttl_ms: Option<u64>) ->
     if said.is_empty() {
         return Some(edit.finish());
     }
-    if inside.trim_start().starts_with('}') {
+    if inside.trim_ascii_start().starts_with(b"}") {
         said.pop();
     }
-    let at = u32::try_from(inside.as_ptr() as usize - result.text().as_ptr() as usize).ok()?;
+    let at = span.start + 1;
     Some(edit.span(Span { start: at, end: at }, &said).finish())
 }
 

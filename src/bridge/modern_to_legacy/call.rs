@@ -58,20 +58,29 @@ pub(crate) struct Leg {
     /// The least level of log messages that it wants.
     level: Option<u8>,
     declared: Declared,
-    /// Its client takes a task for an answer.
     takes_tasks: bool,
 }
 
 impl Leg {
-    /// `None` if it is no request.
-    pub(crate) fn of(request: &Message) -> Option<Leg> {
-        Some(Leg {
-            id: request.id()?,
+    /// What there is to know of a request with this id.
+    pub(crate) fn of(request: &Message, id: RequestId) -> Leg {
+        Leg {
+            id,
             token: request.meta(meta::PROGRESS_TOKEN).map(Box::from),
             level: request.meta_str(meta::LOG_LEVEL).and_then(|level| rank(&level)),
             declared: Declared::of(request),
             takes_tasks: task::takes(request),
-        })
+        }
+    }
+
+    /// What its client can be asked.
+    pub(crate) fn declared(&self) -> Declared {
+        self.declared
+    }
+
+    /// Whether its client takes a task for an answer.
+    pub(crate) fn takes_tasks(&self) -> bool {
+        self.takes_tasks
     }
 }
 
@@ -165,13 +174,13 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// A call that has been sent to a server with this answer to the handshake. `None` if it is no request.
-    pub(crate) fn begin(request: &Message, rules: Rules, greeting: Message) -> Option<Call> {
-        Some(Call {
+    /// A call that has been sent to a server with this answer to the handshake.
+    pub(crate) fn begin(request: &Message, leg: Leg, rules: Rules, greeting: &Message) -> Call {
+        Call {
             known: request.known(),
             uri: (request.known() == Some(Known::ResourcesRead)).then(|| request.param_str("uri")).flatten(),
             rules,
-            leg: Some(Leg::of(request)?),
+            leg: Some(leg),
             open: Vec::new(),
             errands: Vec::new(),
             errand_until: None,
@@ -189,7 +198,7 @@ impl Call {
             told_roots: false,
             task: None,
             greeting: greeting.text().clone(),
-        })
+        }
     }
 
     /// The same, sent to become a task, of which its client is told.
@@ -260,8 +269,8 @@ impl Call {
                 self.dismiss(out);
                 self.running = false;
                 self.due = self.due.filter(|_| self.leg.is_none());
-                match self.leg.clone() {
-                    Some(leg) => self.answer(&leg, message, now, out),
+                match self.leg.take() {
+                    Some(leg) => self.answer(leg, message, now, out),
                     None => self.keep_answer(message, out),
                 }
             }
@@ -271,7 +280,7 @@ impl Call {
     }
 
     /// The server's answer, for the client that waits.
-    fn answer(&mut self, leg: &Leg, message: Message, now: Instant, out: &mut Vec<Effect>) {
+    fn answer(&mut self, leg: Leg, message: Message, now: Instant, out: &mut Vec<Effect>) {
         if self.undeclared != Declared::default() && answer::is_failure(&message) {
             // It could not do without (2026-07-28, Basic › Capabilities).
             return self.end(answer::needs(&leg.id, self.undeclared.capabilities()), out);
@@ -294,8 +303,11 @@ impl Call {
             }
             Refusal::Errands(places) => match self.errand_until {
                 // They have agreed to go; they need some time for it.
-                Some(until) if now < until => self.due = Some(until.min(now + ERRAND_PAUSE)),
-                _ => self.send_on_errands(leg, places, now, out),
+                Some(until) if now < until => {
+                    self.due = Some(until.min(now + ERRAND_PAUSE));
+                    self.leg = Some(leg);
+                }
+                _ => self.send_on_errands(&leg, places, now, out),
             },
         }
     }
@@ -371,7 +383,7 @@ impl Call {
             return made.into_iter().for_each(|made| self.made(&leg, name.clone(), &made, now, out));
         }
         if let Some(answer) = self.finished.take() {
-            return self.answer(&leg, *answer, now, out);
+            return self.answer(leg, *answer, now, out);
         }
         if !self.errands.is_empty() {
             return self.been_on_errands(&leg, answers, now, out);

@@ -18,7 +18,9 @@ use crate::protocol::method::Known;
 pub(crate) fn takes(request: &Message) -> bool {
     let json = request.meta(meta::CLIENT_CAPABILITIES).unwrap_or_default();
     // Most clients do not.
-    if memchr::memmem::find(json.as_bytes(), meta::TASKS_EXTENSION.as_bytes()).is_none() {
+    if json.len() <= meta::TASKS_EXTENSION.len()
+        || memchr::memmem::find(json.as_bytes(), meta::TASKS_EXTENSION.as_bytes()).is_none()
+    {
         return false;
     }
     let all: Value = serde_json::from_str(json).unwrap_or_default();

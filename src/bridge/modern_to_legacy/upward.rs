@@ -9,16 +9,11 @@ use crate::protocol::method::Known;
 /// What goes upstream in place of the request: without what only 2026-07-28 has.
 pub(crate) fn upward(request: &Message, upstream_id: i64) -> Message {
     let name = upstream_id.to_string();
-    let stripped;
-    let mut request = request;
-    if request.param(meta::INPUT_RESPONSES).is_some() || request.param(meta::REQUEST_STATE).is_some() {
-        stripped = request.edit().recast(&[meta::INPUT_RESPONSES, meta::REQUEST_STATE], "", &[], "").finish();
-        request = &stripped;
-    }
     request
         .edit()
         .id(&name)
         .meta(meta::PROGRESS_TOKEN, &name)
+        .without_params(&[meta::INPUT_RESPONSES, meta::REQUEST_STATE])
         .without_meta(&[meta::PROTOCOL_VERSION, meta::CLIENT_CAPABILITIES, meta::CLIENT_INFO, meta::LOG_LEVEL])
         .finish()
 }

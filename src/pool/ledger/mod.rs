@@ -370,20 +370,19 @@ impl<K: Key, T: Pooled, E> Ledger<K, T, E> {
 
     /// Gives a connection, counted as leased, to the first who waits for such a one, or files it as idle.
     fn hand(&mut self, held: Held<K, T>, now: Instant, orders: &mut Orders<T>) {
-        let expires = self.rows.get(&held.place).and_then(|row| row.expires);
-        let old = expires.is_some_and(|at| now >= at) && !held.fresh;
-        let reason = match () {
-            () if self.closed => Some(Reason::Closed),
-            () if !held.conn.is_usable() && !is_on(Mutant::DeadReused) => Some(Reason::Broken),
-            () if old => Some(Reason::Age),
-            () => None,
+        let reason = match self.rows.get_mut(&held.place) {
+            _ if self.closed => Some(Reason::Closed),
+            _ if !held.conn.is_usable() && !is_on(Mutant::DeadReused) => Some(Reason::Broken),
+            // Its place was given back while it was leased: it is dead, whatever it says.
+            None => Some(Reason::Broken),
+            Some(row) if !held.fresh && row.expires.is_some_and(|at| now >= at) => Some(Reason::Age),
+            Some(row) => {
+                row.single = held.key.is_single().then(|| held.key.clone());
+                None
+            }
         };
-        // Without a row, its place was given back while it was leased: it is dead, whatever it says.
-        if reason.is_some() || !self.rows.contains_key(&held.place) {
-            return self.let_go(held, reason.unwrap_or(Reason::Broken), orders);
-        }
-        if let Some(row) = self.rows.get_mut(&held.place) {
-            row.single = held.key.is_single().then(|| held.key.clone());
+        if let Some(reason) = reason {
+            return self.let_go(held, reason, orders);
         }
         self.look_for_singles(orders);
         let starves = is_on(Mutant::ReturnStarves) && !held.fresh;

@@ -29,6 +29,15 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+fn leg(request: &Message) -> Leg {
+    Leg::of(request, request.id().unwrap())
+}
+
+/// The call of a request that has just been sent.
+fn begun(request: &Message, now: Instant) -> Call {
+    Call::begin(request, leg(request), rules(now), &greeting())
+}
+
 fn rules(now: Instant) -> Rules {
     let (errand, until) = (Duration::from_secs(20), now + Duration::from_secs(3600));
     Rules { window: WINDOW, parked: PARKED, errand, rounds: 3, bytes: 1 << 20, until, ttl_ms: 0 }

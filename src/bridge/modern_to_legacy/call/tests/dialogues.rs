@@ -13,7 +13,7 @@ impl Dialogue {
     fn begin(method: &str, params: &str, meta: &str) -> Dialogue {
         let now = now();
         let request = request("7", method, params, meta);
-        let call = Call::begin(&request, rules(now), greeting()).unwrap();
+        let call = begun(&request, now);
         let mut dialogue = Dialogue { call, now, lines: Vec::new() };
         dialogue.lines.push(format!("> client: {}", text(&request)));
         dialogue.lines.push(format!("<   to server: {}", text(&upward(&request, 42))));
@@ -74,7 +74,7 @@ impl Dialogue {
 
     fn back(self, id: &str, answers: &str, meta: &str) -> Dialogue {
         let retry = request(id, "tools/call", &format!(r#""inputResponses":{answers}"#), meta);
-        let leg = Leg::of(&retry).unwrap();
+        let leg = leg(&retry);
         self.feed(format!("> client comes back as {id}: {answers}"), Input::Back(leg, question::answers(&retry)))
     }
 

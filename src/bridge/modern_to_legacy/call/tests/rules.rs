@@ -66,7 +66,7 @@ fn play(method: &str, offers: bool, moves: &[Move], origin: Instant) -> Result<V
         r#""name":"x""#,
         &about(r#","progressToken":"p0","io.modelcontextprotocol/logLevel":"debug""#),
     );
-    let mut call = Call::begin(&first, rules(now), greeting()).unwrap();
+    let mut call = begun(&first, now);
     if offers {
         call = call.offered();
     }
@@ -144,7 +144,7 @@ fn play(method: &str, offers: bool, moves: &[Move], origin: Instant) -> Result<V
                 let (id, token) = (format!("\"leg{legs}\""), about(&format!(r#","progressToken":"p{legs}""#)));
                 let retry = request(&id, method, &format!(r#""inputResponses":{{{}}}"#, answers.join(",")), &token);
                 (legs, leg_open) = (legs + 1, true);
-                Input::Back(Leg::of(&retry).unwrap(), question::answers(&retry))
+                Input::Back(leg(&retry), question::answers(&retry))
             }
             Move::Wait(ms) => {
                 now += Duration::from_millis(u64::from(*ms) * if *ms > 600 { 1_000 } else { 1 });
@@ -285,7 +285,7 @@ proptest! {
         prop_assert_eq!(read(&told.remove("_meta").unwrap()), with(&meta, &[("progressToken", "42")]));
         prop_assert_eq!(told, expected);
 
-        let mut call = Call::begin(&request, rules(now()), greeting()).unwrap();
+        let mut call = begun(&request, now());
         let mut effects = Vec::new();
         let answer = message(&format!(r#"{{"jsonrpc":"2.0","id":42,"result":{}}}"#, object(&result)));
         call.handle(Input::Server(answer), now(), &mut effects);
