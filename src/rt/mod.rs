@@ -4,6 +4,7 @@ pub(crate) mod adopter;
 pub(crate) mod background;
 pub(crate) mod mailbox;
 pub(crate) mod signal;
+pub(crate) mod stall;
 pub(crate) mod tasks;
 pub(crate) mod wakes;
 
