@@ -38,14 +38,13 @@ pub(crate) enum Down {
 }
 
 impl Relay {
-    /// Begins: what goes upstream in place of `request` when the upstream is to know it as `upstream_id`.
-    pub(crate) fn begin(era: Era, request: &Message, upstream_id: i64) -> Option<(Relay, Message)> {
-        let client_id = request.id()?;
+    /// Begins: what goes upstream in place of `request`, whose id is `client_id`, when the upstream is to know it as `upstream_id`.
+    pub(crate) fn begin(era: Era, client_id: RequestId, request: &Message, upstream_id: i64) -> (Relay, Message) {
         let client_token = request.meta(meta::PROGRESS_TOKEN).map(Box::from);
         let name = upstream_id.to_string();
         let upstream = request.edit().id(&name).meta(meta::PROGRESS_TOKEN, &name).finish();
         let listen = request.known() == Some(Known::Listen);
-        Some((Relay { era, client_id, client_token, upstream_id, listen }, upstream))
+        (Relay { era, client_id, client_token, upstream_id, listen }, upstream)
     }
 
     /// The client's name for the request.

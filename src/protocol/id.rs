@@ -2,16 +2,17 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use super::scan::unescape;
 
-/// A JSON-RPC id or an MCP progress token: a string or a number, with the text it was written with.
+/// A JSON-RPC id or an MCP progress token: a string or a number, with the text it was written with. Cheap to clone.
 ///
 /// Two are equal if they are the same JSON value: `1` and `1.0` are, `1` and `"1"` are not
 /// (MCP 2025-11-25, Basic › Requests). What goes back to a peer is always its own text.
 #[derive(Clone)]
 pub struct RequestId {
-    text: Box<str>,
+    text: Arc<str>,
     value: Value,
 }
 
@@ -22,10 +23,10 @@ enum Value {
     /// Any other number: sign, digits without zeros at either end, power of ten.
     Number {
         negative: bool,
-        digits: Box<str>,
+        digits: Arc<str>,
         exponent: i64,
     },
-    Text(Box<str>),
+    Text(Arc<str>),
 }
 
 impl RequestId {

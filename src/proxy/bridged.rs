@@ -149,7 +149,7 @@ impl Bridged {
         cut: CancellationToken,
     ) -> Result<Option<Box<Bridged>>, ProxyError> {
         session.initialized();
-        let guard = session.begin_call(&request.id().ok_or(ProxyError::Initialize)?)?;
+        let guard = session.begin_call(request.id().ok_or(ProxyError::Initialize)?)?;
         let level = stateless.level();
         let (client, wants_log) = (&stateless.client, level.is_some());
         let call = Call::begin(client, request, can_be_asked, level.as_deref(), timeouts.question);
@@ -211,12 +211,12 @@ impl Bridged {
         }
         let sent = tokio::select! {
             biased;
-            () = cancelled.cancelled() => return Ok(None),
+            () = cancelled.raised() => return Ok(None),
             sent = bridged.way.send(bridged.call.leg(), false) => sent?,
         };
         bridged.is_sent(sent);
         // What the client said of it may have overtaken it: dropping it tells the server.
-        Ok((!cancelled.is_cancelled()).then_some(bridged))
+        Ok((!cancelled.is_raised()).then_some(bridged))
     }
 
     /// The session it belongs to.

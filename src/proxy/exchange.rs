@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::protocol::error as code;
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::revision::Era;
+use crate::rt::flag::Flag;
 use crate::session::route::Notable;
 use crate::session::{CallGuard, EndReason, Pending, Session};
 use crate::settings::Timeouts;
@@ -75,22 +76,22 @@ struct Quiet;
 /// Waits for what ends a request from outside. It is looked at each time that something else has come, which is made cheap:
 /// as long as the same task looks and nothing has happened, that it waits is known already.
 pub(super) struct Stop {
-    /// Cancelled when nobody wants the answer any more, unless that is no matter now.
-    cancelled: Option<CancellationToken>,
+    /// Raised when nobody wants the answer any more, unless that is no matter now.
+    cancelled: Option<Flag>,
     /// Cancelled when the proxy has no more time for it.
     pub(super) cut: CancellationToken,
-    signal: BoxFuture<'static, Signal>,
+    cuts: Pin<Box<WaitForCancellationFutureOwned>>,
     waits: Option<Waker>,
 }
 
 impl Stop {
-    pub(super) fn of(cancelled: Option<CancellationToken>, cut: CancellationToken) -> Stop {
-        Stop { signal: wait_for_signal(cancelled.clone(), cut.clone()).boxed(), cancelled, cut, waits: None }
+    pub(super) fn of(cancelled: Option<Flag>, cut: CancellationToken) -> Stop {
+        Stop { cuts: Box::pin(cut.clone().cancelled_owned()), cancelled, cut, waits: None }
     }
 
     /// Whether the client has taken the request back, or nobody can any more.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.as_ref().is_some_and(CancellationToken::is_cancelled)
+        self.cancelled.as_ref().is_some_and(Flag::is_raised)
     }
 
     /// Whether it is over.
@@ -107,19 +108,10 @@ impl Future for Stop {
             return Poll::Pending;
         }
         self.waits = Some(context.waker().clone());
-        self.signal.poll_unpin(context)
-    }
-}
-
-async fn wait_for_signal(cancelled: Option<CancellationToken>, cut: CancellationToken) -> Signal {
-    let Some(cancelled) = cancelled else {
-        cut.cancelled().await;
-        return Signal::Cut;
-    };
-    tokio::select! {
-        biased;
-        () = cancelled.cancelled() => Signal::Cancelled,
-        () = cut.cancelled() => Signal::Cut,
+        if self.cancelled.as_ref().is_some_and(|cancelled| cancelled.poll_raised(context).is_ready()) {
+            return Poll::Ready(Signal::Cancelled);
+        }
+        self.cuts.as_mut().poll(context).map(|()| Signal::Cut)
     }
 }
 

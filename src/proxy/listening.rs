@@ -235,7 +235,8 @@ async fn open(
     }
     let modern = backend.modern(caller).await?;
     let Some(Way { connection, lease }) = backend.way(&modern, caller).await? else { return Err(Failure::Legacy) };
-    let Ok((relay, upstream)) = super::translate(Era::Modern, &request, &connection) else { return Err(unreachable) };
+    let Some(id) = request.id() else { return Err(unreachable) };
+    let (relay, upstream) = Relay::begin(Era::Modern, id, &request, connection.next_id());
     let call = Call { id: relay.upstream_id(), message: &upstream, facts: FACTS, headers };
     let mut replies = connection.call(call).await?;
     match timeout_at(backend.restore_deadline(), replies.next()).await {

@@ -40,9 +40,9 @@ use crate::session::route::{Opened, Route};
 use crate::session::{CallError, Pending, Session, SessionError, Sessions};
 use crate::settings::{Settings, Target};
 use crate::tap::Tap;
+use crate::upstream::Call;
 use crate::upstream::driver::CallFacts;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::{Call, Connection};
 use bridged::Bridged;
 use crossing::{Crossing, Patience, Visitor};
 use error::ProxyError;
@@ -260,7 +260,7 @@ impl Proxy {
         if request.known() == Some(Known::ResourcesSubscribe) && !session.may_subscribe() {
             return Err(ProxyError::Subscriptions);
         }
-        let call = session.begin_call(&request.id().ok_or(ProxyError::Initialize)?)?;
+        let call = session.begin_call(request.id().ok_or(ProxyError::Initialize)?)?;
         let Some(sent) = sending::send(session, &call, request, &headers).await? else {
             return if session.ended().is_cancelled() { Err(CallError::Ended.into()) } else { Ok(None) };
         };
@@ -307,7 +307,8 @@ impl Proxy {
             None if server.is_child => HeaderMap::new(),
             None => server.tools.mirror(Source::modern(&connection), request, false, patience).await?,
         };
-        let (relay, upstream) = translate(Era::Modern, request, &connection)?;
+        let (relay, upstream) =
+            Relay::begin(Era::Modern, request.id().ok_or(ProxyError::Initialize)?, request, connection.next_id());
         let is_listen = request.known() == Some(Known::Listen);
         // Log messages come on the stream of an answer, and never on one of notifications, whatever its client puts on requests.
         let wants_log = !is_listen && request.meta(meta::LOG_LEVEL).is_some();
@@ -486,12 +487,6 @@ impl Proxy {
         });
     }
 }
-
-fn translate(era: Era, request: &Message, connection: &Connection) -> Result<(Relay, Message), ProxyError> {
-    let id = connection.next_id();
-    Relay::begin(era, request, id).ok_or(ProxyError::Initialize)
-}
-
 /// A client's request under way: relayed, or translated.
 pub(crate) enum Work {
     /// Client and server are of one era.

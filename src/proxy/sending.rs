@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::error::ProxyError;
-use super::translate;
 use crate::backend::{Leased, Way};
 use crate::bridge::relay::Relay;
 use crate::bridge::sharing;
@@ -42,17 +41,17 @@ pub(super) async fn send(
     request: &Message,
     headers: &HeaderMap,
 ) -> Result<Option<Sent>, ProxyError> {
-    if call.cancelled().is_cancelled() {
+    if call.cancelled().is_raised() {
         return Ok(None);
     }
     let sent = tokio::select! {
         biased;
         // First: most often there is nothing to wait for.
         sent = on_its_way(session, call, request, headers) => sent?,
-        () = call.cancelled().cancelled() => return Ok(None),
+        () = call.cancelled().raised() => return Ok(None),
     };
     // What the client said of it may have overtaken it: dropping it tells the server.
-    Ok((!call.cancelled().is_cancelled()).then_some(sent))
+    Ok((!call.cancelled().is_raised()).then_some(sent))
 }
 
 async fn on_its_way(
@@ -66,7 +65,7 @@ async fn on_its_way(
     let mut tries = 0;
     loop {
         let Way { connection, lease } = session.way(Some(headers)).await?;
-        let (relay, upstream) = translate(Era::Legacy, request, &connection)?;
+        let (relay, upstream) = Relay::begin(Era::Legacy, call.id().clone(), request, connection.next_id());
         let id = relay.upstream_id();
         let notable = session.notes(request).await;
         if notable.as_ref().is_some_and(Notable::is_needless) {

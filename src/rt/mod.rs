@@ -2,6 +2,7 @@
 
 pub(crate) mod adopter;
 pub(crate) mod background;
+pub(crate) mod flag;
 pub(crate) mod mailbox;
 pub(crate) mod signal;
 pub(crate) mod stall;

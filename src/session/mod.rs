@@ -23,6 +23,7 @@ use crate::protocol::message::{Kind, Message};
 use crate::protocol::meta;
 use crate::protocol::method::Known;
 use crate::protocol::revision::Revision;
+use crate::rt::flag::Flag;
 use crate::settings::{Limits, Timeouts};
 use crate::upstream::Connection;
 use crate::upstream::error::UpstreamError;
@@ -30,6 +31,9 @@ use backlog::Bounds;
 use route::{Opened, Route};
 use stream::Stream;
 use table::Table;
+
+/// What is looked up for each request is hashed quickly. How much a peer can put in is bounded everywhere.
+type Hashing = foldhash::fast::RandomState;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,7 +102,7 @@ pub(crate) struct Session {
     sessions: Weak<Sessions>,
     revision: OnceLock<Revision>,
     /// Requests of the client that have not ended, by the client's names.
-    calls: Mutex<HashMap<RequestId, OpenCall>>,
+    calls: Mutex<HashMap<RequestId, OpenCall, Hashing>>,
     questions: Mutex<Questions>,
     /// By number, which is by age. Bounded in what is kept of requests that are over: see [`Session::open_stream`].
     streams: Mutex<BTreeMap<u32, Arc<Stream>>>,
@@ -120,7 +124,7 @@ pub(crate) struct Session {
 struct OpenCall {
     /// Where it is under way, and by which name. Until then it waits for a connection.
     sent: Option<(Connection, i64)>,
-    cancelled: CancellationToken,
+    cancelled: Flag,
 }
 
 /// Requests of the server that the client has not answered, by our names.
@@ -262,6 +266,7 @@ impl Sessions {
         }
         let _ = session.reason.set(reason);
         session.ended.cancel();
+        session.calls_end();
         session.leave();
         session.standing.finish();
         lock(&session.questions).open.clear();
@@ -359,7 +364,7 @@ impl Session {
     ///
     /// # Errors
     /// Another one has the same id, or there are too many.
-    pub(crate) fn begin_call(self: &Arc<Self>, id: &RequestId) -> Result<CallGuard, CallError> {
+    pub(crate) fn begin_call(self: &Arc<Self>, id: RequestId) -> Result<CallGuard, CallError> {
         let mut calls = lock(&self.calls);
         // Looked at under this lock: whoever gives the connection away sees the call, or the call sees that it is late.
         if self.ended.is_cancelled() {
@@ -368,14 +373,20 @@ impl Session {
         if calls.len() >= self.in_flight_max {
             return Err(CallError::TooMany);
         }
-        let cancelled = self.ended.child_token();
+        let cancelled = Flag::default();
         match calls.entry(id.clone()) {
             Entry::Occupied(_) => Err(CallError::Duplicate),
             Entry::Vacant(vacant) => {
                 vacant.insert(OpenCall { sent: None, cancelled: cancelled.clone() });
-                Ok(CallGuard { session: Arc::clone(self), id: id.clone(), cancelled })
+                Ok(CallGuard { session: Arc::clone(self), id, cancelled })
             }
         }
+    }
+
+    /// The session is over, and with it all that its client has asked. Nothing is begun any more.
+    fn calls_end(&self) {
+        let calls: Vec<_> = lock(&self.calls).values().map(|call| call.cancelled.clone()).collect();
+        calls.iter().for_each(Flag::raise);
     }
 
     /// The client cancels a request: the server is told in the client's own words, but for the name. One that waits for a
@@ -386,7 +397,7 @@ impl Session {
             return self.metrics.dropped("cancel_of_nothing");
         };
         // First, so that who has just sent it sees that the words below may have come too early.
-        call.cancelled.cancel();
+        call.cancelled.raise();
         if let Some((connection, upstream_id)) = call.sent {
             let upstream = notification.edit().param(meta::REQUEST_ID, &upstream_id.to_string()).finish();
             connection.cancel(upstream_id, upstream.line());
@@ -580,10 +591,15 @@ pub(crate) enum CallError {
 pub(crate) struct CallGuard {
     session: Arc<Session>,
     id: RequestId,
-    cancelled: CancellationToken,
+    cancelled: Flag,
 }
 
 impl CallGuard {
+    /// The client's name for it.
+    pub(crate) fn id(&self) -> &RequestId {
+        &self.id
+    }
+
     /// The request is about to be sent on this connection.
     pub(crate) fn sent(&self, upstream_id: i64, connection: &Connection) {
         if let Some(call) = lock(&self.session.calls).get_mut(&self.id) {
@@ -591,8 +607,8 @@ impl CallGuard {
         }
     }
 
-    /// Cancelled when the client does not want the answer any more, or the session is over.
-    pub(crate) fn cancelled(&self) -> &CancellationToken {
+    /// Raised when the client does not want the answer any more, or the session is over.
+    pub(crate) fn cancelled(&self) -> &Flag {
         &self.cancelled
     }
 }

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// What is looked up for each request is hashed quickly. How much there can be is bounded.
+type Rows<T> = HashMap<String, Arc<T>, foldhash::fast::RandomState>;
+
 /// A bounded table.
 pub(crate) struct Table<T> {
     /// Held for a look-up, an insertion or a removal; never over an await.
-    rows: Mutex<HashMap<String, Arc<T>>>,
+    rows: Mutex<Rows<T>>,
     max: usize,
 }
 
@@ -15,7 +18,7 @@ impl<T> Table<T> {
         Table { rows: Mutex::default(), max }
     }
 
-    fn rows(&self) -> MutexGuard<'_, HashMap<String, Arc<T>>> {
+    fn rows(&self) -> MutexGuard<'_, Rows<T>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

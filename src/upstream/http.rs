@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::poll_immediate;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
@@ -489,8 +490,12 @@ async fn snippet(body: &mut pool::Body, patience: Patience) -> Bytes {
 }
 
 async fn next_piece(body: &mut pool::Body, patience: Patience) -> Result<Option<Bytes>, HttpError> {
-    let until = patience.deadline.min(Instant::now() + patience.idle);
-    match timeout_at(until, body.frame()).await {
+    // Most often it is there, and nothing has to be waited for.
+    let next = match poll_immediate(body.frame()).await {
+        Some(frame) => Ok(frame),
+        None => timeout_at(patience.deadline.min(Instant::now() + patience.idle), body.frame()).await,
+    };
+    match next {
         Ok(Some(Ok(frame))) => Ok(Some(frame.into_data().unwrap_or_default())),
         Ok(Some(Err(error))) => Err(HttpError::Lost(error.into())),
         Ok(None) => Ok(None),

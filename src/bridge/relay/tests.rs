@@ -9,7 +9,10 @@ fn message(text: &str) -> Message {
 }
 
 fn begin(era: Era, text: &str) -> (Relay, String) {
-    let (relay, upstream) = Relay::begin(era, &message(text), 42).unwrap();
+    let (relay, upstream) = {
+        let request = message(text);
+        Relay::begin(era, request.id().unwrap(), &request, 42)
+    };
     (relay, String::from_utf8(upstream.text().to_vec()).unwrap())
 }
 

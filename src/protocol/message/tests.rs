@@ -238,6 +238,22 @@ proptest! {
     }
 
     /// Nothing that a peer sends makes the parser fail other than by an error.
+    /// The same for strings of any length, which are skipped in larger steps.
+    #[test]
+    fn accepts_the_same_strings_as_serde(
+        pieces in proptest::collection::vec(prop_oneof![
+            4 => "[ -~]{0,40}", 2 => Just("plain text, and more of it".to_owned()), 1 => Just("\\\\".to_owned()),
+            1 => Just("\\\"".to_owned()), 1 => Just("é—".to_owned()), 1 => "[\u{0}-\u{20}]",
+        ], 0..12),
+        behind in "[\n\t ]{0,2}",
+    ) {
+        let text = format!("{{\"text\":\"{}\"}}{behind}", pieces.concat());
+        let ours = Scanner::new(text.as_bytes(), 8).value(0).map(|(span, _)| span.end as usize).ok();
+        let mut theirs = serde_json::Deserializer::from_str(&text).into_iter::<&serde_json::value::RawValue>();
+        let theirs = theirs.next().unwrap().ok().map(|value| value.get().len());
+        prop_assert_eq!(ours, theirs);
+    }
+
     #[test]
     fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Incoming::parse(Bytes::from(bytes), 16);

@@ -435,6 +435,8 @@ impl Core {
     }
 
     fn headers(&self, accept: &HeaderValue, mut headers: HeaderMap) -> HeaderMap {
+        // For these, and those that the HTTP client adds, at once: a map that grows costs more than it holds.
+        headers.reserve(8);
         headers.insert(ACCEPT, accept.clone());
         headers.insert(CONTENT_TYPE, JSON);
         if let Some(session) = self.session.get() {
