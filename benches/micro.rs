@@ -1,6 +1,6 @@
 //! What the parts cost that every request passes: `cargo bench --bench micro`, quickly with `-- --quick`.
 //!
-//! The files of the pool and of the interceptors are compiled in here, because they are no part of the public interface.
+//! The files of the pool, of the interceptors and of the sessions' table are compiled in here, because they are no part of the public interface.
 #![allow(dead_code, reason = "not all that they can do is measured")]
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![allow(missing_docs, reason = "the macros of criterion")]
@@ -15,6 +15,8 @@ mod ledger;
 mod mutant;
 #[path = "../src/pool/sync.rs"]
 mod sync;
+#[path = "../src/session/table.rs"]
+mod table;
 
 mod protocol {
     pub(crate) use shadowcat::protocol::message;
@@ -38,6 +40,8 @@ use futures_util::future::BoxFuture;
 use intercept::{Chain, Decision, Direction, Interceptor, Verdict};
 use shadowcat::protocol::message::Message;
 use shadowcat::protocol::sse::{self, Decoder, Event, Item};
+
+use table::Table;
 
 use ledger::{Ask, Bounds, Counts, Held, Key, Ledger, Outcome, Pooled, Ticket};
 
@@ -147,6 +151,27 @@ fn pool(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Finding the session of a request by its id, and taking hold of it.
+fn sessions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("session lookup");
+    // As long as ours.
+    let id = |number: u64| format!("{:08x}{:012x}{number:012x}", number * 7919, number * 104_729);
+    for held in [1, 100, 10_000] {
+        let table = Table::new(held as usize);
+        let ids: Vec<String> = (0..held).map(id).collect();
+        ids.iter().for_each(|id| drop(table.add(id.clone(), || [0u8; 512]).unwrap()));
+        group.bench_function(format!("of {held}"), |bench| {
+            let mut ids = ids.iter().cycle();
+            bench.iter(|| table.find(ids.next().unwrap()).unwrap());
+        });
+        group.bench_function(format!("of {held}, unknown"), |bench| {
+            let unknown = id(held);
+            bench.iter(|| black_box(table.find(black_box(&unknown)).is_none()));
+        });
+    }
+    group.finish();
+}
+
 /// A call as it comes, and an answer, with so much text in it.
 fn call(bytes: usize) -> Bytes {
     let text: String = ('a'..='z').cycle().take(bytes).collect();
@@ -239,5 +264,5 @@ fn interceptors(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pool, message, events, interceptors);
+criterion_group!(benches, pool, sessions, message, events, interceptors);
 criterion_main!(benches);

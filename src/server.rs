@@ -1,12 +1,15 @@
 //! A proxy that listens: bind, run, drain, close.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use axum::response::Response;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -16,14 +19,14 @@ use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admin;
 use crate::front::{self, Front};
 use crate::proxy::Proxy;
 use crate::rt::Tasks;
-use crate::rt::wakes::Belled;
+use crate::rt::stall::Unstalled;
+use crate::rt::wakes::{Bell, Belled};
 use crate::session::EndReason;
 use crate::settings::{Behind, Settings, UpstreamSettings};
 
@@ -326,7 +329,7 @@ fn accept<S>(
             };
             let limits = &proxy.settings.limits;
             let timeouts = &proxy.settings.timeouts;
-            let io = TokioIo::new(Box::pin(guarded(stream, timeouts.write_stall)));
+            let io = TokioIo::new(Box::new(guarded(stream, timeouts.write_stall)));
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new())
                 .header_read_timeout(timeouts.header_read)
@@ -342,13 +345,20 @@ fn accept<S>(
             let (until, stop) = (until.clone(), tasks.stop().clone());
             tasks.spawn("connection", async move {
                 let _held = (permit, counted);
-                // A set of one, which looks at it only when there is something to see.
-                let mut until = FuturesUnordered::from_iter([until.cancelled()]);
-                // The connection first: most often there is something for it. A stop cancels `until` too.
-                let mut ended = tokio::select! {
-                    biased;
-                    ended = &mut connection => Some(ended),
-                    Some(()) = until.next() => None,
+                let mut ended = {
+                    // Looked at only when there is something to see.
+                    let (mut until, bell) = (pin!(until.cancelled()), Bell::new());
+                    poll_fn(|cx| {
+                        // The connection first: most often there is something for it. A stop cancels `until` too.
+                        if let Poll::Ready(ended) = connection.poll_unpin(cx) {
+                            return Poll::Ready(Some(ended));
+                        }
+                        match bell.poll_if_rung(cx, |cx| until.as_mut().poll(cx)) {
+                            Some(Poll::Ready(())) => Poll::Ready(None),
+                            Some(Poll::Pending) | None => Poll::Pending,
+                        }
+                    })
+                    .await
                 };
                 if ended.is_none() {
                     connection.future.as_mut().graceful_shutdown();
@@ -367,7 +377,7 @@ fn accept<S>(
 }
 
 /// A connection on which a client that reads nothing is given up.
-fn guarded(stream: TcpStream, write_stall: Duration) -> TimeoutStream<TcpStream> {
+fn guarded(stream: TcpStream, write_stall: Duration) -> Unstalled<TcpStream> {
     // Small events must not wait for more of them.
     let _ = stream.set_nodelay(true);
     let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
@@ -375,7 +385,5 @@ fn guarded(stream: TcpStream, write_stall: Duration) -> TimeoutStream<TcpStream>
     #[cfg(target_os = "linux")]
     // A client that has vanished without a word is noticed by what it does not acknowledge.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(write_stall));
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(write_stall));
-    stream
+    Unstalled::new(stream, write_stall)
 }

@@ -43,6 +43,20 @@ fn a_server_is_measured_in_either_era_and_its_answers_are_checked() {
 }
 
 #[test]
+fn as_many_requests_are_made_as_were_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("run.json");
+    let options = ["--clients", "3", "--requests", "47", "--warm-up", "0s", "--json", json.to_str().unwrap()];
+    let command = ["--", PROGRAM, "fake", "stdio"];
+    let output = Command::new(PROGRAM).arg("bench").args(options).args(command).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(read(&json)["answers"], 47);
+
+    let both = Command::new(PROGRAM).args(["bench", "--requests", "47", "--rate", "5"]).args(command).output().unwrap();
+    assert_eq!(both.status.code(), Some(2));
+}
+
+#[test]
 fn a_tool_of_ones_own_is_called_and_its_progress_counted() {
     let options = ["--tool", "progress", "--args", r#"{"steps":4}"#, "--progress", "4", "--rate", "40"];
     let (code, out, err) = bench(&options, &json!({}));

@@ -10,7 +10,7 @@ use crate::support::process::Server;
 
 /// A translation is work: it may take that much more of the proxy's processor time, and how fast it is follows from that.
 const CROSSING: Budget =
-    Budget { rate: None, p95: None, cpu: Some(Limit::AtMost(1.15)), first_event: None, tail: None };
+    Budget { rate: None, p50: None, p95: None, cpu: Some(Limit::AtMost(1.15)), first_event: None, tail: None };
 
 /// The server's era, and the way to it.
 const LOADS: [(Era, Path); 5] = [

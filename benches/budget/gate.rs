@@ -16,7 +16,7 @@ const LOAD: f64 = 0.3;
 /// Others than the two that are compared are measured every so many pairs.
 const OTHERS_EVERY: usize = 4;
 const OTHERS_FIRST: usize = 1;
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How much is measured.
 pub struct Effort {
@@ -24,7 +24,7 @@ pub struct Effort {
     pairs: usize,
     pairs_max: usize,
     /// How long a turn is in either loop.
-    turn: Duration,
+    pub turn: Duration,
     deadline: Instant,
 }
 
@@ -119,6 +119,17 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    pub fn new(name: String) -> Outcome {
+        Outcome {
+            name,
+            rows: Vec::new(),
+            turns: BTreeMap::new(),
+            failures: Vec::new(),
+            others: BTreeMap::new(),
+            must_fail: false,
+        }
+    }
+
     pub fn verdict(&self) -> Verdict {
         if !self.failures.is_empty() {
             return Verdict::Fail;
@@ -160,6 +171,7 @@ impl Outcome {
 /// What has to be kept: how fast, and for streams how soon.
 pub struct Budget {
     pub rate: Option<Limit>,
+    pub p50: Option<Limit>,
     pub p95: Option<Limit>,
     pub cpu: Option<Limit>,
     pub first_event: Option<Limit>,
@@ -170,7 +182,7 @@ pub struct Budget {
 const P95: Option<Limit> = Some(Limit::AtMost(1.05));
 
 pub const BUDGET: Budget =
-    Budget { rate: Some(Limit::AtLeast(0.95)), p95: P95, cpu: None, first_event: None, tail: None };
+    Budget { rate: Some(Limit::AtLeast(0.95)), p50: None, p95: P95, cpu: None, first_event: None, tail: None };
 
 pub const LIVE: Budget = Budget { first_event: P95, ..BUDGET };
 
@@ -184,14 +196,7 @@ pub async fn compare(
     effort: &Effort,
 ) -> Outcome {
     eprint!("{name} ");
-    let mut outcome = Outcome {
-        name,
-        rows: Vec::new(),
-        turns: BTreeMap::new(),
-        failures: Vec::new(),
-        others: BTreeMap::new(),
-        must_fail: false,
-    };
+    let mut outcome = Outcome::new(name);
     let mut crews = Vec::new();
     for arm in [&theirs, &ours].into_iter().chain(others) {
         let plan = Plan {
@@ -218,28 +223,8 @@ pub async fn compare(
         slowest = slowest.min(crew.run(Pace::Closed, Duration::ZERO, effort.turn * 2).await.rate());
     }
     let pace = Pace::Rate((slowest * LOAD).max(20.0));
-    let mut pairs = 0;
-    loop {
-        let order = if pairs % 2 == 0 { [0, 1] } else { [1, 0] };
-        for at in order {
-            turn(&mut crews[at], pace, effort.turn, &mut outcome).await;
-        }
-        if pairs % OTHERS_EVERY == OTHERS_FIRST {
-            for other in &mut crews[2..] {
-                turn(other, pace, effort.turn, &mut outcome).await;
-            }
-        }
-        pairs += 1;
-        // Looked at only now and then: who looks often enough sees anything.
-        if pairs >= effort.pairs && (pairs - effort.pairs).is_multiple_of(10) {
-            outcome.rows = rows(&outcome.turns[ours.name], &outcome.turns[theirs.name], budget);
-            let open = outcome.rows.iter().any(|row| row.verdict == Verdict::Inconclusive)
-                && !outcome.rows.iter().any(|row| row.verdict == Verdict::Fail);
-            if !open || pairs >= effort.pairs_max || Instant::now() >= effort.deadline || !outcome.failures.is_empty() {
-                break;
-            }
-        }
-    }
+    let take = async |outcome: &mut Outcome, at: usize| turn(&mut crews[at], pace, effort.turn, outcome).await;
+    alternate(&mut outcome, [theirs.name, ours.name], others.len(), budget, effort, take).await;
     for (arm, crew) in crews {
         crew.close().await;
         if arm.name != ours.name && arm.name != theirs.name {
@@ -260,6 +245,40 @@ pub async fn compare(
     }
     eprintln!("{:?}", outcome.verdict());
     outcome
+}
+
+/// Has two take turns, and now and then the others, until it can be judged or there is no time left. `turn` gets the number of the one
+/// whose turn it is: theirs, ours, others.
+pub async fn alternate(
+    outcome: &mut Outcome,
+    [theirs, ours]: [&str; 2],
+    others: usize,
+    budget: &Budget,
+    effort: &Effort,
+    mut turn: impl AsyncFnMut(&mut Outcome, usize),
+) {
+    let mut pairs = 0;
+    loop {
+        let order = if pairs % 2 == 0 { [0, 1] } else { [1, 0] };
+        for at in order {
+            turn(outcome, at).await;
+        }
+        if pairs % OTHERS_EVERY == OTHERS_FIRST {
+            for at in 2..2 + others {
+                turn(outcome, at).await;
+            }
+        }
+        pairs += 1;
+        // Looked at only now and then: who looks often enough sees anything.
+        if pairs >= effort.pairs && (pairs - effort.pairs).is_multiple_of(10) {
+            outcome.rows = rows(&outcome.turns[ours], &outcome.turns[theirs], budget);
+            let open = outcome.rows.iter().any(|row| row.verdict == Verdict::Inconclusive)
+                && !outcome.rows.iter().any(|row| row.verdict == Verdict::Fail);
+            if !open || pairs >= effort.pairs_max || Instant::now() >= effort.deadline || !outcome.failures.is_empty() {
+                break;
+            }
+        }
+    }
 }
 
 async fn turn((arm, crew): &mut (&Arm<'_>, Crew), pace: Pace, time: Duration, outcome: &mut Outcome) {
@@ -300,6 +319,7 @@ fn rows(ours: &[Turn], theirs: &[Turn], budget: &Budget) -> Vec<Row> {
         || Some(judged("p99 to p50", pairs.iter().map(|(ours, _)| (ours.p99_us, ours.p50_us)).unzip(), budget.tail?));
     let rows = [
         row("rate", |turn| turn.rate, budget.rate),
+        row("p50", |turn| turn.p50_us, budget.p50),
         row("p95", |turn| turn.p95_us, budget.p95),
         row("CPU", |turn| turn.cpu_us, budget.cpu),
         row("first event p95", |turn| turn.first_event_p95_us, budget.first_event),

@@ -18,6 +18,7 @@ mod gate;
 #[path = "../legacy/mod.rs"]
 mod legacy;
 mod memory;
+mod opening;
 mod paths;
 mod recording;
 #[path = "../support/mod.rs"]
@@ -34,9 +35,9 @@ use shadowcat::load::stats::Verdict;
 const FULL: Duration = Duration::from_secs(420);
 const QUICK: Duration = Duration::from_secs(45);
 /// What can be asked for alone.
-const PARTS: [&str; 5] = ["--controls", "--crossing", "--recording", "--memory", "--flat"];
+const PARTS: [&str; 6] = ["--controls", "--crossing", "--recording", "--opening", "--memory", "--flat"];
 const USAGE: &str =
-    "cargo bench --bench budget -- [--quick | --controls | --crossing | --recording | --memory | --flat]
+    "cargo bench --bench budget -- [--quick | --controls | --crossing | --recording | --opening | --memory | --flat]
     [--only TEXT] [--against PROGRAM] [--json FILE] [--page FILE]";
 
 fn main() -> ExitCode {
@@ -87,6 +88,9 @@ fn main() -> ExitCode {
         }
         if all || has("--recording") {
             outcomes.extend(recording::run(&effort).await);
+        }
+        if all || has("--opening") || only.as_ref().is_some_and(|only| opening::NAME.contains(only.as_str())) {
+            outcomes.push(opening::run(&effort).await);
         }
         // It takes minutes, most of which is the million requests.
         if has("--flat") {

@@ -66,20 +66,15 @@ pub async fn run() -> Vec<Outcome> {
             };
             let kib = |name: &str| median(of(name)) / 1024.0;
             let other = if path == Path::Stdio { "bridge" } else { "nginx" };
-            outcomes.push(Outcome {
-                name: format!(
-                    "memory of a {what}, {}: legacy {:.1} KiB, shadowcat {:.1} KiB, {other} {:.1} KiB",
-                    path.name(),
-                    kib("legacy"),
-                    kib("shadowcat"),
-                    kib(other)
-                ),
-                rows: vec![Row { what: "memory", ratio, limit: LIMIT, verdict: LIMIT.judge(ratio) }],
-                turns: BTreeMap::new(),
-                failures: Vec::new(),
-                others: BTreeMap::new(),
-                must_fail: false,
-            });
+            let mut outcome = Outcome::new(format!(
+                "memory of a {what}, {}: legacy {:.1} KiB, shadowcat {:.1} KiB, {other} {:.1} KiB",
+                path.name(),
+                kib("legacy"),
+                kib("shadowcat"),
+                kib(other)
+            ));
+            outcome.rows = vec![Row { what: "memory", ratio, limit: LIMIT, verdict: LIMIT.judge(ratio) }];
+            outcomes.push(outcome);
         }
     }
     outcomes

@@ -76,15 +76,25 @@ impl Server {
 
     /// The same, with both sides of all that passes written to tapes.
     pub fn recording(behind: Behind<'_>, modern: bool) -> Server {
-        Server::start(env!("CARGO_BIN_EXE_shadowcat"), behind, modern, true)
+        Server::start(env!("CARGO_BIN_EXE_shadowcat"), behind, modern, |command, files| {
+            command.arg("--record").arg(files.join("tapes")).args(["--record-edges", "both"]);
+        })
+    }
+
+    /// The same, with a process for each session, and so many that wait for the next ones.
+    pub fn with_spares(spares: usize) -> Server {
+        Server::start(env!("CARGO_BIN_EXE_shadowcat"), Behind::StdioPerSession, false, |command, _| {
+            command.args(["--warm-spares", &spares.to_string()]);
+        })
     }
 
     /// Another build of it.
     pub fn build_of_shadowcat(program: &str, behind: Behind<'_>, modern: bool) -> Server {
-        Server::start(program, behind, modern, false)
+        Server::start(program, behind, modern, |_, _| {})
     }
 
-    fn start(program: &str, behind: Behind<'_>, modern: bool, records: bool) -> Server {
+    /// `options` adds to the command, and is told of a folder that is there as long as the process.
+    fn start(program: &str, behind: Behind<'_>, modern: bool, options: impl FnOnce(&mut Command, &Path)) -> Server {
         let files = tempfile::tempdir().unwrap();
         let config = files.path().join("shadowcat.toml");
         let limits =
@@ -94,9 +104,7 @@ impl Server {
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "error"]);
         command.args(["--era", if modern { "modern" } else { "legacy" }, "--max-connections", "10000"]);
         command.arg("--config").arg(config);
-        if records {
-            command.arg("--record").arg(files.path().join("tapes")).args(["--record-edges", "both"]);
-        }
+        options(&mut command, files.path());
         match behind {
             Behind::Http(target) => command.args(["--upstream", &target.to_string()]),
             Behind::Stdio => command.args(["--isolation", "shared", "--", &own_program(), "--role", "stdio"]),

@@ -4,6 +4,7 @@
 //! isolation of the server has it. Modern requests share one, or lease one each ([`modern`]). All of them come from one
 //! pool, so that their number is bounded together.
 
+mod alike;
 pub(crate) mod bridged;
 mod cells;
 pub(crate) mod hub;
@@ -24,6 +25,7 @@ use crate::metrics::{ServerMetrics, StreamState};
 use crate::pool::ledger::Bounds;
 use crate::pool::restarts::Policy;
 use crate::pool::{self, Config, Patience, Pool};
+use crate::protocol::message::Message;
 use crate::rt::Tasks;
 use crate::rt::adopter::Adopter;
 use crate::settings::{
@@ -34,6 +36,7 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::reconnect::{self, Origin, Reconnect};
 use crate::upstream::streamable::HttpUpstream;
 use crate::upstream::{self, Connection};
+use alike::Alike;
 use bridged::Greetings;
 use hub::Hubs;
 use key::{Key, Principal};
@@ -72,7 +75,7 @@ pub(crate) enum OpenError {
     Unanswered(UpstreamError),
     /// It refuses the handshake: its answer.
     #[error("the server refuses the handshake")]
-    Refused(Box<crate::protocol::message::Message>),
+    Refused(Box<Message>),
     /// What the session was cannot be restored.
     #[error("the connection was lost, and the session with it")]
     Lost,
@@ -132,6 +135,10 @@ pub(crate) struct Backend {
     has_refused: AtomicBool,
     hubs: Hubs,
     greetings: Greetings,
+    /// Each is kept by every session whose client made it.
+    handshakes: Alike<Arc<Handshake>>,
+    /// The answers to them, likewise.
+    answers: Arc<Alike<Message>>,
     reconnect: reconnect::Policy,
 }
 
@@ -156,7 +163,9 @@ impl Backend {
                 .map(Arc::new),
             Target::Stdio(_) | Target::Tape(_) => None,
         };
+        let answers = Arc::new(Alike::default());
         let starter = Starter {
+            answers: Arc::clone(&answers),
             settings: upstream.clone(),
             limits: limits.clone(),
             timeouts: timeouts.clone(),
@@ -182,6 +191,8 @@ impl Backend {
             has_refused: AtomicBool::new(false),
             hubs: Hubs::new(shared_max),
             greetings: Greetings::new(bridged::GREETINGS_MAX),
+            handshakes: Alike::default(),
+            answers,
             reconnect: upstream::patience(limits, timeouts),
         }
     }
@@ -260,11 +271,13 @@ impl Backend {
     }
 
     /// The handshake that the server is to see for this one of a client.
-    pub(crate) fn handshake(&self, request: &crate::protocol::message::Message) -> Handshake {
-        match self.settings.isolation {
+    pub(crate) fn handshake(&self, request: &Message) -> Arc<Handshake> {
+        let handshake = match self.settings.isolation {
             Isolation::Session => Handshake::of_client(request),
             isolation => Handshake::of_proxy(request, crate::bridge::sharing::may_ask(isolation)),
-        }
+        };
+        let bytes = handshake.text().len();
+        self.handshakes.one(Arc::new(handshake), bytes, |known, this| known.text() == this.text())
     }
 
     /// Whether a connection may be used by others after this client, if nothing else speaks against it.
@@ -307,7 +320,7 @@ impl Backend {
             lease.reuse(false);
             if let (None, Key::Legacy { handshake, headers, .. }) = (&lease.answer, &key) {
                 let deadline = Instant::now() + self.timeouts.start;
-                match Box::pin(lease.shake_hands(handshake, headers, deadline)).await {
+                match Box::pin(lease.shake_hands(handshake, headers, &self.answers, deadline)).await {
                     Ok(()) => lease.file_under(key.clone()),
                     // It ended while it was waiting to be used: that says nothing about another one.
                     Err(StartError::Unanswered(error)) if !error.sent() && spares_lost < SPARES_LOST_MAX => {

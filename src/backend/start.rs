@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
+use super::alike::Alike;
 use super::key::Key;
 use crate::bridge::handshake::{Handshake, initialized};
 use crate::metrics::ServerMetrics;
@@ -135,6 +136,7 @@ impl Link {
         &mut self,
         handshake: &Handshake,
         headers: &HeaderMap,
+        answers: &Alike<Message>,
         deadline: Instant,
     ) -> Result<(), StartError> {
         let id = self.connection.next_id();
@@ -162,7 +164,8 @@ impl Link {
         if answer.kind() == Kind::Error {
             return Err(StartError::Refused(Box::new(answer)));
         }
-        self.answer = Some(answer.detached());
+        let same = |known: &Message, this: &Message| known.text() == this.text();
+        self.answer = Some(answers.one(answer.detached(), answer.text().len(), same));
         Ok(())
     }
 
@@ -206,6 +209,7 @@ pub(crate) struct Starter {
     pub(super) metrics: ServerMetrics,
     pub(super) http: Option<Arc<HttpUpstream>>,
     pub(super) tap: Option<Arc<Tap>>,
+    pub(super) answers: Arc<Alike<Message>>,
 }
 
 impl Starter {
@@ -298,7 +302,7 @@ impl Starter {
                 link.verdict = Some(verdict.map_err(StartError::Unanswered)?);
             }
             Key::Legacy { handshake, headers, .. } | Key::Pinned { handshake, headers, .. } => {
-                link.shake_hands(handshake, headers, begun + self.timeouts.start).await?;
+                link.shake_hands(handshake, headers, &self.answers, begun + self.timeouts.start).await?;
                 if self.settings.isolation != Isolation::Session {
                     link.completion().complete().await.map_err(StartError::Unanswered)?;
                 }

@@ -62,6 +62,11 @@ impl Handshake {
         Some(Handshake::of_client(&composed))
     }
 
+    /// The whole text of the request.
+    pub(crate) fn text(&self) -> &Bytes {
+        self.request.text()
+    }
+
     /// The request, under the name that the connection has for it.
     pub(crate) fn request(&self, id: i64) -> Message {
         let name = id.to_string();

@@ -302,6 +302,10 @@ pub struct BenchArgs {
     #[arg(long, env = "SHADOWCAT_DURATION", value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
     pub duration: Duration,
 
+    /// Make so many requests instead, however long they take; at least 20
+    #[arg(long, env = "SHADOWCAT_REQUESTS", value_name = "N", conflicts_with_all = ["duration", "rate"], value_parser = RangedU64ValueParser::<u64>::new().range(20..))]
+    pub requests: Option<u64>,
+
     /// For how long before that, without measuring
     #[arg(long, env = "SHADOWCAT_WARM_UP", value_name = "TIME", default_value = "1s", value_parser = config::parse_duration)]
     pub warm_up: Duration,

@@ -5,6 +5,7 @@ pub(crate) mod background;
 pub(crate) mod flag;
 pub(crate) mod mailbox;
 pub(crate) mod signal;
+pub(crate) mod stall;
 pub(crate) mod tasks;
 pub(crate) mod wakes;
 pub(crate) mod watch;

@@ -4,6 +4,7 @@ pub(crate) mod backlog;
 pub(crate) mod route;
 pub(crate) mod stream;
 pub(crate) mod subscriptions;
+mod table;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -29,6 +30,7 @@ use crate::upstream::error::UpstreamError;
 use backlog::Bounds;
 use route::{Opened, Route};
 use stream::Stream;
+use table::Table;
 
 /// What is looked up for each request is hashed quickly. How much a peer can put in is bounded everywhere.
 type Hashing = foldhash::fast::RandomState;
@@ -37,11 +39,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn ms_since(epoch: Instant) -> u64 {
+    let since = Instant::now().saturating_duration_since(epoch).as_millis();
+    u64::try_from(since).unwrap_or(u64::MAX)
+}
+
 /// The sessions of one proxy.
 pub(crate) struct Sessions {
-    /// Held for a look-up, an insertion or a removal; never over an await.
-    table: Mutex<HashMap<String, Arc<Session>, Hashing>>,
-    max: usize,
+    table: Table<Session>,
     /// `last_seen` of a session is milliseconds since this.
     epoch: Instant,
 }
@@ -189,7 +194,7 @@ pub(crate) const QUESTIONS_MAX: usize = 64;
 
 impl Sessions {
     pub(crate) fn new(max: usize) -> Sessions {
-        Sessions { table: Mutex::default(), max, epoch: Instant::now() }
+        Sessions { table: Table::new(max), epoch: Instant::now() }
     }
 
     /// Opens a session.
@@ -209,11 +214,7 @@ impl Sessions {
             bytes: limits.backlog_bytes,
             retention: timeouts.backlog_retention,
         };
-        let mut table = lock(&self.table);
-        if table.len() >= self.max {
-            return Err(SessionError::TooMany);
-        }
-        let session = Arc::new(Session {
+        let make = || Session {
             id: id.clone(),
             route: opened.route,
             sessions: Arc::downgrade(self),
@@ -227,23 +228,21 @@ impl Sessions {
             in_flight_max: limits.in_flight,
             started: Instant::now(),
             epoch: self.epoch,
-            last_seen_ms: AtomicU64::new(0),
+            last_seen_ms: AtomicU64::new(ms_since(self.epoch)),
             initialized: OnceLock::new(),
             ended: CancellationToken::new(),
             reason: OnceLock::new(),
             _counted: metrics.session(),
             metrics,
-        });
-        session.touch();
-        table.insert(id, Arc::clone(&session));
-        drop(table);
+        };
+        let session = self.table.add(id.clone(), make).ok_or(SessionError::TooMany)?;
         session.travel(opened.lease, opened.hub);
         Ok(session)
     }
 
     /// Fails where another session would not be accepted: asked before a process is started for it.
     pub(crate) fn check_room(&self) -> Result<(), SessionError> {
-        if lock(&self.table).len() >= self.max { Err(SessionError::TooMany) } else { Ok(()) }
+        if self.table.is_full() { Err(SessionError::TooMany) } else { Ok(()) }
     }
 
     /// The live session of this name at this server.
@@ -251,7 +250,7 @@ impl Sessions {
     /// # Errors
     /// There is none. It makes no difference whether there ever was one, or whether it is another server's.
     pub(crate) fn find(&self, id: &str, server: &str) -> Result<Arc<Session>, SessionError> {
-        let session = lock(&self.table).get(id).cloned().ok_or(SessionError::NotFound)?;
+        let session = self.table.find(id).ok_or(SessionError::NotFound)?;
         if session.metrics.name() != server {
             return Err(SessionError::NotFound);
         }
@@ -261,7 +260,7 @@ impl Sessions {
 
     /// Ends a session: its calls stop, its streams end, its connection closes.
     pub(crate) fn end(&self, session: &Session, reason: EndReason) {
-        if lock(&self.table).remove(&session.id).is_some() {
+        if self.table.remove(&session.id) {
             session.metrics.session_ended(reason.as_str());
             tracing::debug!(upstream = session.metrics.name(), reason = reason.as_str(), "Session ended");
         }
@@ -276,16 +275,14 @@ impl Sessions {
 
     /// Ends all sessions.
     pub(crate) fn end_all(&self, reason: EndReason) {
-        let all: Vec<_> = lock(&self.table).values().cloned().collect();
-        for session in all {
+        for session in self.table.all() {
             self.end(&session, reason);
         }
     }
 
     /// Ends the sessions that nobody uses, and drops old events of the others.
     pub(crate) fn sweep(&self, timeouts: &Timeouts) {
-        let all: Vec<_> = lock(&self.table).values().cloned().collect();
-        for session in all {
+        for session in self.table.all() {
             if let Some(reason) = session.overdue(timeouts) {
                 self.end(&session, reason);
             } else {
@@ -329,8 +326,7 @@ impl Session {
 
     /// The client is there.
     pub(crate) fn touch(&self) {
-        let now = Instant::now().saturating_duration_since(self.epoch).as_millis();
-        self.last_seen_ms.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.last_seen_ms.store(ms_since(self.epoch), Ordering::Relaxed);
     }
 
     /// Whether requests of the client are under way.

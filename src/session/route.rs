@@ -189,7 +189,7 @@ impl Route {
         owner: Option<Principal>,
         headers: HeaderMap,
     ) -> Result<Opened, OpenError> {
-        let (handshake, headers) = (Arc::new(backend.handshake(request)), Arc::new(headers::detached(&headers)));
+        let (handshake, headers) = (backend.handshake(request), Arc::new(headers::detached(&headers)));
         let (mut lease, mut hub) = (None, None);
         let answer = match backend.isolation() {
             Isolation::Session | Isolation::Request => {
@@ -358,9 +358,12 @@ impl Session {
             tokio::select! {
                 message = lease.standing.next() => match message {
                     Some(message) => {
-                        // A client that reads slowly slows its own server.
-                        self.standing.room(message.line().len()).await;
-                        Box::pin(self.say(&lease.connection, message)).await;
+                        let passed = async {
+                            // A client that reads slowly slows its own server.
+                            self.standing.room(message.line().len()).await;
+                            self.say(&lease.connection, message).await;
+                        };
+                        Box::pin(passed).await;
                     }
                     None => break self.lost(),
                 },

@@ -21,7 +21,7 @@ mod report;
 use report::{Comparison, Report, Setup};
 
 /// A run is measured in so many parts, one after the other: what they differ by is what chance does.
-const PARTS: u32 = 20;
+const PARTS: u64 = 20;
 
 impl BenchArgs {
     /// The server behind the proxy, where it is a program.
@@ -122,11 +122,14 @@ async fn measure(args: &BenchArgs, running: Option<&Running>) -> Result<Report, 
     let setup = Setup { call: call.describe(), era: era.as_str().to_owned(), clients: args.clients, rate: args.rate };
     let plan = Plan { target, era, clients: args.clients, call, patience: args.timeout };
     let mut crew = Crew::open(&plan).await.map_err(Stop::Server)?;
-    let bar = ProgressBar::new(PARTS.into());
+    let bar = ProgressBar::new(PARTS);
+    crew.run(args.pace(), args.warm_up, Duration::ZERO).await;
     let mut parts: Vec<Tally> = Vec::new();
     for part in 0..PARTS {
-        let warm_up = if part == 0 { args.warm_up } else { Duration::ZERO };
-        parts.push(crew.run(args.pace(), warm_up, args.duration / PARTS).await);
+        parts.push(match args.requests {
+            Some(requests) => crew.complete(requests * (part + 1) / PARTS - requests * part / PARTS).await,
+            None => crew.run(args.pace(), Duration::ZERO, args.duration / PARTS as u32).await,
+        });
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -13,7 +13,7 @@ mod replies;
 mod session;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::{Notify, SemaphorePermit};
 use tokio::time::{Duration, Instant, timeout};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Call;
@@ -151,9 +151,9 @@ impl HttpUpstream {
         self: &Arc<Self>,
     ) -> (HttpConnection, Reader<Message>, impl Future<Output = ()> + Send + 'static) {
         let (core, standing) = Core::new(self, Era::Legacy);
-        let open = core.open.clone();
         let task = self.sessions.track_future(Arc::clone(&core).look_after());
-        (HttpConnection { core, _open: Some(Arc::new(open.drop_guard())) }, standing, task)
+        let open = Arc::new(Open(Arc::clone(&core)));
+        (HttpConnection { core, _open: Some(open) }, standing, task)
     }
 
     /// Asks for the era.
@@ -200,7 +200,33 @@ impl HttpUpstream {
 #[derive(Clone)]
 pub(crate) struct HttpConnection {
     core: Arc<Core>,
-    _open: Option<Arc<DropGuard>>,
+    _open: Option<Arc<Open>>,
+}
+
+/// Ends the session when it is dropped.
+struct Open(Arc<Core>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.tell(Told::OVER);
+    }
+}
+
+/// What the task of a session is told. It stays told.
+#[derive(Clone, Copy)]
+struct Told(u8);
+
+impl Told {
+    /// Nobody wants the connection any more.
+    const OVER: Told = Told(1);
+    /// The client has completed the handshake: the standing stream may be opened.
+    const INITIALIZED: Told = Told(2);
+    /// There is somebody to hear what the server says by itself: only then is the stream opened.
+    const WANTED: Told = Told(4);
+
+    fn has(self, other: Told) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 struct Core {
@@ -224,12 +250,8 @@ struct Core {
     unanswered: AtomicUsize,
     /// Who records what passes, if anybody does.
     line: Option<Arc<Line>>,
-    /// Cancelled when nobody wants the connection any more.
-    open: CancellationToken,
-    /// Cancelled when the client has completed the handshake: the standing stream may be opened.
-    initialized: CancellationToken,
-    /// Cancelled when there is somebody to hear what the server says by itself: only then is the stream opened.
-    wanted: CancellationToken,
+    /// Of [`Told`].
+    told: AtomicU8,
     /// The session is over; or, without one, the server may not be what it was.
     gone: CancellationToken,
 }
@@ -260,7 +282,7 @@ impl HttpConnection {
 
     /// From now on somebody hears what the server says by itself.
     pub(crate) fn listen(&self) {
-        self.core.wanted.cancel();
+        self.core.tell(Told::WANTED);
     }
 
     /// Whether both are the same connection.
@@ -270,7 +292,7 @@ impl HttpConnection {
 
     /// Ends the session, whoever else holds the connection.
     pub(crate) fn close(&self) {
-        self.core.open.cancel();
+        self.core.tell(Told::OVER);
     }
 
     /// See [`Connection::attach`](super::Connection::attach).
@@ -323,7 +345,7 @@ impl HttpConnection {
         }
         core.deliver(message.text().clone()).await?;
         if message.known() == Some(Known::Initialized) {
-            core.initialized.cancel();
+            core.tell(Told::INITIALIZED);
         }
         Ok(())
     }
@@ -363,15 +385,24 @@ impl Core {
             answered: Notify::new(),
             unanswered: AtomicUsize::new(0),
             line: upstream.tap.as_ref().and_then(|tap| tap.line()),
-            open: CancellationToken::new(),
-            initialized: CancellationToken::new(),
-            wanted: CancellationToken::new(),
+            told: AtomicU8::new(0),
             gone: CancellationToken::new(),
         };
         if era == Era::Modern {
             let _ = core.version.set(HeaderValue::from_static(Revision::V2026_07_28.as_str()));
         }
         (Arc::new(core), reader)
+    }
+
+    fn told(&self) -> Told {
+        Told(self.told.load(Ordering::Acquire))
+    }
+
+    fn tell(&self, told: Told) {
+        if !self.told().has(told) {
+            self.told.fetch_or(told.0, Ordering::AcqRel);
+            self.wake.notify_one();
+        }
     }
 
     fn leftovers(&self) -> std::sync::MutexGuard<'_, VecDeque<Bytes>> {

@@ -1,10 +1,13 @@
 //! The life of a legacy session with an HTTP server: what it says by itself, and what is left to be sent.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
@@ -12,7 +15,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use super::failure::{loss, loss_of};
 use super::lifeline::Lifeline;
-use super::{BOTH, Core};
+use super::{BOTH, Core, Told};
 use crate::protocol::message::{Kind, Message};
 use crate::protocol::method::Known;
 use crate::protocol::sse::Item;
@@ -74,36 +77,59 @@ impl Core {
         }
     }
 
-    /// The life of a legacy session.
+    /// The life of a legacy session. Most have nothing to do for most of the time: what it takes to do it is boxed.
     pub(super) async fn look_after(self: Arc<Self>) {
         let stop = self.upstream.tasks.stop().clone();
-        let listening = self.listen();
-        let sending = async {
-            // Several at a time: they do not depend on each other, and a server that does not take one may take the next.
-            let mut under_way = FuturesUnordered::new();
+        let mut listened = false;
+        let (mut listening, mut sending): (Option<BoxFuture<'_, ()>>, Option<BoxFuture<'_, ()>>) = (None, None);
+        loop {
+            let told = self.told();
+            if told.has(Told::OVER) {
+                break;
+            }
+            // What the server says by itself, once the handshake is done and somebody hears it.
+            if !listened && told.has(Told::INITIALIZED) && told.has(Told::WANTED) {
+                listened = true;
+                listening = self.driven.get().is_none().then(|| self.stand().boxed());
+            }
+            if sending.is_none() && !self.leftovers().is_empty() {
+                sending = Some(self.send_leftovers().boxed());
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.gone.cancelled() => break,
+                () = finished(&mut sending) => {}
+                () = finished(&mut listening) => {}
+                () = self.wake.notified() => {}
+            }
+        }
+        drop((listening, sending));
+        Box::pin(self.say_goodbye()).await;
+    }
+
+    /// Sends what was left to be sent, and what is left meanwhile: that is looked at each time it is polled.
+    async fn send_leftovers(self: &Arc<Self>) {
+        // Several at a time: they do not depend on each other, and a server that does not take one may take the next.
+        let mut under_way = FuturesUnordered::new();
+        poll_fn(|cx| {
             loop {
                 while under_way.len() < LEFTOVERS_AT_ONCE {
                     let Some(message) = self.leftovers().pop_front() else { break };
                     under_way.push(self.deliver(message).boxed());
                 }
-                tokio::select! {
+                match ready!(under_way.poll_next_unpin(cx)) {
                     // Whether it arrived is seen by what the server does next.
-                    Some(delivered) = under_way.next() => {
-                        if delivered.is_err() {
-                            self.upstream.metrics.dropped("not_delivered");
-                        }
-                    }
-                    () = self.wake.notified(), if under_way.len() < LEFTOVERS_AT_ONCE => {}
+                    Some(Ok(())) => {}
+                    Some(Err(_)) => self.upstream.metrics.dropped("not_delivered"),
+                    None => return Poll::Ready(()),
                 }
             }
-        };
-        tokio::select! {
-            biased;
-            () = self.open.cancelled() => {}
-            () = stop.cancelled() => {}
-            () = self.gone.cancelled() => {}
-            () = async { tokio::join!(listening, sending); } => {}
-        }
+        })
+        .await;
+    }
+
+    async fn say_goodbye(self: &Arc<Self>) {
         // What was still to be sent concerns calls of a session that ends now.
         let forgotten = self.gone.is_cancelled();
         self.gone.cancel();
@@ -117,15 +143,6 @@ impl Core {
             let deadline = Instant::now() + DELETE_WAIT;
             // 405 means that it has no use for this; silence means nothing.
             drop(self.send(Method::DELETE, headers, Bytes::new(), deadline).await);
-        }
-    }
-
-    /// Holds the stream of what the server says by itself, once the handshake is done and somebody hears it.
-    async fn listen(self: &Arc<Self>) {
-        self.initialized.cancelled().await;
-        if self.driven.get().is_none() {
-            self.wanted.cancelled().await;
-            Box::pin(self.stand()).await;
         }
     }
 
@@ -214,4 +231,15 @@ impl Core {
         };
         (Heard { message, last_id: stream.last_event_id().cloned(), retry: stream.retry() }, loss)
     }
+}
+
+/// Waits for the end of something, which is forgotten then; for ever where there is nothing.
+async fn finished(under_way: &mut Option<BoxFuture<'_, ()>>) {
+    poll_fn(|cx| {
+        let Some(future) = under_way else { return Poll::Pending };
+        ready!(future.poll_unpin(cx));
+        *under_way = None;
+        Poll::Ready(())
+    })
+    .await;
 }
