@@ -488,6 +488,7 @@ impl Proxy {
         });
     }
 }
+
 /// A client's request under way: relayed, or translated.
 pub(crate) enum Work {
     /// Client and server are of one era.

@@ -20,3 +20,15 @@ pub(crate) fn chance() -> f64 {
     let _ = getrandom::fill(&mut bytes);
     f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
+
+/// Counts how often a task would have been woken.
+#[cfg(test)]
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicUsize);
+
+#[cfg(test)]
+impl std::task::Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
