@@ -432,7 +432,11 @@ impl Visit {
             Effect::Before(garbage) => Bytes::from([garbage, text].concat()),
             _ => text,
         };
-        let noted = self.note(Note::message(TO_CLIENT, text.clone()).head(head).touched(decision.by)).await;
+        let said = Note::message(TO_CLIENT, text.clone()).head(head).touched(decision.by);
+        let is_json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+        // Where nobody interferes, what is called so was read or made as that.
+        let said = if is_json && self.tap.chain.is_empty() { said.of_json() } else { said };
+        let noted = self.note(said).await;
         self.over = true;
         match noted {
             Ok(()) => Response::from_parts(parts, Body::from(text)),
@@ -537,14 +541,10 @@ impl Playing {
     /// All of a chunk where nobody interferes, else one event of it.
     async fn piece(&mut self) -> io::Result<Bytes> {
         if self.visit.tap.chain.is_empty() {
+            // Whole events: that is how they were written.
             let chunk = std::mem::take(&mut self.chunk);
-            let mut rest = chunk.clone();
-            while let Some(item) = self.decoder.decode(&mut rest) {
-                if let Ok(Item::Event(event)) = item
-                    && self.visit.note(Note::event(TO_CLIENT, &event)).await.is_err()
-                {
-                    return Err(self.cut());
-                }
+            if self.visit.note(Note::piece(TO_CLIENT, chunk.clone())).await.is_err() {
+                return Err(self.cut());
             }
             return Ok(chunk);
         }

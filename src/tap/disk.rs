@@ -208,25 +208,25 @@ impl Disk {
     fn note(&mut self, number: u64, note: Note) {
         let Some(tape) = self.tapes.get_mut(&number) else {
             // It came after the end of its tape.
-            self.metrics.lost("ended", 1);
+            self.metrics.lost("ended", note.loss().notes);
             return;
         };
         if tape.rests_until.is_some_and(|until| Instant::now() < until) {
-            self.metrics.lost("disk", 1);
-            let bytes = note.body.as_ref().map_or(0, |body| body.len() as u64);
-            tape.lose(Loss { notes: 1, bytes }, FAILED);
+            let loss = note.loss();
+            self.metrics.lost("disk", loss.notes);
+            tape.lose(loss, FAILED);
             return;
         }
         let (file_bytes, file_age) = (self.keeping.file_bytes, self.keeping.file_age);
         if tape.current.as_ref().is_some_and(|current| current.is_over(note.at, file_bytes, file_age)) {
             self.rotate(number);
         }
-        let (keeping, redaction) = (&self.keeping, &self.redaction);
+        let (keeping, redaction) = (&self.keeping, &mut self.redaction);
         let Some(tape) = self.tapes.get_mut(&number) else { return };
         tape.begin(keeping, note.at);
         tape.write_gap();
         let Some(current) = &mut tape.current else { return };
-        current.write(note, redaction);
+        note.each(|note| current.write(note, redaction));
         self.dirty.insert(number);
         if current.lines.len() >= CHUNK {
             self.flush(number);
@@ -365,8 +365,7 @@ impl Sink for Disk {
 
 impl OnDisk {
     fn lose(&mut self, loss: Loss, why: &'static str) {
-        self.lost.notes += loss.notes;
-        self.lost.bytes += loss.bytes;
+        self.lost.add(loss);
         self.why_lost = why;
     }
 
@@ -386,8 +385,7 @@ impl OnDisk {
             let lost = std::mem::take(&mut self.lost);
             current.push(Kind::Gap { lost: lost.notes, bytes: lost.bytes, why: self.why_lost.to_owned() });
             // Should this be lost too, what it counts is not.
-            current.waiting.notes += lost.notes;
-            current.waiting.bytes += lost.bytes;
+            current.waiting.add(lost);
         }
     }
 
@@ -453,7 +451,7 @@ impl Current {
         self.frame(Instant::now(), kind).write(&mut self.lines);
     }
 
-    fn write(&mut self, note: Note, redaction: &Redaction) {
+    fn write(&mut self, note: Note, redaction: &mut Redaction) {
         self.waiting.notes += 1;
         self.waiting.bytes += note.body.as_ref().map_or(0, |body| body.len() as u64);
         let mut frame = self.frame(note.at, note.kind);

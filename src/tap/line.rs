@@ -104,12 +104,17 @@ impl Line {
         self.note(Note::close(TO_UPSTREAM, reason), |_| None);
     }
 
+    /// Whether there is room for more, or the policy is not to wait for it.
+    pub(crate) fn has_room(&self) -> bool {
+        // All of them write to the same disk.
+        self.state().tapes.first().is_none_or(|(tape, _)| tape.has_room())
+    }
+
     /// Waits until there is room for more, where the policy is to wait.
     ///
     /// # Cancel safety
     /// Nothing is held while it waits.
     pub(crate) async fn room(&self) {
-        // All of them write to the same disk.
         let tape = self.state().tapes.first().map(|(tape, _)| tape.clone());
         if let Some(tape) = tape {
             tape.room().await;
@@ -140,7 +145,7 @@ impl Line {
         state.tapes.retain(|(tape, _)| !tape.is_ended());
         if state.tapes.is_empty() {
             if state.held.len() >= HELD_MAX || state.held_bytes + note.size() > HELD_BYTES_MAX {
-                self.metrics.lost("nobody", 1);
+                self.metrics.lost("nobody", note.loss().notes);
             } else {
                 state.held_bytes += note.size();
                 state.held.push(note);
@@ -151,9 +156,11 @@ impl Line {
         match owner.and_then(|owner| state.tapes.iter().find(|(tape, _)| tape.is(&owner))) {
             Some((tape, connection)) => tape.note_now(note.over(*connection)),
             None => {
-                for (tape, connection) in &state.tapes {
+                let Some(((last, connection), others)) = state.tapes.split_last() else { return };
+                for (tape, connection) in others {
                     tape.note_now(note.clone().over(*connection));
                 }
+                last.note_now(note.over(*connection));
             }
         }
     }
@@ -236,6 +243,11 @@ impl Exchange {
     pub(crate) fn closed(&self, reason: &str) {
         self.note(Note::close(FROM_UPSTREAM, reason));
         self.finish();
+    }
+
+    /// See [`Line::has_room`].
+    pub(crate) fn has_room(&self) -> bool {
+        self.line.has_room()
     }
 
     /// Waits until there is room for more, where the policy is to wait.

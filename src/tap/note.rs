@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
-use crate::protocol::sse::Event;
+use super::recorder::Loss;
+use crate::protocol::sse::{Decoder, Event, Item};
 use crate::tape::format::{Intervention, Kind, Party, Sse};
 
 /// See the module.
@@ -19,10 +20,12 @@ pub(crate) struct Note {
     pub(super) head: Option<Box<Head>>,
     pub(super) sse: Option<Box<Sse>>,
     pub(super) by: Vec<Intervention>,
-    /// What crossed the wire as one message.
+    /// What crossed the wire as one message, or as one piece.
     pub(super) body: Option<Bytes>,
     /// It is known to be JSON.
     pub(super) is_json: bool,
+    /// It is a piece of a stream, with any number of events.
+    pub(super) is_piece: bool,
 }
 
 /// The head of a request or response, with all that will not be recorded of it.
@@ -73,6 +76,7 @@ impl Note {
             by: Vec::new(),
             body: None,
             is_json: false,
+            is_piece: false,
         }
     }
 
@@ -108,6 +112,34 @@ impl Note {
             note.sse = Some(Box::new(sse));
         }
         note
+    }
+
+    /// Whole events that the proxy has written, each of them a message or what only moves the cursor.
+    pub(crate) fn piece(way: (Party, Party), text: Bytes) -> Note {
+        Note { body: Some(text), is_piece: true, ..Note::new(way, Kind::Event) }
+    }
+
+    /// What is noted here one by one: the events of a piece, else itself.
+    pub(super) fn each(self, mut write: impl FnMut(Note)) {
+        let (true, Some(way), Some(mut piece)) = (self.is_piece, self.way, self.body.clone()) else {
+            return write(self);
+        };
+        let mut decoder = Decoder::new(usize::MAX);
+        while let Some(item) = decoder.decode(&mut piece) {
+            if let Ok(Item::Event(event)) = item {
+                write(Note { at: self.at, exchange: self.exchange, ..Note::event(way, &event).of_json() });
+            }
+        }
+    }
+
+    /// What is lost with it.
+    pub(super) fn loss(self) -> Loss {
+        let mut loss = Loss::default();
+        self.each(|note| {
+            loss.notes += 1;
+            loss.bytes += note.body.map_or(0, |body| body.len() as u64);
+        });
+        loss
     }
 
     /// It came with this head of a request or response.

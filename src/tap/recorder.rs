@@ -54,6 +54,13 @@ pub(super) struct Loss {
     pub(super) bytes: u64,
 }
 
+impl Loss {
+    pub(super) fn add(&mut self, other: Loss) {
+        self.notes += other.notes;
+        self.bytes += other.bytes;
+    }
+}
+
 /// Where entries go. It blocks.
 pub(super) trait Sink: Send + 'static {
     /// Writes them. With nothing to write, it looks whether what failed works again.
@@ -315,7 +322,7 @@ impl Tape {
             match self.put(note, 1) {
                 Put::Taken => return Ok(()),
                 Put::Full(back) if shared.policy == RecordPolicy::Drop => {
-                    self.lose(&back);
+                    self.lose(back);
                     return Ok(());
                 }
                 Put::Full(back) => note = back,
@@ -334,9 +341,19 @@ impl Tape {
             Put::Taken | Put::Shut => {}
             Put::Full(note) => {
                 self.0.recorder.0.hurry.notify_one();
-                self.lose(&note);
+                self.lose(note);
             }
         }
+    }
+
+    /// Whether there is room, or nobody has to wait for it.
+    pub(super) fn has_room(&self) -> bool {
+        let shared = &self.0.recorder.0;
+        if shared.policy == RecordPolicy::Drop {
+            return true;
+        }
+        let queue = lock(&shared.queue);
+        queue.shut || !queue.is_full(shared.bounds, 1)
     }
 
     /// Waits until there is room, where that is what to do.
@@ -345,18 +362,12 @@ impl Tape {
     /// Nothing is held while it waits.
     pub(crate) async fn room(&self) {
         let shared = &self.0.recorder.0;
-        if shared.policy == RecordPolicy::Drop {
-            return;
-        }
         loop {
             let room = shared.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            {
-                let queue = lock(&shared.queue);
-                if queue.shut || !queue.is_full(shared.bounds, 1) {
-                    return;
-                }
+            if self.has_room() {
+                return;
             }
             shared.hurry.notify_one();
             room.await;
@@ -401,12 +412,10 @@ impl Tape {
         Put::Taken
     }
 
-    fn lose(&self, note: &Note) {
-        let bytes = note.body.as_ref().map_or(0, |body| body.len() as u64);
-        self.0.recorder.0.metrics.lost("queue", 1);
-        let mut lost = lock(&self.0.lost);
-        lost.notes += 1;
-        lost.bytes += bytes;
+    fn lose(&self, note: Note) {
+        let loss = note.loss();
+        self.0.recorder.0.metrics.lost("queue", loss.notes);
+        lock(&self.0.lost).add(loss);
     }
 }
 

@@ -1,9 +1,9 @@
 //! What must not come to the disk is taken out before it is written.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ring::digest::{Context, SHA256};
 
 use super::note::Head;
@@ -16,7 +16,13 @@ use crate::tape::redact::{Header, Redactor, RuleError, Rules};
 pub(super) struct Redaction {
     redactor: Redactor,
     salt: [u8; 16],
+    /// What became of headers that were seen before, name and value: every request has the same ones.
+    seen: HashMap<Vec<u8>, Option<String>>,
 }
+
+/// Most headers that are remembered, and the longest of them, in bytes.
+const SEEN_MAX: usize = 1024;
+const SEEN_BYTES_MAX: usize = 256;
 
 impl Redaction {
     /// # Errors
@@ -32,7 +38,7 @@ impl Redaction {
         let mut salt = [0; 16];
         // Without randomness a pseudonym can be checked by whoever knows the id already.
         let _ = getrandom::fill(&mut salt);
-        Ok(Redaction { redactor: Redactor::new(rules)?, salt })
+        Ok(Redaction { redactor: Redactor::new(rules)?, salt, seen: HashMap::new() })
     }
 
     /// The rules in a few words.
@@ -51,7 +57,7 @@ impl Redaction {
     }
 
     /// What is recorded of a head.
-    pub(super) fn head(&self, head: Head) -> Http {
+    pub(super) fn head(&mut self, head: Head) -> Http {
         match head {
             Head::Request(method, headers) => {
                 Http { method: Some(method.as_str().to_owned()), headers: self.headers(&headers), ..Http::default() }
@@ -62,15 +68,10 @@ impl Redaction {
         }
     }
 
-    fn headers(&self, headers: &HeaderMap) -> BTreeMap<String, String> {
+    fn headers(&mut self, headers: &HeaderMap) -> BTreeMap<String, String> {
         let mut kept: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in headers {
-            let text = String::from_utf8_lossy(value.as_bytes());
-            let shown = match self.redactor.header(name.as_str(), &text) {
-                Header::Kept(value) => value,
-                Header::Pseudonym => self.pseudonym(value.as_bytes()),
-                Header::Dropped => continue,
-            };
+            let Some(shown) = self.header(name, value) else { continue };
             match kept.entry(name.as_str().to_owned()) {
                 Entry::Vacant(place) => {
                     place.insert(shown);
@@ -80,6 +81,30 @@ impl Redaction {
             }
         }
         kept
+    }
+
+    /// The value that is recorded, if it is.
+    fn header(&mut self, name: &HeaderName, value: &HeaderValue) -> Option<String> {
+        if !Redactor::may_record(name.as_str()) {
+            return None;
+        }
+        let both = [name.as_str().as_bytes(), b":", value.as_bytes()].concat();
+        if let Some(shown) = self.seen.get(&both) {
+            return shown.clone();
+        }
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let shown = match self.redactor.header(name.as_str(), &text) {
+            Header::Kept(value) => Some(value),
+            Header::Pseudonym => Some(self.pseudonym(value.as_bytes())),
+            Header::Dropped => None,
+        };
+        if both.len() <= SEEN_BYTES_MAX {
+            if self.seen.len() >= SEEN_MAX {
+                self.seen.clear();
+            }
+            self.seen.insert(both, shown.clone());
+        }
+        shown
     }
 
     fn pseudonym(&self, id: &[u8]) -> String {

@@ -478,9 +478,12 @@ impl Frame {
         out.extend_from_slice(b"{\"seq\":");
         append(out, &self.seq);
         member(out, "at", &self.at);
-        optional(out, "from", self.from.as_ref());
-        optional(out, "to", self.to.as_ref());
-        member(out, "kind", self.kind.as_str());
+        word(out, "from", self.from.map(Party::as_str));
+        word(out, "to", self.to.map(Party::as_str));
+        match &self.kind {
+            Kind::Other(name) => member(out, "kind", name),
+            kind => word(out, "kind", Some(kind.as_str())),
+        }
         optional(out, "exchange", self.exchange.as_ref());
         optional(out, "connection", self.connection.as_ref());
         optional(out, "http", self.http.as_ref());
@@ -508,7 +511,9 @@ impl Frame {
             }
         }
         for (name, json) in &self.extra {
-            key(out, name);
+            out.push(b',');
+            append(out, name);
+            out.push(b':');
             out.extend_from_slice(json.as_bytes());
         }
         match &self.body {
@@ -668,18 +673,29 @@ fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     let _ = serde_json::to_writer(out, value);
 }
 
-fn key(out: &mut Vec<u8>, name: &str) {
-    out.push(b',');
-    append(out, name);
-    out.push(b':');
+/// The name of a member of ours, in which nothing has to be escaped.
+fn key(out: &mut Vec<u8>, name: &'static str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
 }
 
-fn member<T: Serialize + ?Sized>(out: &mut Vec<u8>, name: &str, value: &T) {
+fn member<T: Serialize + ?Sized>(out: &mut Vec<u8>, name: &'static str, value: &T) {
     key(out, name);
     append(out, value);
 }
 
-fn optional<T: Serialize>(out: &mut Vec<u8>, name: &str, value: Option<&T>) {
+/// A member whose value is a word of ours.
+fn word(out: &mut Vec<u8>, name: &'static str, value: Option<&str>) {
+    if let Some(value) = value {
+        key(out, name);
+        out.push(b'"');
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+    }
+}
+
+fn optional<T: Serialize>(out: &mut Vec<u8>, name: &'static str, value: Option<&T>) {
     if let Some(value) = value {
         member(out, name, value);
     }

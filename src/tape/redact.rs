@@ -10,7 +10,7 @@ use bytes::Bytes;
 use regex::Regex;
 
 use super::pointer::{Cursor, NotAPointer, Pointers, escaped};
-use crate::protocol::headers::PARAM_PREFIX;
+use crate::protocol::headers::{PARAM_PREFIX, SESSION_ID};
 use crate::protocol::scan::{DEPTH_MAX, ScanError, Scanner, Span, ValueKind, unescape};
 
 /// What stands where something was taken out.
@@ -245,17 +245,20 @@ impl Redactor {
         }
     }
 
+    /// Whether there are values of a header with which something of it is recorded. `name` is in lower case.
+    pub(crate) fn may_record(name: &str) -> bool {
+        name == SESSION_ID || HEADERS.contains(&name) || name.starts_with(PARAM_PREFIX)
+    }
+
     /// What becomes of a header. `name` is in lower case.
     #[must_use]
     pub fn header(&self, name: &str, value: &str) -> Header {
-        if name == crate::protocol::headers::SESSION_ID {
+        if name == SESSION_ID {
             return Header::Pseudonym;
         }
         // They repeat arguments of tools.
-        let param = name.strip_prefix(PARAM_PREFIX);
-        let secret = param.is_some_and(|param| self.is_secret(param));
-        let known = HEADERS.contains(&name) || param.is_some();
-        if !known || secret || is_one_of(&self.headers, name) {
+        let secret = name.strip_prefix(PARAM_PREFIX).is_some_and(|param| self.is_secret(param));
+        if !Redactor::may_record(name) || secret || is_one_of(&self.headers, name) {
             return Header::Dropped;
         }
         Header::Kept(self.text(value).unwrap_or_else(|| value.to_owned()))

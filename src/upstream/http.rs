@@ -283,7 +283,7 @@ impl SseBody {
     ///
     /// Nothing is lost by dropping the future, and the time it has waited counts.
     pub(crate) async fn next(&mut self) -> Option<Result<sse::Item, HttpError>> {
-        if let Some(tap) = &self.tap {
+        if let Some(tap) = self.tap.as_ref().filter(|tap| !tap.has_room()) {
             // Before anything is taken, which would be lost if this were dropped while it waits.
             Box::pin(tap.room()).await;
         }
