@@ -42,7 +42,7 @@ impl Relay {
     pub(crate) fn begin(era: Era, client_id: RequestId, request: &Message, upstream_id: i64) -> (Relay, Message) {
         let client_token = request.meta(meta::PROGRESS_TOKEN).map(Box::from);
         let name = upstream_id.to_string();
-        let upstream = request.edit().id(&name).meta(meta::PROGRESS_TOKEN, &name).finish();
+        let upstream = request.edit().id(&name).meta(meta::PROGRESS_TOKEN, &name).finish_to_send();
         let listen = request.known() == Some(Known::Listen);
         (Relay { era, client_id, client_token, upstream_id, listen }, upstream)
     }

@@ -104,26 +104,47 @@ pub fn encode(value: &str) -> HeaderValue {
 /// # Errors
 /// The first header that is missing, repeated, malformed or different.
 pub fn check(headers: &HeaderMap, message: &Message, version: &str) -> Result<(), Mismatch> {
-    must_be(headers, &PROTOCOL_VERSION, Some(version), true)?;
-    must_be(headers, &METHOD, message.method(), true)?;
-    if let Some((param, required)) = message.known().and_then(Known::name_param) {
-        let value = message.param_text(param);
-        // A name that is missing or no string is for the server to refuse; a header cannot agree with it.
-        must_be(headers, &NAME, value.as_deref(), required && value.is_some())?;
+    let param = message.known().and_then(Known::name_param);
+    let name = param.and_then(|(param, _)| message.param_text(param));
+    // A name that is missing or no string is for the server to refuse; a header cannot agree with it.
+    let requires_name = name.is_some() && param.is_some_and(|(_, required)| required);
+    let mut wanted = [
+        (&PROTOCOL_VERSION, Some(version), true, Said::Nothing),
+        (&METHOD, message.method(), true, Said::Nothing),
+        (&NAME, name.as_deref(), requires_name, Said::Nothing),
+    ];
+    // Most often each says it once, in plain words, which is seen in one look at all of them.
+    for (name, value) in headers {
+        if let Some((_, body, _, said)) = wanted.iter_mut().find(|(wanted, ..)| *wanted == name) {
+            let is_plain = body.is_some_and(|body| value.as_bytes() == body.as_bytes() && is_plain(body));
+            *said = if is_plain && *said == Said::Nothing { Said::Same } else { Said::Else };
+        }
+    }
+    let all = if param.is_some() { &wanted[..] } else { &wanted[..2] };
+    for (name, body, required, said) in all {
+        if *said != Said::Same {
+            must_be(headers, name, *body, *required)?;
+        }
     }
     Ok(())
 }
 
+/// What headers say of something, at the first look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// What the body says.
+    Same,
+    /// Something that has to be looked into.
+    Else,
+}
+
+/// Whether a header carries it as it is.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, 0x20..=0x7e | b'\t')) && !text.starts_with(ENCODED)
+}
+
 fn must_be(headers: &HeaderMap, name: &HeaderName, body: Option<&str>, required: bool) -> Result<(), Mismatch> {
-    // Most often one header says it in plain words.
-    let mut values = headers.get_all(name).iter();
-    if let (Some(value), None, Some(body)) = (values.next(), values.next(), body)
-        && value.as_bytes() == body.as_bytes()
-        && !body.starts_with(ENCODED)
-        && value.to_str().is_ok()
-    {
-        return Ok(());
-    }
     match (single(headers, name)?, body) {
         (Some(header), Some(body)) if header == body => Ok(()),
         (Some(_), Some(_)) => Err(Mismatch::Differs(name.to_string())),

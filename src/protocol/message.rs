@@ -351,6 +351,11 @@ impl Message {
         Some(as_str(self.meta_member(name)?.value.of(&self.text)))
     }
 
+    /// What kind of value a member of `params._meta` is.
+    pub(crate) fn meta_kind(&self, name: &str) -> Option<ValueKind> {
+        ValueKind::of(*self.text.get(self.meta_member(name)?.value.start as usize)?)
+    }
+
     fn param_member(&self, name: &str) -> Option<&Member> {
         self.shape.members.as_ref()?.find(&self.text, name)
     }
@@ -543,7 +548,16 @@ impl Edit<'_> {
     }
 
     /// The edited message. Nothing is parsed again: the spans move with the text.
-    pub fn finish(mut self) -> Message {
+    pub fn finish(self) -> Message {
+        self.made(true)
+    }
+
+    /// The same, to be sent as it is: its members cannot be asked for.
+    pub(crate) fn finish_to_send(self) -> Message {
+        self.made(false)
+    }
+
+    fn made(mut self, with_members: bool) -> Message {
         let old = self.message;
         if self.splices.is_empty() {
             return old.clone();
@@ -578,8 +592,8 @@ impl Edit<'_> {
             method_name: old.shape.method_name.clone(),
             known: old.shape.known,
             body: old.shape.body.map(moved),
-            members: old.shape.members.as_ref().map(|members| members.moved(is_kept, moved)),
-            meta: old.shape.meta.as_ref().map(|members| members.moved(is_kept, moved)),
+            members: old.shape.members.as_ref().filter(|_| with_members).map(|members| members.moved(is_kept, moved)),
+            meta: old.shape.meta.as_ref().filter(|_| with_members).map(|members| members.moved(is_kept, moved)),
             single_line: old.shape.single_line || is_single_line(&text),
         };
         Message { text: text.into(), shape: Arc::new(shape) }

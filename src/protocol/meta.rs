@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::message::{Message, json_text};
+use super::scan::ValueKind;
 
 /// The member of `params` and `result` that carries metadata.
 pub const META: &str = "_meta";
@@ -74,7 +75,7 @@ impl<'m> Envelope<'m> {
     /// Reads the envelope of a request (2026-07-28, Basic › `_meta`): version and capabilities are required, who the client is is not.
     pub fn of(message: &'m Message) -> Envelope<'m> {
         let Some(version) = message.meta(PROTOCOL_VERSION) else {
-            return if message.meta(CLIENT_CAPABILITIES).is_some() {
+            return if message.meta_kind(CLIENT_CAPABILITIES).is_some() {
                 Envelope::Broken("`_meta` lacks io.modelcontextprotocol/protocolVersion")
             } else {
                 Envelope::Absent
@@ -83,17 +84,13 @@ impl<'m> Envelope<'m> {
         let Some(version) = json_text(version) else {
             return Envelope::Broken("io.modelcontextprotocol/protocolVersion must be a string");
         };
-        match message.meta(CLIENT_CAPABILITIES) {
+        match message.meta_kind(CLIENT_CAPABILITIES) {
             None => Envelope::Broken("`_meta` lacks io.modelcontextprotocol/clientCapabilities"),
-            Some(json) if !json.starts_with('{') => {
-                Envelope::Broken("io.modelcontextprotocol/clientCapabilities must be an object")
-            }
-            Some(_) => match message.meta(CLIENT_INFO) {
-                Some(json) if !json.starts_with('{') => {
-                    Envelope::Broken("io.modelcontextprotocol/clientInfo must be an object")
-                }
-                _ => Envelope::Complete(version),
+            Some(ValueKind::Object) => match message.meta_kind(CLIENT_INFO) {
+                None | Some(ValueKind::Object) => Envelope::Complete(version),
+                Some(_) => Envelope::Broken("io.modelcontextprotocol/clientInfo must be an object"),
             },
+            Some(_) => Envelope::Broken("io.modelcontextprotocol/clientCapabilities must be an object"),
         }
     }
 }

@@ -50,6 +50,22 @@ pub enum ValueKind {
     Null,
 }
 
+impl ValueKind {
+    /// What begins with this byte.
+    #[inline]
+    pub(crate) fn of(first: u8) -> Option<ValueKind> {
+        Some(match first {
+            b'{' => ValueKind::Object,
+            b'[' => ValueKind::Array,
+            b'"' => ValueKind::String,
+            b'-' | b'0'..=b'9' => ValueKind::Number,
+            b't' | b'f' => ValueKind::Bool,
+            b'n' => ValueKind::Null,
+            _ => return None,
+        })
+    }
+}
+
 /// One member of an object: where its key and its value are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
@@ -72,7 +88,12 @@ pub struct Members {
 impl Members {
     /// The member called `name`.
     pub fn find(&self, text: &[u8], name: &str) -> Option<&Member> {
-        self.entries.iter().find(|m| key_is(text, m, name))
+        // Most names can be told apart by their lengths.
+        let (name, length) = (name.as_bytes(), name.len() as u32);
+        self.entries.iter().find(|member| match member.escaped {
+            false => member.key.end - member.key.start == length && member.key.of(text) == name,
+            true => unescape(member.key.of(text)).is_some_and(|key| key.as_bytes() == name),
+        })
     }
 
     /// All members.
@@ -202,15 +223,10 @@ impl<'a> Scanner<'a> {
 
     /// What the value at this place is.
     pub fn kind(&self) -> Result<ValueKind, ScanError> {
-        Ok(match self.peek() {
-            Some(b'{') => ValueKind::Object,
-            Some(b'[') => ValueKind::Array,
-            Some(b'"') => ValueKind::String,
-            Some(b'-' | b'0'..=b'9') => ValueKind::Number,
-            Some(b't' | b'f') => ValueKind::Bool,
-            Some(b'n') => ValueKind::Null,
-            _ => return self.syntax(),
-        })
+        match self.peek().and_then(ValueKind::of) {
+            Some(kind) => Ok(kind),
+            None => self.syntax(),
+        }
     }
 
     /// Skips one value, `depth` levels inside the text, and checks its grammar.

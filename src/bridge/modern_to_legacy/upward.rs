@@ -15,7 +15,7 @@ pub(crate) fn upward(request: &Message, upstream_id: i64) -> Message {
         .meta(meta::PROGRESS_TOKEN, &name)
         .without_params(&[meta::INPUT_RESPONSES, meta::REQUEST_STATE])
         .without_meta(&[meta::PROTOCOL_VERSION, meta::CLIENT_CAPABILITIES, meta::CLIENT_INFO, meta::LOG_LEVEL])
-        .finish()
+        .finish_to_send()
 }
 
 /// The same request, to become a task of the server's.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::metrics::Metrics;
 use crate::settings::Redact;
-use crate::tap::note::FROM_CLIENT;
+use crate::tap::note::{FROM_CLIENT, TO_CLIENT};
 use crate::tape::{Ending, Reader};
 
 fn disk(folder: &Path, change: impl FnOnce(&mut Keeping)) -> Disk {
@@ -67,6 +67,33 @@ fn tapes_are_for_their_owner_only() {
     assert_eq!(mode(&folder.join(&name)), 0o600);
     assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c)), "{name}");
     assert!(create(&folder.join(&name)).is_err(), "a name that is taken is left alone");
+}
+
+/// C-TAPE-1: what is handed over as a piece of a stream is on the tape as its events; what only moves the cursor has no message, and
+/// comments are none.
+#[test]
+fn a_piece_of_a_stream_is_on_the_tape_event_by_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disk = disk(folder.path(), |_| {});
+    let piece = "id: 1\ndata:\n\n: alive\n\nevent: message\nid: 2\ndata: {\"a\":1}\n\ndata: {\"b\":2}\n\n";
+    let piece = Note::piece(TO_CLIENT, Bytes::from(piece)).of(7);
+    disk.write([begin(1), Entry::Note(1, piece)].into());
+    let [name] = names(folder.path()).try_into().unwrap();
+    let frames: Vec<Frame> = Reader::open(folder.path().join(name)).unwrap().collect::<Result<_, _>>().unwrap();
+    let told = |frame: &Frame| {
+        let text = frame.body.as_ref().map(|body| String::from_utf8(body.bytes().to_vec()).unwrap());
+        (frame.kind.as_str().to_owned(), text, frame.sse.as_ref().and_then(|sse| sse.id.clone()))
+    };
+    let word = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        frames.iter().map(told).collect::<Vec<_>>(),
+        [
+            ("event".to_owned(), None, word("1")),
+            ("message".to_owned(), word(r#"{"a":1}"#), word("2")),
+            ("message".to_owned(), word(r#"{"b":2}"#), None),
+        ]
+    );
+    assert!(frames.iter().all(|frame| frame.exchange == Some(7) && !frame.is_upward()));
 }
 
 /// C-TAPE-1: what was written can be read before the tape ends, and compressed as well.

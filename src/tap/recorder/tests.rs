@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::tap::note::FROM_CLIENT;
+use crate::tap::note::{FROM_CLIENT, TO_CLIENT};
 
 /// A disk that writes when it is told to, and fails when it is told to.
 #[derive(Clone, Default)]
@@ -81,12 +81,14 @@ async fn what_a_slow_disk_cannot_take_is_dropped_and_said_so_where_it_is_missing
         tape.note(note(text)).await.unwrap();
     }
     tape.note_now(note("7"));
+    // Of a piece of a stream, each event counts.
+    tape.note_now(Note::piece(TO_CLIENT, Bytes::from("data: {}\n\ndata: []\n\n")));
     slow.set(true);
     taken(&recorder).await;
     tape.note(note("8")).await.unwrap();
     tape.end("over");
     assert!(recorder.close(soon()).await);
-    assert_eq!(slow.written(), ["begin", "1", "2", "3", "4", "lost 3 (8 bytes)", "8", "over"]);
+    assert_eq!(slow.written(), ["begin", "1", "2", "3", "4", "lost 5 (12 bytes)", "8", "over"]);
 }
 
 /// C-TAPE-3: what is lost behind the last note is said, too.
