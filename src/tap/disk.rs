@@ -21,8 +21,6 @@ use crate::tape::format::{Body, Frame, Header, Kind};
 const PAUSE: Duration = Duration::from_secs(1);
 /// After how many bytes for one tape they are handed to the operating system, within one round of writing.
 const CHUNK: usize = 1 << 20;
-/// After how many entries others get their turn.
-const TURN: usize = 4;
 /// What the name of a tape ends in,
 const SUFFIX: &str = ".tape.jsonl";
 /// and what comes behind that where it is compressed.
@@ -340,12 +338,11 @@ impl Sink for Disk {
         if !self.prepared {
             self.prepared = prepare(&self.keeping.folder).is_ok();
         }
-        for (count, entry) in entries.into_iter().enumerate() {
+        for entry in entries {
             self.take(entry);
-            // Whoever waits for this processor has something to answer.
-            if count % TURN == TURN - 1 {
-                std::thread::yield_now();
-            }
+            // Whoever waits for this processor has something to answer, and does not get it from one that has not used up its time,
+            // however far that stands back.
+            std::thread::yield_now();
         }
         let now = Instant::now();
         for number in self.failing.clone() {
@@ -460,7 +457,7 @@ impl Current {
         }
         frame.exchange = note.exchange;
         frame.connection = note.connection;
-        frame.http = note.head.map(|head| Box::new(redaction.head(*head)));
+        frame.http = note.head.map(|head| redaction.head(*head));
         frame.sse = note.sse;
         frame.by = note.by;
         frame.body = note.body.map(if note.is_json { Body::of_json } else { Body::of });

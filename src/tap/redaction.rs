@@ -2,8 +2,9 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use ring::digest::{Context, SHA256};
 
 use super::note::Head;
@@ -16,13 +17,13 @@ use crate::tape::redact::{Header, Redactor, RuleError, Rules};
 pub(super) struct Redaction {
     redactor: Redactor,
     salt: [u8; 16],
-    /// What became of headers that were seen before, name and value: every request has the same ones.
-    seen: HashMap<Vec<u8>, Option<String>>,
+    /// What is recorded of heads that were seen before, by all of them that may be: most requests have the same ones.
+    seen: HashMap<Vec<u8>, Arc<Http>, foldhash::fast::RandomState>,
 }
 
-/// Most headers that are remembered, and the longest of them, in bytes.
+/// Most heads that are remembered, and the longest of them, in bytes.
 const SEEN_MAX: usize = 1024;
-const SEEN_BYTES_MAX: usize = 256;
+const SEEN_BYTES_MAX: usize = 512;
 
 impl Redaction {
     /// # Errors
@@ -38,7 +39,7 @@ impl Redaction {
         let mut salt = [0; 16];
         // Without randomness a pseudonym can be checked by whoever knows the id already.
         let _ = getrandom::fill(&mut salt);
-        Ok(Redaction { redactor: Redactor::new(rules)?, salt, seen: HashMap::new() })
+        Ok(Redaction { redactor: Redactor::new(rules)?, salt, seen: HashMap::default() })
     }
 
     /// The rules in a few words.
@@ -57,21 +58,45 @@ impl Redaction {
     }
 
     /// What is recorded of a head.
-    pub(super) fn head(&mut self, head: Head) -> Http {
-        match head {
-            Head::Request(method, headers) => {
-                Http { method: Some(method.as_str().to_owned()), headers: self.headers(&headers), ..Http::default() }
-            }
-            Head::Response(status, headers) => {
-                Http { status: Some(status.as_u16()), headers: self.headers(&headers), ..Http::default() }
+    pub(super) fn head(&mut self, head: Head) -> Arc<Http> {
+        let (method, status, headers) = match &head {
+            Head::Request(method, headers) => (Some(method.as_str()), None, headers),
+            Head::Response(status, headers) => (None, Some(status.as_u16()), headers),
+        };
+        let mut key = Vec::with_capacity(SEEN_BYTES_MAX);
+        key.extend_from_slice(method.unwrap_or_default().as_bytes());
+        key.extend_from_slice(&status.unwrap_or_default().to_be_bytes());
+        for (name, value) in headers.iter().filter(|(name, _)| Redactor::may_record(name.as_str())) {
+            for part in [name.as_str().as_bytes(), value.as_bytes()] {
+                // No two heads have the same key: what stands in them has no line breaks.
+                key.extend_from_slice(part);
+                key.push(b'\n');
             }
         }
+        if let Some(http) = self.seen.get(&key) {
+            return Arc::clone(http);
+        }
+        let method = method.map(str::to_owned);
+        let http = Arc::new(Http { method, status, headers: self.headers(headers), ..Http::default() });
+        if key.len() <= SEEN_BYTES_MAX {
+            if self.seen.len() >= SEEN_MAX {
+                self.seen.clear();
+            }
+            key.shrink_to_fit();
+            self.seen.insert(key, Arc::clone(&http));
+        }
+        http
     }
 
-    fn headers(&mut self, headers: &HeaderMap) -> BTreeMap<String, String> {
+    fn headers(&self, headers: &HeaderMap) -> BTreeMap<String, String> {
         let mut kept: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in headers {
-            let Some(shown) = self.header(name, value) else { continue };
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let shown = match self.redactor.header(name.as_str(), &text) {
+                Header::Kept(value) => value,
+                Header::Pseudonym => self.pseudonym(value.as_bytes()),
+                Header::Dropped => continue,
+            };
             match kept.entry(name.as_str().to_owned()) {
                 Entry::Vacant(place) => {
                     place.insert(shown);
@@ -81,30 +106,6 @@ impl Redaction {
             }
         }
         kept
-    }
-
-    /// The value that is recorded, if it is.
-    fn header(&mut self, name: &HeaderName, value: &HeaderValue) -> Option<String> {
-        if !Redactor::may_record(name.as_str()) {
-            return None;
-        }
-        let both = [name.as_str().as_bytes(), b":", value.as_bytes()].concat();
-        if let Some(shown) = self.seen.get(&both) {
-            return shown.clone();
-        }
-        let text = String::from_utf8_lossy(value.as_bytes());
-        let shown = match self.redactor.header(name.as_str(), &text) {
-            Header::Kept(value) => Some(value),
-            Header::Pseudonym => Some(self.pseudonym(value.as_bytes())),
-            Header::Dropped => None,
-        };
-        if both.len() <= SEEN_BYTES_MAX {
-            if self.seen.len() >= SEEN_MAX {
-                self.seen.clear();
-            }
-            self.seen.insert(both, shown.clone());
-        }
-        shown
     }
 
     fn pseudonym(&self, id: &[u8]) -> String {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -179,7 +180,7 @@ pub struct Frame {
     /// Which connection to the upstream, 1, 2, …; on the edge of the upstream only.
     pub connection: Option<u64>,
     /// Of the HTTP request or response that it came with; on the first frame of either only.
-    pub http: Option<Box<Http>>,
+    pub http: Option<Arc<Http>>,
     /// Of the event that it came as, where that had more than data.
     pub sse: Option<Box<Sse>>,
     /// What the proxy's interceptors did with it.
@@ -418,7 +419,7 @@ impl Frame {
                 "to" => frame.to = read("to", value)?,
                 "exchange" => frame.exchange = read("exchange", value)?,
                 "connection" => frame.connection = read("connection", value)?,
-                "http" => frame.http = read("http", value)?,
+                "http" => frame.http = read::<Option<Http>>("http", value)?.map(Arc::new),
                 "sse" => frame.sse = read("sse", value)?,
                 "by" => frame.by = read("by", value)?,
                 "redacted" => frame.redacted = read("redacted", value)?,
@@ -486,7 +487,7 @@ impl Frame {
         }
         optional(out, "exchange", self.exchange.as_ref());
         optional(out, "connection", self.connection.as_ref());
-        optional(out, "http", self.http.as_ref());
+        optional(out, "http", self.http.as_deref());
         optional(out, "sse", self.sse.as_ref());
         if !self.by.is_empty() {
             member(out, "by", &self.by);

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use regex::Regex;
+use regex_automata::meta;
+use regex_automata::nfa::thompson::WhichCaptures;
 
 use super::pointer::{Cursor, NotAPointer, Pointers, escaped};
 use crate::protocol::headers::{PARAM_PREFIX, SESSION_ID};
@@ -49,18 +51,18 @@ pub const KEYS: &[&str] = &[
 /// Forms of secrets that are taken out of strings, unless it is said otherwise.
 pub const PATTERNS: &[&str] = &[
     // JSON web tokens.
-    r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+    r"(?-u:\b)eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
     // Keys of AWS, Google, OpenAI and others, GitHub, GitLab, Slack, npm, Stripe.
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    r"\bAIza[A-Za-z0-9_-]{35}",
-    r"\bsk-[A-Za-z0-9_-]{20,}",
-    r"\bgh[pousr]_[A-Za-z0-9]{30,}",
-    r"\bgithub_pat_[A-Za-z0-9_]{30,}",
-    r"\bglpat-[A-Za-z0-9_-]{20,}",
-    r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
-    r"\bnpm_[A-Za-z0-9]{36}",
-    r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}",
-    r"(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/-]{16,}=*",
+    r"(?-u:\b)(?:AKIA|ASIA)[A-Z0-9]{16}(?-u:\b)",
+    r"(?-u:\b)AIza[A-Za-z0-9_-]{35}",
+    r"(?-u:\b)sk-[A-Za-z0-9_-]{20,}",
+    r"(?-u:\b)gh[pousr]_[A-Za-z0-9]{30,}",
+    r"(?-u:\b)github_pat_[A-Za-z0-9_]{30,}",
+    r"(?-u:\b)glpat-[A-Za-z0-9_-]{20,}",
+    r"(?-u:\b)xox[abeoprs]-[A-Za-z0-9-]{10,}",
+    r"(?-u:\b)npm_[A-Za-z0-9]{36}",
+    r"(?-u:\b)[rs]k_(?:live|test)_[A-Za-z0-9]{16,}",
+    r"(?i)(?-u:\b)(?:bearer|basic)\s+[A-Za-z0-9._~+/-]{16,}=*",
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
 ];
 
@@ -131,8 +133,9 @@ pub struct Redactor {
     pointers: Pointers,
     /// All patterns as alternatives of one.
     patterns: Option<Regex>,
-    /// Finds whatever may be such a name in a message that has no escapes. `None` if it would not do to look for names and patterns.
-    suspects: Option<Regex>,
+    /// Finds whatever may be such a name, or is of such a form, in a message that has no escapes. `None` if it would not do to look for
+    /// these.
+    suspects: Option<meta::Regex>,
     headers: Option<Regex>,
 }
 
@@ -166,24 +169,24 @@ impl Redactor {
     pub fn new(rules: Rules) -> Result<Redactor, RuleError> {
         let defaults = |all: &'static [&'static str]| if rules.defaults { all } else { &[] };
         let all_keys = || rules.keys.iter().map(String::as_str).chain(defaults(KEYS).iter().copied());
-        let keys = names("^(?:", all_keys(), ".*", ")$")?;
-        let headers = names("^(?:", rules.headers.iter().map(String::as_str), ".*", ")$")?;
-        // Patterns of one's own may say where a string begins or ends.
-        let suspects = match rules.patterns.is_empty() && rules.pointers.is_empty() {
-            true => names(r#""(?:"#, all_keys(), r#"[^"]*"#, r#")"\s*:"#)?,
-            false => None,
-        };
+        let keys = regex(names("^(?:", all_keys(), ".*", ")$"))?;
+        let headers = regex(names("^(?:", rules.headers.iter().map(String::as_str), ".*", ")$"))?;
         for pattern in &rules.patterns {
-            let error = |error| RuleError::Pattern { pattern: pattern.clone(), error };
-            Regex::new(pattern).map_err(error)?;
+            regex(Some(pattern.clone()))?;
         }
         let all: Vec<&str> =
             rules.patterns.iter().map(String::as_str).chain(defaults(PATTERNS).iter().copied()).collect();
         let joined = all.iter().map(|pattern| format!("(?:{pattern})")).collect::<Vec<_>>().join("|");
-        let patterns = match all.is_empty() {
-            true => None,
-            false => Some(Regex::new(&joined).map_err(|error| RuleError::Pattern { pattern: joined, error })?),
+        let joined = Some(joined).filter(|joined| !joined.is_empty());
+        // Patterns of one's own may say where a string begins or ends.
+        let suspects = match rules.patterns.is_empty() && rules.pointers.is_empty() {
+            true => {
+                let both = [names(r#""(?:"#, all_keys(), r#"[^"]*"#, r#")"\s*:"#), joined.clone()];
+                suspects(&both.into_iter().flatten().collect::<Vec<_>>())
+            }
+            false => None,
         };
+        let patterns = regex(joined)?;
         let pointers = Pointers::parse(rules.pointers.iter().map(String::as_str))?;
         Ok(Redactor { keys, pointers, patterns, suspects, headers, rules })
     }
@@ -225,11 +228,9 @@ impl Redactor {
     /// Whether there is nothing to take out of a message, as most often can be seen without looking at its values one by one: where
     /// nothing is escaped, what is in a string, or is a name, stands there as it is.
     fn is_beyond_suspicion(&self, text: &str) -> bool {
-        let finds = |regex: &Option<Regex>| regex.as_ref().is_some_and(|regex| regex.is_match(text));
-        self.suspects.is_some()
-            && memchr::memchr(b'\\', text.as_bytes()).is_none()
-            && !finds(&self.suspects)
-            && !finds(&self.patterns)
+        self.suspects
+            .as_ref()
+            .is_some_and(|suspects| memchr::memchr(b'\\', text.as_bytes()).is_none() && !suspects.is_match(text))
     }
 
     fn whole(&self, left: String) -> Redacted {
@@ -438,13 +439,21 @@ fn is_one_of(names: &Option<Regex>, name: &str) -> bool {
     names.as_ref().is_some_and(|names| names.is_match(name))
 }
 
-/// What finds the names that one of these patterns means, in which `*` stands for `anything`. `None` if there are none.
-fn names<'g>(
-    before: &str,
-    globs: impl Iterator<Item = &'g str>,
-    anything: &str,
-    behind: &str,
-) -> Result<Option<Regex>, RuleError> {
+fn regex(pattern: Option<String>) -> Result<Option<Regex>, RuleError> {
+    let Some(pattern) = pattern else { return Ok(None) };
+    Ok(Some(Regex::new(&pattern).map_err(|error| RuleError::Pattern { pattern, error })?))
+}
+
+/// What finds any of these; without it each value is looked at.
+fn suspects(patterns: &[String]) -> Option<meta::Regex> {
+    // Messages are full of what such a name or form may begin with: to go from one of these to the next costs more than to look at
+    // every byte.
+    let config = meta::Config::new().auto_prefilter(false).which_captures(WhichCaptures::None);
+    meta::Builder::new().configure(config).build_many(patterns).ok()
+}
+
+/// The pattern of the names that one of these means, in which `*` stands for `anything`. `None` if there are none.
+fn names<'g>(before: &str, globs: impl Iterator<Item = &'g str>, anything: &str, behind: &str) -> Option<String> {
     let ignored = "[-_]*";
     let part = |part: &str| {
         let letters = part.chars().filter(|c| !matches!(c, '-' | '_'));
@@ -452,11 +461,7 @@ fn names<'g>(
     };
     let glob = |glob: &str| ignored.to_owned() + &glob.split('*').map(part).collect::<Vec<_>>().join(anything);
     let all = globs.map(glob).collect::<Vec<_>>();
-    if all.is_empty() {
-        return Ok(None);
-    }
-    let pattern = format!("(?is){before}{}{behind}", all.join("|"));
-    Ok(Some(Regex::new(&pattern).map_err(|error| RuleError::Pattern { pattern, error })?))
+    (!all.is_empty()).then(|| format!("(?is:{before}{}{behind})", all.join("|")))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a client did, as it is to be done again: pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -25,7 +26,7 @@ pub(super) struct Act {
 #[derive(Debug)]
 pub(super) enum What {
     /// A request over HTTP.
-    Send { http: Box<Http>, body: Option<Bytes>, names: Names },
+    Send { http: Arc<Http>, body: Option<Bytes>, names: Names },
     /// It goes away from one.
     Close,
 }

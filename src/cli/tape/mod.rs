@@ -3,6 +3,7 @@
 use std::io::{BufRead, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -423,7 +424,7 @@ fn redact(args: &RedactArgs) -> Result<Exit, Exit> {
 pub(super) fn redact_frame(frame: &mut Frame, redactor: &Redactor) -> u64 {
     let mut count = 0;
     if let Some(http) = &mut frame.http {
-        http.headers.retain(|name, value| match redactor.header(name, value) {
+        Arc::make_mut(http).headers.retain(|name, value| match redactor.header(name, value) {
             Header::Dropped => {
                 count += 1;
                 false

@@ -49,7 +49,7 @@ fn frames_look_like_this() {
     request.exchange = Some(3);
     request.connection = Some(1);
     let headers = BTreeMap::from([("content-type".to_owned(), "application/json".to_owned())]);
-    request.http = Some(Box::new(Http { method: Some("POST".into()), headers, ..Http::default() }));
+    request.http = Some(Arc::new(Http { method: Some("POST".into()), headers, ..Http::default() }));
     request.by =
         vec![Intervention { name: "faults".into(), did: "delayed".into(), ms: Some(20), ..Intervention::default() }];
     request.redacted = vec!["/params/arguments/token".into()];
@@ -221,7 +221,7 @@ prop_compose! {
     ) -> Frame {
         let mut frame = Frame { from, to, exchange, connection, redacted, ..Frame::new(seq, at, kind) };
         frame.http = http.map(|(method, status, headers)| {
-            Box::new(Http { method, status, headers, ..Http::default() })
+            Arc::new(Http { method, status, headers, ..Http::default() })
         });
         frame.sse = sse.map(|(id, event, retry)| Box::new(Sse { id, event, retry, ..Sse::default() }));
         let by = by.into_iter().map(|(name, did, ms, was)| Intervention { name, did, ms, was, ..Intervention::default() });

@@ -1,5 +1,7 @@
 //! What people get to see of a tape.
 
+use std::sync::Arc;
+
 use super::super::format::{Http, Intervention, Party, Sse};
 use super::*;
 
@@ -63,12 +65,12 @@ fn tape() -> Vec<Frame> {
         Frame::new(22, 2_000_000, Kind::Other("smell".into())),
         Frame::new(23, 61_000_000, Kind::End { reason: "rotated".into(), next: Some("b.tape.jsonl".into()) }),
     ];
-    frames[0].http = Some(Box::new(Http { method: Some("POST".into()), ..Http::default() }));
+    frames[0].http = Some(Arc::new(Http { method: Some("POST".into()), ..Http::default() }));
     frames[3].redacted = vec!["/params/arguments/token".into()];
     frames[4].by =
         vec![Intervention { name: "faults".into(), did: "delayed".into(), ms: Some(20), ..Intervention::default() }];
-    frames[9].http = Some(Box::new(Http { status: Some(404), ..Http::default() }));
-    frames[18].http = Some(Box::new(Http { status: Some(202), ..Http::default() }));
+    frames[9].http = Some(Arc::new(Http { status: Some(404), ..Http::default() }));
+    frames[18].http = Some(Arc::new(Http { status: Some(202), ..Http::default() }));
     frames[18].from = Some(Party::Proxy);
     frames[18].to = Some(Party::Client);
     frames[19].sse = Some(Box::new(Sse { id: Some("1-0".into()), ..Sse::default() }));
