@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::HeaderMap;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::alike::Alike;
 use super::key::Key;
@@ -201,6 +202,7 @@ async fn answer_of(mut replies: Replies) -> Result<Message, UpstreamError> {
 }
 
 /// Starts the connections of one upstream.
+#[derive(Clone)]
 pub(crate) struct Starter {
     pub(super) settings: UpstreamSettings,
     pub(super) limits: Limits,
@@ -213,14 +215,29 @@ pub(crate) struct Starter {
 }
 
 impl Starter {
-    fn open(&self, key: &Key, place: Place) -> Result<Link, UpstreamError> {
+    /// Makes a connection on which nothing has been said yet, within the time that a start may take.
+    ///
+    /// # Cancel safety
+    /// Dropped, or out of time, it leaves nothing but the place, until nothing is left of the process.
+    async fn open(&self, key: &Key, place: Place) -> Result<Link, UpstreamError> {
         if self.tasks.drain().is_cancelled() {
             return Err(UpstreamError::Closed { sent: false });
         }
         match &self.settings.target {
             Target::Stdio(target) => {
-                let pipe = StdioPipe::spawn(target, &self.limits, &self.timeouts, &self.tasks, &self.metrics)?;
-                Ok(self.drive(pipe, "child-driver", place))
+                let (made, link) = oneshot::channel();
+                let (starter, target) = (self.clone(), target.clone());
+                // A task of its own, since a process that is being started cannot be called back, and has a place until it is
+                // gone (C-POOL-12). A link that nobody waits for any more is dropped, which ends its process.
+                self.tasks.spawn("child-start", async move {
+                    let Starter { limits, timeouts, tasks, metrics, .. } = &starter;
+                    let pipe = StdioPipe::spawn(&target, limits, timeouts, tasks, metrics).await;
+                    let _ = made.send(pipe.map(|pipe| starter.drive(pipe, "child-driver", place)));
+                });
+                match timeout(self.timeouts.start, link).await {
+                    Ok(link) => link.unwrap_or(Err(UpstreamError::Closed { sent: false })),
+                    Err(_) => Err(UpstreamError::Timeout { sent: false }),
+                }
             }
             Target::Tape(tape) => {
                 // Of those who come without a handshake of their own, none is who the tape was made for.
@@ -280,7 +297,7 @@ impl Starter {
         needed: impl Future<Output = ()> + Send,
     ) -> Result<Link, StartError> {
         let begun = Instant::now();
-        let mut link = self.open(key, place).map_err(StartError::Start)?;
+        let mut link = self.open(key, place).await.map_err(StartError::Start)?;
         match key {
             Key::Spare => {
                 // A ping is the one thing that may be said before the handshake (2025-11-25, Lifecycle). Whatever it answers,
@@ -342,3 +359,6 @@ impl Starter {
             }
     }
 }
+
+#[cfg(test)]
+mod tests;

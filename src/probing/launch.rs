@@ -57,7 +57,8 @@ impl<'a> Launcher<'a> {
         }
     }
 
-    fn start(&self, era: Era, client: Client) -> Result<Process, Failure> {
+    /// Dropped before it is done, it leaves no process.
+    async fn start(&self, era: Era, client: Client) -> Result<Process, Failure> {
         let (started, steps) = (Instant::now(), Arc::new(Steps::default()));
         let pipe = StdioPipe::start(
             &self.plan.target,
@@ -67,7 +68,7 @@ impl<'a> Launcher<'a> {
             &self.metrics,
             Arc::<Steps>::clone(&steps),
         );
-        let pipe = pipe.map_err(|error| Failure::Start(chain(&error)))?;
+        let pipe = pipe.await.map_err(|error| Failure::Start(chain(&error)))?;
         Ok(Process::new(pipe, started, era, client, self.limits.depth, steps))
     }
 
@@ -76,7 +77,7 @@ impl<'a> Launcher<'a> {
     /// # Errors
     /// It answers nothing at all, or cannot be started.
     pub(super) async fn ask_era(&self) -> Result<Spoken, Failure> {
-        let mut process = self.start(Era::Legacy, Client::Nobody)?;
+        let mut process = self.start(Era::Legacy, Client::Nobody).await?;
         match self.first_answer(&mut process).await {
             Ok(Some((verdict, took))) => {
                 let versions = match verdict {
@@ -115,7 +116,7 @@ impl<'a> Launcher<'a> {
     /// # Errors
     /// It does not.
     pub(super) async fn open(&self, era: Era, client: Client) -> Result<Opened, Failure> {
-        let mut process = self.start(era, client)?;
+        let mut process = self.start(era, client).await?;
         let request = match era {
             Era::Legacy => Request::initialize(client == Client::StandIn),
             Era::Modern => Request::new(Known::Discover, Value::Null),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::note::Note;
 use crate::metrics::TapeMetrics;
 use crate::rt::Tasks;
-use crate::rt::background::Background;
+use crate::rt::background::{Background, Rank};
 use crate::settings::RecordPolicy;
 use crate::tape::format::Header;
 
@@ -198,7 +198,7 @@ impl Shared {
 
     async fn write(&self, sink: impl Sink, tasks: &Tasks, stop: &CancellationToken, look: impl Fn()) {
         let mut sink = sink;
-        let background = Background::start(tasks, "tapes")
+        let background = Background::start("tapes", Rank::Back)
             .inspect_err(|error| tracing::warn!(%error, "Tapes are written by threads that do not stand back"))
             .ok();
         let mut ticks = interval(TICK);
@@ -232,7 +232,7 @@ impl Shared {
                 sink
             };
             let written = match &background {
-                Some(background) if !late => background.run(write).await,
+                Some(background) if !late => background.run(tasks, write).await,
                 _ => tasks.block_on_thread("recorder", write).await,
             };
             match written {

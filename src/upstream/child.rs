@@ -3,6 +3,7 @@
 //!
 //! Who does what:
 //!
+//! - The thread `starter` starts the processes of all upstreams, one after the other ([`starter`]).
 //! - The caller owns the two pipes that carry MCP, and a [`Child`] to ask for a stop.
 //! - The task `child-owner` is the only one that waits on the process. It reaps the leader, kills what the leader
 //!   left in its group, and climbs the ladder: end of input, SIGTERM, SIGKILL.
@@ -13,9 +14,10 @@
 //! beyond these.
 //!
 //! A process that leaves the group (`setsid`) is out of reach of the signals; it sees its pipes close. On Linux the
-//! leader also gets SIGTERM when the thread that started it ends, see [`command::PARENT_DEATH_SIGNAL`].
+//! leader also gets SIGTERM when the proxy is killed, see [`command::PARENT_DEATH_SIGNAL`].
 
 mod command;
+mod starter;
 mod stderr;
 
 use std::fmt;
@@ -37,6 +39,8 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use crate::rt::Tasks;
 use crate::settings::{StdioTarget, Timeouts};
 
+#[cfg(test)]
+pub(crate) use self::starter::hold;
 use self::stderr::Tail;
 
 /// How long the kernel gets to end a process after SIGKILL. Only one that is stuck in the kernel needs longer; it is
@@ -133,8 +137,9 @@ pub(crate) enum SpawnError {
 impl Child {
     /// Starts the process and the two tasks that look after it. `name` is the upstream's, for the log.
     ///
-    /// To be called from an async task, and not within `spawn_blocking` or `block_in_place`: on Linux the child is told
-    /// to end when the *thread* that started it ends, and threads of the blocking pool end after seconds of idleness.
+    /// That takes milliseconds, more where others are being started, and as long as the system needs to open the program's
+    /// file: whoever cannot wait for ever says how long. All children are started by one thread of their own: no worker
+    /// of the runtime waits, and it does not matter to a child when a worker ends.
     ///
     /// The child is told to stop by dropping the returned [`ChildStdin`] **and then** calling [`Child::stop`]. It has
     /// to be dropped: `AsyncWrite::shutdown` on it succeeds without closing the pipe, and the child would never see
@@ -145,21 +150,25 @@ impl Child {
     /// When the process cannot be started. That an interpreter or loader started well and the program then fails at
     /// once is no error here but an exit: see [`Child::exited`].
     ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is done, it leaves no child: what is not being started yet is not started, and what is being
+    /// started is killed, with its group, as soon as it is there, and reaped by tokio. If meanwhile the runtime ends, too,
+    /// tokio closes the pipes of the new process and forgets it: it sees the end of its input, and the signal at the end of
+    /// the program.
+    ///
     /// # Panics
     ///
     /// Outside a tokio runtime with its I/O driver enabled.
-    pub(crate) fn spawn(
+    pub(crate) async fn spawn(
         name: &str,
         target: &StdioTarget,
         timeouts: &Timeouts,
         tasks: &Tasks,
         events: Arc<dyn ChildEvents>,
     ) -> Result<(Child, ChildStdin, ChildStdout), SpawnError> {
-        if tasks.stop().is_cancelled() {
-            return Err(SpawnError::Stopping);
-        }
         // From here on a return kills the process: `Process` does so when it is dropped.
-        let mut process = Process { child: command::start(target)?, reaped: false };
+        let mut process = starter::start(target, tasks).await?;
         let pid = process.child.id();
         let pipes = (process.child.stdin().take(), process.child.stdout().take(), process.child.stderr().take());
         let (Some(pid), (Some(stdin), Some(stdout), Some(stderr))) = (pid, pipes) else {

@@ -51,7 +51,13 @@ pub(crate) struct StdioPipe {
 
 impl StdioPipe {
     /// Starts the child.
-    pub(crate) fn spawn(
+    ///
+    /// # Errors
+    /// The child cannot be started, or the proxy stops.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it leaves no child: see [`Child::spawn`].
+    pub(crate) async fn spawn(
         target: &StdioTarget,
         limits: &Limits,
         timeouts: &Timeouts,
@@ -59,7 +65,7 @@ impl StdioPipe {
         metrics: &ServerMetrics,
     ) -> Result<StdioPipe, UpstreamError> {
         let events = Arc::new(Counting(metrics.clone()));
-        Self::start(target, limits, timeouts, tasks, metrics, events).map_err(|error| {
+        Self::start(target, limits, timeouts, tasks, metrics, events).await.map_err(|error| {
             tracing::error!(upstream = metrics.name(), %error, "Server cannot be started");
             match error {
                 SpawnError::Stopping => UpstreamError::Closed { sent: false },
@@ -70,7 +76,13 @@ impl StdioPipe {
     }
 
     /// Starts the child for its operator, who is told why when it cannot be, and by `events` what becomes of it.
-    pub(crate) fn start(
+    ///
+    /// # Errors
+    /// See [`Child::spawn`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it leaves no child: see [`Child::spawn`].
+    pub(crate) async fn start(
         target: &StdioTarget,
         limits: &Limits,
         timeouts: &Timeouts,
@@ -79,7 +91,7 @@ impl StdioPipe {
         events: Arc<dyn ChildEvents>,
     ) -> Result<StdioPipe, SpawnError> {
         let counted = metrics.child();
-        let (child, stdin, stdout) = Child::spawn(metrics.name(), target, timeouts, tasks, events)?;
+        let (child, stdin, stdout) = Child::spawn(metrics.name(), target, timeouts, tasks, events).await?;
         Ok(StdioPipe {
             exited: child.exited(),
             child,
@@ -321,7 +333,7 @@ mod tests {
         let target = StdioTarget { program: "cat".into(), args: vec![], env: vec![], pass_env: vec![], cwd: None };
         let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()).server("test"));
         let timeouts = Timeouts { write_stall_child: Duration::ZERO, ..Timeouts::default() };
-        let mut pipe = StdioPipe::spawn(&target, &Limits::default(), &timeouts, &tasks, &metrics).unwrap();
+        let mut pipe = StdioPipe::spawn(&target, &Limits::default(), &timeouts, &tasks, &metrics).await.unwrap();
         pipe.write(Some(1), Bytes::from_static(b"1"));
         assert!(pipe.unwrite(1) && !pipe.unwrite(1));
         assert!(timeout(Duration::from_millis(20), pipe.next(true)).await.is_err());

@@ -43,7 +43,7 @@ pub(super) async fn drive(
     options: &Options,
     tasks: &Tasks,
 ) -> Result<Verified, Failure> {
-    let (connection, standing) = connect(server, script.era, options, tasks)?;
+    let (connection, standing) = connect(server, script.era, options, tasks).await?;
     let client = Client {
         connection: &connection,
         answers: Mutex::new(script.answers()),
@@ -125,8 +125,8 @@ pub(super) async fn drive(
     Ok(Verified { outcomes, told: told.remove(&None).unwrap_or_default(), questions })
 }
 
-/// The way to the server, and what it says by itself.
-fn connect(
+/// The way to the server, and what it says by itself. Dropped before it is done, it leaves nothing.
+async fn connect(
     server: &UpstreamSettings,
     era: Era,
     options: &Options,
@@ -142,7 +142,10 @@ fn connect(
     let metrics = Arc::new(Metrics::new()).server(&server.name);
     match &server.target {
         Target::Stdio(target) => {
-            let pipe = StdioPipe::start(target, &limits, &timeouts, tasks, &metrics, Arc::new(()))
+            let start = StdioPipe::start(target, &limits, &timeouts, tasks, &metrics, Arc::new(()));
+            let started = timeout(timeouts.start, start).await;
+            let pipe = started
+                .map_err(|_| Failure::Server(format!("it could not be started in {:?}", timeouts.start)))?
                 .map_err(|error| Failure::Server(error.to_string()))?;
             let sharing = if era == Era::Legacy { Sharing::Exclusive } else { Sharing::Shared };
             let bounds = DriverLimits { depth: limits.depth, message_bytes: limits.message_bytes };

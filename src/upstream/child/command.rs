@@ -46,7 +46,7 @@ const INHERITED: &[&str] = &[
     "WINDIR",
 ];
 
-/// What the kernel sends to the leader when the thread that started it is gone, that is: when the proxy was killed.
+/// What the kernel sends to the leader when the thread that started it is gone. That one lives as long as the proxy does.
 ///
 /// SIGTERM and not SIGKILL, because it reaches the leader only, and the leader is often a launcher (`npx`, `uvx`,
 /// `docker run`) that passes SIGTERM on to the real server. Killed outright it could not, and the server would be
@@ -54,7 +54,8 @@ const INHERITED: &[&str] = &[
 #[cfg(target_os = "linux")]
 pub(super) const PARENT_DEATH_SIGNAL: rustix::process::Signal = rustix::process::Signal::TERM;
 
-/// Starts the process, leader of a new process group (Windows: in a job), with three pipes.
+/// Starts the process, leader of a new process group (Windows: in a job), with three pipes. Returns when it runs its own
+/// program: blocks for milliseconds.
 pub(super) fn start(target: &StdioTarget) -> Result<Box<dyn ChildWrapper>, SpawnError> {
     let environment = environment(target, std::env::vars_os());
     let program = program(target, &environment);

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
+use futures_util::FutureExt as _;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process, test_kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::Instant;
@@ -67,9 +68,10 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(target: &StdioTarget, timeouts: &Timeouts) -> Scene {
+    async fn new(target: &StdioTarget, timeouts: &Timeouts) -> Scene {
         let (tasks, log) = (Tasks::new(), Arc::new(Log::default()));
-        let (child, stdin, stdout) = Child::spawn("test", target, timeouts, &tasks, Arc::clone(&log) as _).unwrap();
+        let started = Child::spawn("test", target, timeouts, &tasks, Arc::clone(&log) as _).await;
+        let (child, stdin, stdout) = started.unwrap();
         Scene { tasks, log, child, stdin, stdout: BufReader::new(stdout) }
     }
 
@@ -139,7 +141,7 @@ fn took(range: Range<u64>, start: Instant) {
 
 #[tokio::test]
 async fn messages_go_in_and_out() {
-    let mut scene = Scene::new(&program("cat", &[]), &Timeouts::default());
+    let mut scene = Scene::new(&program("cat", &[]), &Timeouts::default()).await;
     scene.stdin.write_all(b"hello\n").await.unwrap();
     assert_eq!(scene.line().await, "hello");
     assert_eq!(*scene.child.exited().borrow(), None);
@@ -150,7 +152,7 @@ async fn messages_go_in_and_out() {
 #[tokio::test]
 async fn an_exit_at_once_is_seen_at_once() {
     let start = Instant::now();
-    let scene = Scene::new(&sh("echo 'cannot\tstart' >&2; exit 3"), &Timeouts::default());
+    let scene = Scene::new(&sh("echo 'cannot\tstart' >&2; exit 3"), &Timeouts::default()).await;
     let exit = in_time("exit", scene.child.stopped()).await;
     took(0..4_000, start);
     assert_eq!(exit.to_string(), "exit status: 3");
@@ -163,14 +165,14 @@ async fn an_exit_at_once_is_seen_at_once() {
 
 #[tokio::test]
 async fn sigterm_comes_when_the_end_of_input_is_not_enough() {
-    let (exit, log) = Scene::new(&program("sleep", &["1000"]), &quick()).stop().await;
+    let (exit, log) = Scene::new(&program("sleep", &["1000"]), &quick()).await.stop().await;
     assert_eq!(signal_of(exit), Some(Signal::TERM.as_raw()));
     assert_eq!(log.entries(), ["Terminate", "signal: 15 (SIGTERM), asked"]);
 }
 
 #[tokio::test]
 async fn a_child_that_ignores_everything_is_killed_with_its_group() {
-    let mut scene = Scene::new(&sh("trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done"), &quick());
+    let mut scene = Scene::new(&sh("trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done"), &quick()).await;
     let grandchild = scene.pid_line().await;
     let start = Instant::now();
     let (exit, log) = scene.stop().await;
@@ -182,7 +184,7 @@ async fn a_child_that_ignores_everything_is_killed_with_its_group() {
 
 #[tokio::test]
 async fn a_grandchild_that_holds_the_pipes_neither_hides_the_exit_nor_survives() {
-    let mut scene = Scene::new(&sh("sleep 1000 & echo $!; exit 0"), &Timeouts::default());
+    let mut scene = Scene::new(&sh("sleep 1000 & echo $!; exit 0"), &Timeouts::default()).await;
     let start = Instant::now();
     let grandchild = scene.pid_line().await;
     let exit = in_time("exit", scene.child.stopped()).await;
@@ -197,7 +199,7 @@ async fn a_grandchild_that_holds_the_pipes_neither_hides_the_exit_nor_survives()
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_process_that_left_the_group_does_not_keep_the_tasks() {
-    let mut scene = Scene::new(&sh("setsid sh -c 'echo $$; exec sleep 1000' & wait"), &quick());
+    let mut scene = Scene::new(&sh("setsid sh -c 'echo $$; exec sleep 1000' & wait"), &quick()).await;
     let escaped = scene.pid_line().await;
     let start = Instant::now();
     drop(scene.stdin);
@@ -211,7 +213,7 @@ async fn a_process_that_left_the_group_does_not_keep_the_tasks() {
 
 #[tokio::test]
 async fn kill_now_does_not_wait_for_the_ladder() {
-    let mut scene = Scene::new(&sh("trap '' TERM; echo ready; while :; do sleep 1; done"), &Timeouts::default());
+    let mut scene = Scene::new(&sh("trap '' TERM; echo ready; while :; do sleep 1; done"), &Timeouts::default()).await;
     scene.line().await;
     let start = Instant::now();
     scene.child.stop();
@@ -226,16 +228,16 @@ async fn kill_now_does_not_wait_for_the_ladder() {
 
 #[tokio::test]
 async fn the_stop_token_starts_the_ladder() {
-    let scene = Scene::new(&program("sleep", &["1000"]), &quick());
+    let scene = Scene::new(&program("sleep", &["1000"]), &quick()).await;
     assert_eq!(scene.tasks.close(Instant::now() + DEADLINE).await, []);
     assert_eq!(scene.log.entries(), ["Terminate", "signal: 15 (SIGTERM), asked"]);
-    let refused = Child::spawn("test", &sh("exit"), &quick(), &scene.tasks, Arc::new(()));
+    let refused = Child::spawn("test", &sh("exit"), &quick(), &scene.tasks, Arc::new(())).await;
     assert!(matches!(refused, Err(SpawnError::Stopping)));
 }
 
 #[tokio::test]
 async fn dropping_the_handle_starts_the_ladder() {
-    let Scene { tasks, child, stdin, .. } = Scene::new(&program("sleep", &["1000"]), &quick());
+    let Scene { tasks, child, stdin, .. } = Scene::new(&program("sleep", &["1000"]), &quick()).await;
     let mut exited = child.exited();
     drop((stdin, child));
     let exit = in_time("exit", exited.wait_for(Option::is_some)).await.unwrap().unwrap();
@@ -243,10 +245,49 @@ async fn dropping_the_handle_starts_the_ladder() {
     eventually("the tasks end", || tasks.live().is_empty()).await;
 }
 
+/// Nobody hears of a process that was started, and it is gone all the same.
+#[tokio::test]
+async fn a_start_that_is_given_up_leaves_no_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pids");
+    let script = format!("trap '' TERM; sleep 1000 & echo $$ $! > {0}.new; mv {0}.new {0}; wait", file.display());
+    let (target, timeouts, tasks) = (sh(&script), Timeouts::default(), Tasks::new());
+    let mut start = Box::pin(Child::spawn("test", &target, &timeouts, &tasks, Arc::new(())));
+    // Asked for once, and not looked at again when it is there.
+    assert!((&mut start).now_or_never().is_none());
+    eventually("the process runs", || file.exists()).await;
+    drop(start);
+
+    let text = std::fs::read_to_string(&file).unwrap();
+    let pids: Vec<_> = text.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect();
+    let &[leader, grandchild] = &pids[..] else { panic!("{text:?}") };
+    eventually("no process", || !runs(grandchild) && test_kill_process(leader).is_err()).await;
+    assert_eq!(tasks.live(), [""; 0]);
+}
+
+/// On Linux a child hears of the end of the thread that started it.
+#[test]
+fn a_child_outlives_the_thread_that_asked_for_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let on_a_thread_of_its_own = || runtime.block_on(Scene::new(&sh("while read line; do echo $line; done"), &quick()));
+    let mut scene = std::thread::scope(|scope| scope.spawn(on_a_thread_of_its_own).join()).unwrap();
+    runtime.block_on(async {
+        for _ in 0..10 {
+            scene.stdin.write_all(b"there?\n").await.unwrap();
+            assert_eq!(scene.line().await, "there?");
+        }
+        let (exit, log) = scene.stop().await;
+        assert_eq!(
+            (exit.to_string().as_str(), &log.entries()[..]),
+            ("exit status: 0", &["exit status: 0, asked".to_owned()][..])
+        );
+    });
+}
+
 #[tokio::test]
 async fn an_aborted_owner_kills() {
     let mut scene =
-        Scene::new(&sh("trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done"), &Timeouts::default());
+        Scene::new(&sh("trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done"), &Timeouts::default()).await;
     let (leader, grandchild) = (scene.pid(), scene.pid_line().await);
     let left = scene.tasks.close(Instant::now()).await;
     assert!(left.iter().any(|survivor| survivor.name == "child-owner"), "{left:?}");
@@ -261,7 +302,7 @@ fn dropping_the_runtime_leaves_no_process() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (scene, grandchild) = runtime.block_on(async {
         let script = "trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done";
-        let mut scene = Scene::new(&sh(script), &Timeouts::default());
+        let mut scene = Scene::new(&sh(script), &Timeouts::default()).await;
         let grandchild = scene.pid_line().await;
         (scene, grandchild)
     });
@@ -296,7 +337,7 @@ async fn a_flood_on_stderr_blocks_nothing_and_is_not_kept() {
     // Lines, and one line that does not end.
     for flood in ["yes $(printf %099d 0) | head -c 100000000 >&2", "head -c 100000000 /dev/zero >&2"] {
         let before = resident();
-        let scene = Scene::new(&sh(&format!("{flood}; echo end >&2")), &Timeouts::default());
+        let scene = Scene::new(&sh(&format!("{flood}; echo end >&2")), &Timeouts::default()).await;
         let exit = in_time(flood, scene.child.stopped()).await;
         assert_eq!(exit.to_string(), "exit status: 0");
         assert!(in_time("stderr", scene.child.last_words()).await.ends_with("end\n"));
@@ -313,7 +354,7 @@ async fn the_environment_is_scrubbed() {
         pass_env: vec!["CARGO_PKG_NAME".into()],
         ..program("env", &[])
     };
-    let mut scene = Scene::new(&target, &quick());
+    let mut scene = Scene::new(&target, &quick()).await;
     let mut text = String::new();
     in_time("stdout", scene.stdout.read_to_string(&mut text)).await.unwrap();
     let mut names: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
@@ -330,9 +371,9 @@ async fn a_child_has_three_files_open_and_its_own_group() {
     let folder = tempfile::tempdir().unwrap();
     let _file = std::fs::File::create(folder.path().join("file")).unwrap();
     let _listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let _other = Scene::new(&program("cat", &[]), &quick());
+    let _other = Scene::new(&program("cat", &[]), &quick()).await;
     let target = StdioTarget { cwd: Some(folder.path().to_owned()), ..program("cat", &[]) };
-    let mut scene = Scene::new(&target, &quick());
+    let mut scene = Scene::new(&target, &quick()).await;
     // Until it answers it may still be loading its libraries, each of which is a file that is open for a moment.
     scene.stdin.write_all(b"there?\n").await.unwrap();
     assert_eq!(scene.line().await, "there?");
@@ -357,6 +398,8 @@ async fn a_child_has_three_files_open_and_its_own_group() {
 /// Tests about the proxy's own process run themselves again as one, told by this variable.
 #[cfg(target_os = "linux")]
 mod as_process {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+
     use super::*;
 
     const HELPER: &str = "SHADOWCAT_TEST_CHILD";
@@ -396,7 +439,7 @@ mod as_process {
     #[tokio::test]
     async fn a_killed_proxy_leaves_no_child() {
         if is_helper() {
-            let scene = Scene::new(&program("sleep", &["1000"]), &quick());
+            let scene = Scene::new(&program("sleep", &["1000"]), &quick()).await;
             say("child", scene.child.pid());
             return std::future::pending().await;
         }
@@ -412,7 +455,7 @@ mod as_process {
     async fn orphans_that_fall_to_the_proxy_are_reaped() {
         if is_helper() {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
-            let mut scene = Scene::new(&sh("sleep 1000 & sleep 1000 & echo ready; exit 0"), &quick());
+            let mut scene = Scene::new(&sh("sleep 1000 & sleep 1000 & echo ready; exit 0"), &quick()).await;
             scene.line().await;
             in_time("exit", scene.child.stopped()).await;
             eventually("the tasks end", || scene.tasks.live().is_empty()).await;
@@ -423,15 +466,40 @@ mod as_process {
         assert_eq!(said(&mut proxy, "left").await, rustix::io::Errno::CHILD.to_string());
     }
 
+    /// Given up at whatever moment, before its turn or after.
+    #[tokio::test]
+    async fn starts_that_are_given_up_leave_no_child() {
+        if is_helper() {
+            let (target, timeouts, tasks) = (program("sleep", &["1000"]), quick(), Tasks::new());
+            for round in 0..60 {
+                let mut start = Box::pin(Child::spawn("test", &target, &timeouts, &tasks, Arc::new(())));
+                for _ in 0..round * round {
+                    if (&mut start).now_or_never().is_some() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            // Starts come one after the other: when this one has come, so have all before.
+            Scene::new(&program("true", &[]), &timeouts).await.stop().await;
+            let (all, look) = (WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
+            eventually("no child", || waitid(all.clone(), look).err() == Some(rustix::io::Errno::CHILD)).await;
+            eventually("no task", || tasks.live().is_empty()).await;
+            return say("left", "none");
+        }
+        let mut proxy = helper("starts_that_are_given_up_leave_no_child");
+        assert_eq!(said(&mut proxy, "left").await, "none");
+    }
+
     #[tokio::test]
     async fn starting_and_stopping_leaves_no_file_and_no_task() {
         if is_helper() {
             let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
             // The first one sets up what stays, such as the runtime's signal handling.
-            Scene::new(&program("cat", &[]), &quick()).stop().await;
+            Scene::new(&program("cat", &[]), &quick()).await.stop().await;
             let before = files();
             for _ in 0..50 {
-                let (exit, _) = Scene::new(&program("cat", &[]), &quick()).stop().await;
+                let (exit, _) = Scene::new(&program("cat", &[]), &quick()).await.stop().await;
                 assert_eq!(exit.to_string(), "exit status: 0");
             }
             return say("files", format!("{before}, then {}", files()));
@@ -472,7 +540,7 @@ mod as_process {
                 env: vec![("TOKEN".into(), crate::settings::Secret("hush".into()))],
                 ..program("true", &["--key=hush"])
             };
-            let scene = Scene::new(&target, &quick());
+            let scene = Scene::new(&target, &quick()).await;
             in_time("exit", scene.child.stopped()).await;
             let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
             assert!(text.contains("Child started"), "{text}");
