@@ -1,5 +1,6 @@
 //! Making a connection: a process or an HTTP session, and the first words with it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::HeaderMap;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
 use super::alike::Alike;
 use super::key::Key;
@@ -214,6 +215,10 @@ pub(crate) struct Starter {
     pub(super) answers: Arc<Alike<Message>>,
 }
 
+/// How long after one was taken another spare is started, unless somebody waits: whoever took it is about to use it, and to start a
+/// process takes more of the machine than that.
+const SPARE_PAUSE: Duration = Duration::from_millis(10);
+
 impl Starter {
     /// Makes a connection on which nothing has been said yet, within the time that a start may take.
     ///
@@ -296,9 +301,19 @@ impl Starter {
         place: Place,
         needed: impl Future<Output = ()> + Send,
     ) -> Result<Link, StartError> {
+        let mut needed = pin!(needed);
+        let mut is_needed = false;
+        if *key == Key::Spare {
+            tokio::select! {
+                biased;
+                () = &mut needed => is_needed = true,
+                () = sleep(SPARE_PAUSE) => {}
+            }
+        }
         let begun = Instant::now();
         let mut link = self.open(key, place).await.map_err(StartError::Start)?;
         match key {
+            Key::Spare if is_needed => {}
             Key::Spare => {
                 // A ping is the one thing that may be said before the handshake (2025-11-25, Lifecycle). Whatever it answers,
                 // it is there; one that keeps silent is taken to be, after the time that a start may take, or when it is needed.

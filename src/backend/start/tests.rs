@@ -77,3 +77,17 @@ async fn a_start_takes_no_longer_than_it_may() {
     drop(held);
     until("it has gone", || pool.counts().live() == 0).await;
 }
+
+/// Whoever took the last one goes first: another spare is started some milliseconds later.
+#[tokio::test(start_paused = true)]
+async fn a_spare_is_not_started_at_once() {
+    let held = child::hold().await;
+    let (tasks, pool) = pool("cat", 1, Timeouts::default());
+    let begun = Instant::now();
+    // Time goes on only when nothing else is left to do.
+    while !tasks.live().contains(&"child-start") {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(begun.elapsed() >= SPARE_PAUSE, "{:?}", begun.elapsed());
+    drop((held, pool));
+}
