@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use tokio::time::{Duration, Instant};
@@ -132,6 +133,14 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+/// Whoever waits for this processor has something to answer, and does not get it from one that has not used up its time, however far
+/// that stands back. But what is recorded must not be lost for it.
+fn give_way(behind: &AtomicBool) {
+    if !behind.load(Ordering::Relaxed) {
+        std::thread::yield_now();
+    }
+}
+
 fn random() -> String {
     let mut bytes = [0; 5];
     // Without randomness a name may be taken already, which is found out.
@@ -172,38 +181,38 @@ impl Disk {
         }
     }
 
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, entry: &Entry) {
         match entry {
             Entry::Begin(number, header) => {
                 let tape = OnDisk {
-                    header: *header,
+                    header: Header::clone(header),
                     current: None,
                     previous: None,
                     lost: Loss::default(),
                     why_lost: BEHIND,
                     rests_until: None,
                 };
-                self.tapes.insert(number, tape);
+                self.tapes.insert(*number, tape);
                 self.metrics.tapes(self.tapes.len());
             }
-            Entry::Note(number, note) => self.note(number, note),
+            Entry::Note(number, note) => self.note(*number, note),
             Entry::Lost(number, loss) => {
-                if let Some(tape) = self.tapes.get_mut(&number) {
-                    tape.lose(loss, BEHIND);
+                if let Some(tape) = self.tapes.get_mut(number) {
+                    tape.lose(*loss, BEHIND);
                 }
             }
             Entry::End(number, reason) => {
-                self.last_words(number, reason);
-                self.flush(number);
-                self.close(number);
-                self.tapes.remove(&number);
-                self.failing.remove(&number);
+                self.last_words(*number, reason);
+                self.flush(*number);
+                self.close(*number);
+                self.tapes.remove(number);
+                self.failing.remove(number);
                 self.metrics.tapes(self.tapes.len());
             }
         }
     }
 
-    fn note(&mut self, number: u64, note: Note) {
+    fn note(&mut self, number: u64, note: &Note) {
         let Some(tape) = self.tapes.get_mut(&number) else {
             // It came after the end of its tape.
             self.metrics.lost("ended", note.loss().notes);
@@ -334,15 +343,13 @@ impl Sink for Disk {
         self.prepared && self.failing.is_empty()
     }
 
-    fn write(&mut self, entries: VecDeque<Entry>) {
+    fn write(&mut self, entries: &VecDeque<Entry>, behind: &AtomicBool) {
         if !self.prepared {
             self.prepared = prepare(&self.keeping.folder).is_ok();
         }
         for entry in entries {
             self.take(entry);
-            // Whoever waits for this processor has something to answer, and does not get it from one that has not used up its time,
-            // however far that stands back.
-            std::thread::yield_now();
+            give_way(behind);
         }
         let now = Instant::now();
         for number in self.failing.clone() {
@@ -356,6 +363,7 @@ impl Sink for Disk {
         }
         for number in std::mem::take(&mut self.dirty) {
             self.flush(number);
+            give_way(behind);
         }
     }
 }
@@ -448,19 +456,19 @@ impl Current {
         self.frame(Instant::now(), kind).write(&mut self.lines);
     }
 
-    fn write(&mut self, note: Note, redaction: &mut Redaction) {
+    fn write(&mut self, note: &Note, redaction: &mut Redaction) {
         self.waiting.notes += 1;
         self.waiting.bytes += note.body.as_ref().map_or(0, |body| body.len() as u64);
-        let mut frame = self.frame(note.at, note.kind);
+        let mut frame = self.frame(note.at, note.kind.clone());
         if let Some((from, to)) = note.way {
             (frame.from, frame.to) = (Some(from), Some(to));
         }
         frame.exchange = note.exchange;
         frame.connection = note.connection;
-        frame.http = note.head.map(|head| redaction.head(*head));
-        frame.sse = note.sse;
-        frame.by = note.by;
-        frame.body = note.body.map(if note.is_json { Body::of_json } else { Body::of });
+        frame.http = note.head.as_ref().map(|head| redaction.head(head));
+        frame.sse = note.sse.clone();
+        frame.by = note.by.clone();
+        frame.body = note.body.clone().map(if note.is_json { Body::of_json } else { Body::of });
         redaction.apply(&mut frame);
         frame.write(&mut self.lines);
     }

@@ -120,24 +120,24 @@ impl Note {
     }
 
     /// What is noted here one by one: the events of a piece, else itself.
-    pub(super) fn each(self, mut write: impl FnMut(Note)) {
+    pub(super) fn each(&self, mut write: impl FnMut(&Note)) {
         let (true, Some(way), Some(mut piece)) = (self.is_piece, self.way, self.body.clone()) else {
             return write(self);
         };
         let mut decoder = Decoder::new(usize::MAX);
         while let Some(item) = decoder.decode(&mut piece) {
             if let Ok(Item::Event(event)) = item {
-                write(Note { at: self.at, exchange: self.exchange, ..Note::event(way, &event).of_json() });
+                write(&Note { at: self.at, exchange: self.exchange, ..Note::event(way, &event).of_json() });
             }
         }
     }
 
     /// What is lost with it.
-    pub(super) fn loss(self) -> Loss {
+    pub(super) fn loss(&self) -> Loss {
         let mut loss = Loss::default();
         self.each(|note| {
             loss.notes += 1;
-            loss.bytes += note.body.map_or(0, |body| body.len() as u64);
+            loss.bytes += note.body.as_ref().map_or(0, |body| body.len() as u64);
         });
         loss
     }

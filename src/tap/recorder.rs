@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,8 @@ use crate::tape::format::Header;
 const GATHER: Duration = Duration::from_millis(2);
 /// How often it is looked what has become of the tapes, and whether a disk that failed works again.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+/// After how much that was written others get their turn.
+const FORGOTTEN_AT_ONCE: usize = 64;
 /// By how much the queue may exceed its bounds by what cannot wait.
 const OVERDRAFT: usize = 2;
 
@@ -63,8 +66,8 @@ impl Loss {
 
 /// Where entries go. It blocks.
 pub(super) trait Sink: Send + 'static {
-    /// Writes them. With nothing to write, it looks whether what failed works again.
-    fn write(&mut self, entries: VecDeque<Entry>);
+    /// Writes them. With nothing to write, it looks whether what failed works again. While it is not `behind`, it gives way to others.
+    fn write(&mut self, entries: &VecDeque<Entry>, behind: &AtomicBool);
 
     /// Whether the last attempts to write have worked.
     fn is_fine(&self) -> bool;
@@ -88,6 +91,8 @@ struct Shared {
     tapes: AtomicU64,
     /// The last attempt to write failed.
     broken: AtomicBool,
+    /// The queue has become half full since it was last taken from.
+    behind: Arc<AtomicBool>,
     closing: CancellationToken,
     closed: CancellationToken,
     metrics: TapeMetrics,
@@ -143,6 +148,7 @@ impl Recorder {
             room: Notify::new(),
             tapes: AtomicU64::new(0),
             broken: AtomicBool::new(!sink.is_fine()),
+            behind: Arc::default(),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
             metrics,
@@ -224,21 +230,24 @@ impl Shared {
                 queue.shut |= last;
                 let late = last || queue.is_half_full(self.bounds);
                 (queue.notes, queue.bytes) = (0, 0);
+                self.behind.store(false, Ordering::Relaxed);
                 (std::mem::take(&mut queue.entries), late)
             };
             self.room.notify_waiters();
+            let behind = Arc::clone(&self.behind);
             let write = move || {
-                sink.write(entries);
-                sink
+                sink.write(&entries, &behind);
+                (sink, entries)
             };
             let written = match &background {
                 Some(background) if !late => background.run(tasks, write).await,
                 _ => tasks.block_on_thread("recorder", write).await,
             };
             match written {
-                Some(back) => {
+                Some((back, entries)) => {
                     sink = back;
                     self.broken.store(!sink.is_fine(), Ordering::Relaxed);
+                    forget(entries).await;
                 }
                 None => {
                     // A bug: without its disk it records nothing any more, and says so.
@@ -260,6 +269,15 @@ impl Shared {
         queue.entries.clear();
         drop(queue);
         self.room.notify_waiters();
+    }
+}
+
+/// Gives back their memory where it came from, some at a time. A thread that stands back must not: it would be held up with a lock of
+/// the allocator in its hand, for which those wait who do not stand back.
+async fn forget(mut entries: VecDeque<Entry>) {
+    while !entries.is_empty() {
+        drop(entries.drain(..entries.len().min(FORGOTTEN_AT_ONCE)));
+        yield_now().await;
     }
 }
 
@@ -322,7 +340,7 @@ impl Tape {
             match self.put(note, 1) {
                 Put::Taken => return Ok(()),
                 Put::Full(back) if shared.policy == RecordPolicy::Drop => {
-                    self.lose(back);
+                    self.lose(&back);
                     return Ok(());
                 }
                 Put::Full(back) => note = back,
@@ -341,7 +359,7 @@ impl Tape {
             Put::Taken | Put::Shut => {}
             Put::Full(note) => {
                 self.0.recorder.0.hurry.notify_one();
-                self.lose(note);
+                self.lose(&note);
             }
         }
     }
@@ -400,19 +418,19 @@ impl Tape {
         }
         queue.notes += 1;
         queue.bytes += note.size();
-        let (is_first, is_half) = (queue.notes == 1, queue.notes == shared.bounds.notes / 2);
+        let (is_first, is_half) = (queue.notes == 1, queue.is_half_full(shared.bounds));
         queue.entries.push_back(Entry::Note(self.0.number, note));
         drop(queue);
         if is_first {
             shared.arrived.notify_one();
         }
-        if is_half {
+        if is_half && !shared.behind.swap(true, Ordering::Relaxed) {
             shared.hurry.notify_one();
         }
         Put::Taken
     }
 
-    fn lose(&self, note: Note) {
+    fn lose(&self, note: &Note) {
         let loss = note.loss();
         self.0.recorder.0.metrics.lost("queue", loss.notes);
         lock(&self.0.lost).add(loss);

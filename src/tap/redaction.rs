@@ -58,8 +58,8 @@ impl Redaction {
     }
 
     /// What is recorded of a head.
-    pub(super) fn head(&mut self, head: Head) -> Arc<Http> {
-        let (method, status, headers) = match &head {
+    pub(super) fn head(&mut self, head: &Head) -> Arc<Http> {
+        let (method, status, headers) = match head {
             Head::Request(method, headers) => (Some(method.as_str()), None, headers),
             Head::Response(status, headers) => (None, Some(status.as_u16()), headers),
         };

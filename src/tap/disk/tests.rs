@@ -23,6 +23,10 @@ fn disk(folder: &Path, change: impl FnOnce(&mut Keeping)) -> Disk {
     Disk::new(keeping, redaction, Arc::new(Metrics::new()).server("fake").tapes())
 }
 
+fn write(disk: &mut Disk, entries: VecDeque<Entry>) {
+    disk.write(&entries, &AtomicBool::default());
+}
+
 fn begin(number: u64) -> Entry {
     Entry::Begin(number, Box::new(Header::new(SystemTime::now())))
 }
@@ -60,7 +64,7 @@ fn tapes_are_for_their_owner_only() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("a/tapes");
     let mut disk = disk(&folder, |_| {});
-    disk.write([begin(1), note(1, "{}"), Entry::End(1, "over")].into());
+    write(&mut disk, [begin(1), note(1, "{}"), Entry::End(1, "over")].into());
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&folder), 0o700);
     let [name] = names(&folder).try_into().unwrap();
@@ -77,7 +81,7 @@ fn a_piece_of_a_stream_is_on_the_tape_event_by_event() {
     let mut disk = disk(folder.path(), |_| {});
     let piece = "id: 1\ndata:\n\n: alive\n\nevent: message\nid: 2\ndata: {\"a\":1}\n\ndata: {\"b\":2}\n\n";
     let piece = Note::piece(TO_CLIENT, Bytes::from(piece)).of(7);
-    disk.write([begin(1), Entry::Note(1, piece)].into());
+    write(&mut disk, [begin(1), Entry::Note(1, piece)].into());
     let [name] = names(folder.path()).try_into().unwrap();
     let frames: Vec<Frame> = Reader::open(folder.path().join(name)).unwrap().collect::<Result<_, _>>().unwrap();
     let told = |frame: &Frame| {
@@ -102,13 +106,13 @@ fn a_tape_can_be_read_while_it_is_written() {
     for compress in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let mut disk = disk(folder.path(), |keeping| keeping.compress = compress);
-        disk.write([begin(1), note(1, r#"{"a":1}"#)].into());
-        disk.write([note(1, "no JSON")].into());
+        write(&mut disk, [begin(1), note(1, r#"{"a":1}"#)].into());
+        write(&mut disk, [note(1, "no JSON")].into());
         let [name] = names(folder.path()).try_into().unwrap();
         assert_eq!(name.ends_with(".zst"), compress);
         let path = folder.path().join(name);
         assert_eq!(told(&path), (vec![r#"{"a":1}"#.to_owned(), "no JSON".to_owned()], Ending::CutShort));
-        disk.write([Entry::End(1, "over")].into());
+        write(&mut disk, [Entry::End(1, "over")].into());
         let (frames, ending) = told(&path);
         assert_eq!(frames, [r#"{"a":1}"#, "no JSON", "over"]);
         assert_eq!(ending, Ending::Proper { reason: "over".to_owned(), next: None });
@@ -120,8 +124,8 @@ fn a_tape_can_be_read_while_it_is_written() {
 fn an_empty_tape_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mut disk = disk(folder.path(), |_| {});
-    disk.write([begin(1)].into());
-    disk.write([Entry::End(1, "over")].into());
+    write(&mut disk, [begin(1)].into());
+    write(&mut disk, [Entry::End(1, "over")].into());
     assert_eq!(names(folder.path()), [""; 0]);
 }
 
@@ -134,7 +138,8 @@ fn tapes_rotate_and_the_parts_name_each_other() {
             true => keeping.file_age = Duration::ZERO,
             false => keeping.file_bytes = 300,
         });
-        disk.write(
+        write(
+            &mut disk,
             [begin(1), note(1, &format!("\"{}\"", "x".repeat(300))), note(1, "2"), Entry::End(1, "over")].into(),
         );
         let parts: Vec<_> = names(folder.path())
@@ -158,7 +163,7 @@ fn few_files_are_open_however_many_tapes_there_are() {
     for round in 0..3 {
         for number in 0..20 {
             let begun = (round == 0).then(|| begin(number));
-            disk.write(begun.into_iter().chain([note(number, &format!("[{number},{round}]"))]).collect());
+            write(&mut disk, begun.into_iter().chain([note(number, &format!("[{number},{round}]"))]).collect());
             let open =
                 disk.tapes.values().filter(|tape| tape.current.as_ref().is_some_and(|current| current.file.is_some()));
             assert!(open.count() <= 3);
@@ -179,18 +184,18 @@ fn few_files_are_open_however_many_tapes_there_are() {
 async fn a_full_disk_is_said_on_the_tape_once_there_is_room_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut disk = disk(folder.path(), |_| {});
-    disk.write([begin(1), note(1, "1")].into());
+    write(&mut disk, [begin(1), note(1, "1")].into());
     disk.keeping.folder_bytes = disk.used + 10;
-    disk.write([note(1, "2"), note(1, "3")].into());
+    write(&mut disk, [note(1, "2"), note(1, "3")].into());
     assert!(!disk.is_fine());
     // It is left alone for a while.
     disk.keeping.folder_bytes = 1 << 30;
-    disk.write([note(1, "4")].into());
+    write(&mut disk, [note(1, "4")].into());
     assert!(!disk.is_fine());
     tokio::time::advance(PAUSE).await;
-    disk.write(VecDeque::new());
+    write(&mut disk, VecDeque::new());
     assert!(disk.is_fine(), "it is tried again though nothing comes");
-    disk.write([note(1, "5"), Entry::End(1, "over")].into());
+    write(&mut disk, [note(1, "5"), Entry::End(1, "over")].into());
     let [name] = names(folder.path()).try_into().unwrap();
     assert_eq!(told(&folder.path().join(name)).0, ["1", "gap 3", "5", "over"]);
 }
@@ -202,11 +207,11 @@ async fn a_tape_that_could_not_be_begun_says_what_is_missing() {
     let folder = parent.path().join("tapes");
     let mut disk = disk(&folder, |_| {});
     fs::remove_dir(&folder).unwrap();
-    disk.write([begin(1), note(1, "1")].into());
+    write(&mut disk, [begin(1), note(1, "1")].into());
     assert!(!disk.is_fine());
     fs::create_dir(&folder).unwrap();
     tokio::time::advance(PAUSE).await;
-    disk.write([note(1, "2")].into());
+    write(&mut disk, [note(1, "2")].into());
     assert!(disk.is_fine());
     let [name] = names(&folder).try_into().unwrap();
     assert_eq!(told(&folder.join(name)).0, ["gap 1", "2"]);
@@ -217,7 +222,7 @@ async fn a_tape_that_could_not_be_begun_says_what_is_missing() {
 async fn a_torn_write_is_taken_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut disk = disk(folder.path(), |_| {});
-    disk.write([begin(1), note(1, "1")].into());
+    write(&mut disk, [begin(1), note(1, "1")].into());
     let [name] = names(folder.path()).try_into().unwrap();
     let path = folder.path().join(&name);
     // As if half of the next line had come to the disk before it was full.
@@ -228,10 +233,10 @@ async fn a_torn_write_is_taken_back() {
     // And one that cannot be taken back: the file cannot be written at all.
     let current = disk.tapes.get_mut(&1).unwrap().current.as_mut().unwrap();
     current.file = Some(File::open(&path).unwrap());
-    disk.write([note(1, "2")].into());
+    write(&mut disk, [note(1, "2")].into());
     assert!(!disk.is_fine());
     tokio::time::advance(PAUSE).await;
-    disk.write([note(1, "3")].into());
+    write(&mut disk, [note(1, "3")].into());
     let next = names(folder.path()).into_iter().find(|other| *other != name).unwrap();
     let next = folder.path().join(next);
     assert_eq!(Reader::open(&next).unwrap().header().continues.as_ref(), Some(&name));

@@ -29,15 +29,15 @@ impl Slow {
 }
 
 impl Sink for Slow {
-    fn write(&mut self, entries: VecDeque<Entry>) {
+    fn write(&mut self, entries: &VecDeque<Entry>, _behind: &AtomicBool) {
         let inner = lock(&self.0.0);
         let mut inner = self.0.1.wait_while(inner, |inner| !inner.open && !entries.is_empty()).unwrap();
         for entry in entries {
             inner.written.push(match entry {
                 Entry::Begin(..) => "begin".to_owned(),
-                Entry::Note(_, note) => String::from_utf8(note.body.unwrap().to_vec()).unwrap(),
+                Entry::Note(_, note) => String::from_utf8(note.body.as_ref().unwrap().to_vec()).unwrap(),
                 Entry::Lost(_, loss) => format!("lost {} ({} bytes)", loss.notes, loss.bytes),
-                Entry::End(_, reason) => reason.to_owned(),
+                Entry::End(_, reason) => (*reason).to_owned(),
             });
         }
     }
