@@ -4,6 +4,8 @@
 #[path = "common/mod.rs"]
 mod common;
 
+#[path = "tapes/errors.rs"]
+mod errors;
 #[path = "tapes/looking.rs"]
 mod looking;
 #[path = "tapes/verifying.rs"]
