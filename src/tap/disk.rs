@@ -311,7 +311,8 @@ impl Disk {
                 current.written = current.seq;
                 tape.rests_until = None;
                 self.failing.remove(&number);
-                self.complained = false;
+                // What is small may fit where another tape's piece does not: that is no end of the trouble.
+                self.complained = !self.failing.is_empty();
                 true
             }
             Err(error) => {
