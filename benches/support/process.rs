@@ -97,8 +97,7 @@ impl Server {
     fn start(program: &str, behind: Behind<'_>, modern: bool, options: impl FnOnce(&mut Command, &Path)) -> Server {
         let files = tempfile::tempdir().unwrap();
         let config = files.path().join("shadowcat.toml");
-        let limits =
-            "[limits]\nsessions = 100000\nconnections = 100000\nqueue = 10000\n[timeouts]\nheader_read = \"1h\"\n";
+        let limits = "[limits]\nsessions = 100000\nconnections = 100000\nqueue = 10000\ntape_folder_bytes = \"4000 MiB\"\n[timeouts]\nheader_read = \"1h\"\n";
         std::fs::write(&config, limits).unwrap();
         let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "error"]);

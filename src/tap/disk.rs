@@ -65,8 +65,8 @@ pub(super) struct Disk {
     used: u64,
     /// The folder is there, and files can be made in it.
     prepared: bool,
-    /// A failure was logged, and nothing could be written since.
-    complained: bool,
+    /// A failure was logged, and what follows of it is no news until something could be written while there was room for so many bytes.
+    complained: Option<u64>,
 }
 
 /// One tape that goes on.
@@ -177,7 +177,7 @@ impl Disk {
             failing: BTreeSet::new(),
             used,
             prepared,
-            complained: false,
+            complained: None,
         }
     }
 
@@ -311,13 +311,17 @@ impl Disk {
                 current.written = current.seq;
                 tape.rests_until = None;
                 self.failing.remove(&number);
-                // What is small may fit where another tape's piece does not: that is no end of the trouble.
-                self.complained = !self.failing.is_empty();
+                if self.complained.is_some_and(|room| self.used.saturating_add(room) <= self.keeping.folder_bytes) {
+                    self.complained = None;
+                }
                 true
             }
             Err(error) => {
                 self.metrics.lost("disk", current.waiting.notes);
-                if !std::mem::replace(&mut self.complained, true) {
+                if self.complained.is_none() {
+                    // What is smaller may still fit into a full folder: that is no end of the trouble.
+                    let is_full = error.kind() == io::ErrorKind::QuotaExceeded;
+                    self.complained = Some(if is_full { current.lines.len() as u64 } else { 0 });
                     let (upstream, folder) = (&self.keeping.upstream, self.keeping.folder.display());
                     tracing::error!(upstream, %folder, %error, "A tape cannot be written: what passes is lost to it");
                 }

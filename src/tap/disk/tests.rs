@@ -202,6 +202,22 @@ async fn a_full_disk_is_said_on_the_tape_once_there_is_room_again() {
 
 /// A folder that was taken away is made again, and a tape that could not be begun says what is missing.
 #[tokio::test(start_paused = true)]
+async fn a_full_folder_is_complained_of_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disk = disk(folder.path(), |_| {});
+    write(&mut disk, [begin(1), note(1, "1"), begin(2), note(2, "2")].into());
+    let large = format!("\"{}\"", "x".repeat(2000));
+    disk.keeping.folder_bytes = disk.used + 1000;
+    write(&mut disk, [note(1, &large), Entry::End(1, "over")].into());
+    assert!(disk.complained.is_some());
+    write(&mut disk, [note(2, "3")].into());
+    assert!(disk.is_fine() && disk.complained.is_some(), "what is small still fits, which is no news");
+    disk.keeping.folder_bytes = 1 << 30;
+    write(&mut disk, [note(2, "4")].into());
+    assert!(disk.complained.is_none(), "there is room again: another failure would be news");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tape_that_could_not_be_begun_says_what_is_missing() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("tapes");
