@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
@@ -40,11 +41,11 @@ pub(super) async fn endpoint(
     request: Request<Reading>,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let (method, headers) = (&parts.method, &parts.headers);
+    let (method, headers) = (&parts.method, &Arc::new(parts.headers));
     if tap.refuses() {
         return refuse(proxy, &ProxyError::Unrecorded, None, None);
     }
-    let head = Head::request(method, headers);
+    let head = Head::Request(method.clone(), Arc::clone(headers));
     if *method != Method::POST {
         let mut visit = Visit::of(tap, proxy, server, headers, None);
         if let Err(error) = visit.note(Note::http(FROM_CLIENT, head)).await {
@@ -376,6 +377,8 @@ impl Visit {
 
     /// Does what the request is about: what is said to the server meanwhile is for the same tape.
     pub(super) async fn working<T>(&self, work: impl Future<Output = T>) -> T {
+        // It is large, and stays where it is.
+        let work = pin!(work);
         CURRENT.scope(self.tape.as_ref().map(|tape| tape.tape.clone()), work).await
     }
 

@@ -27,6 +27,8 @@ const HELD_MAX: usize = 256;
 const HELD_BYTES_MAX: usize = 1 << 20;
 /// Most calls of which it is remembered for whom they are.
 const CALLS_MAX: usize = 4096;
+/// How many may use a connection before it is looked whose tapes have ended.
+const USERS_MIN: usize = 16;
 /// Deepest nesting of what is looked at to find out for whom it is. What is deeper is for all.
 const DEPTH_MAX: usize = 128;
 
@@ -40,12 +42,28 @@ pub(crate) struct Line {
 
 #[derive(Default)]
 struct State {
-    /// Those who use it, each with the number that it has on that tape.
-    tapes: Vec<(Tape, u64)>,
+    /// Those who use it, by the numbers of their tapes.
+    users: BTreeMap<u64, User>,
+    /// When there are so many of them, those whose tapes have ended are looked for.
+    users_looked_at: usize,
     /// Calls without an answer, and for whom they are.
-    calls: BTreeMap<i64, Tape>,
+    calls: BTreeMap<i64, User>,
     held: Vec<Note>,
     held_bytes: usize,
+}
+
+/// Somebody who uses the connection.
+#[derive(Clone)]
+struct User {
+    tape: Tape,
+    /// The number that the connection has on that tape.
+    connection: u64,
+}
+
+impl User {
+    fn note(&self, note: Note) {
+        self.tape.note_now(note.over(self.connection));
+    }
 }
 
 impl Line {
@@ -60,7 +78,7 @@ impl Line {
     /// Whoever does this uses the connection.
     pub(crate) fn attach(&self) {
         if let Some(tape) = current() {
-            self.state().attach(&tape);
+            let _ = self.state().attach(&tape);
         }
     }
 
@@ -68,8 +86,8 @@ impl Line {
     pub(crate) fn begin(&self, id: i64) {
         let Some(tape) = current() else { return };
         let mut state = self.state();
-        state.attach(&tape);
-        state.calls.insert(id, tape);
+        let user = state.attach(&tape);
+        state.calls.insert(id, user);
         if state.calls.len() > CALLS_MAX {
             state.calls.pop_first();
         }
@@ -79,7 +97,8 @@ impl Line {
     pub(crate) fn sent(&self, call: Option<i64>, text: &Bytes) {
         let owner = |state: &mut State| match call {
             Some(id) => state.calls.get(&id).cloned(),
-            None => state.owner(&Message::parse(text.clone(), DEPTH_MAX).ok()?, false),
+            None if state.users.len() > 1 => state.owner(&Message::parse(text.clone(), DEPTH_MAX).ok()?, false),
+            None => None,
         };
         self.note(Note::message(TO_UPSTREAM, text.clone()).of_json(), owner);
     }
@@ -107,7 +126,7 @@ impl Line {
     /// Whether there is room for more, or the policy is not to wait for it.
     pub(crate) fn has_room(&self) -> bool {
         // All of them write to the same disk.
-        self.state().tapes.first().is_none_or(|(tape, _)| tape.has_room())
+        self.state().users.first_key_value().is_none_or(|(_, user)| user.tape.has_room())
     }
 
     /// Waits until there is room for more, where the policy is to wait.
@@ -115,20 +134,18 @@ impl Line {
     /// # Cancel safety
     /// Nothing is held while it waits.
     pub(crate) async fn room(&self) {
-        let tape = self.state().tapes.first().map(|(tape, _)| tape.clone());
-        if let Some(tape) = tape {
+        let user =
+            self.state().users.first_key_value().map(|(_, user)| &user.tape).filter(|tape| !tape.has_room()).cloned();
+        if let Some(tape) = user {
             tape.room().await;
         }
     }
 
     /// An HTTP request is sent, for whoever does this.
     pub(crate) fn request(self: &Arc<Self>, method: &Method, headers: &HeaderMap, body: &Bytes) -> Exchange {
-        let tape = current();
-        if let Some(tape) = &tape {
-            self.state().attach(tape);
-        }
+        let user = current().map(|tape| self.state().attach(&tape));
         let number = self.exchanges.fetch_add(1, Ordering::Relaxed) + 1;
-        let exchange = Exchange { line: Arc::clone(self), number, tape, over: AtomicBool::new(false) };
+        let exchange = Exchange { line: Arc::clone(self), number, user, over: AtomicBool::new(false) };
         let head = Head::request(method, headers);
         exchange.note(if body.is_empty() {
             Note::http(TO_UPSTREAM, head)
@@ -138,12 +155,14 @@ impl Line {
         exchange
     }
 
-    /// Notes something for all who use the connection, or for the one whom it concerns, which need be known only where there
-    /// are several.
-    fn note(&self, note: Note, owner: impl FnOnce(&mut State) -> Option<Tape>) {
+    /// Notes something for the one whom it concerns; what concerns nobody, or it is not known whom, for all who use the connection.
+    fn note(&self, note: Note, owner: impl FnOnce(&mut State) -> Option<User>) {
         let mut state = self.state();
-        state.tapes.retain(|(tape, _)| !tape.is_ended());
-        if state.tapes.is_empty() {
+        if let Some(owner) = owner(&mut state) {
+            return owner.note(note);
+        }
+        state.forget_ended();
+        let Some((_, last)) = state.users.last_key_value() else {
             if state.held.len() >= HELD_MAX || state.held_bytes + note.size() > HELD_BYTES_MAX {
                 self.metrics.lost("nobody", note.loss().notes);
             } else {
@@ -151,36 +170,38 @@ impl Line {
                 state.held.push(note);
             }
             return;
+        };
+        for user in state.users.values().take(state.users.len() - 1) {
+            user.note(note.clone());
         }
-        let owner = if state.tapes.len() > 1 { owner(&mut state) } else { None };
-        match owner.and_then(|owner| state.tapes.iter().find(|(tape, _)| tape.is(&owner))) {
-            Some((tape, connection)) => tape.note_now(note.over(*connection)),
-            None => {
-                let Some(((last, connection), others)) = state.tapes.split_last() else { return };
-                for (tape, connection) in others {
-                    tape.note_now(note.clone().over(*connection));
-                }
-                last.note_now(note.over(*connection));
-            }
-        }
+        last.note(note);
     }
 }
 
 impl State {
-    fn attach(&mut self, tape: &Tape) {
-        if self.tapes.iter().any(|(known, _)| known.is(tape)) {
-            return;
+    fn attach(&mut self, tape: &Tape) -> User {
+        if let Some(known) = self.users.get(&tape.number()) {
+            return known.clone();
         }
-        let connection = tape.connection();
-        self.tapes.push((tape.clone(), connection));
+        if self.users.len() >= self.users_looked_at {
+            self.forget_ended();
+            self.users_looked_at = (2 * self.users.len()).max(USERS_MIN);
+        }
+        let user = User { tape: tape.clone(), connection: tape.connection() };
+        self.users.insert(tape.number(), user.clone());
         self.held_bytes = 0;
         for note in std::mem::take(&mut self.held) {
-            tape.note_now(note.over(connection));
+            user.note(note);
         }
+        user
+    }
+
+    fn forget_ended(&mut self) {
+        self.users.retain(|_, user| !user.tape.is_ended());
     }
 
     /// For whom a message is.
-    fn owner(&mut self, message: &Message, from_upstream: bool) -> Option<Tape> {
+    fn owner(&mut self, message: &Message, from_upstream: bool) -> Option<User> {
         let by_id = |json: Option<&str>| json?.parse::<i64>().ok();
         match (message.kind(), message.known()) {
             (Kind::Result | Kind::Error, _) if from_upstream => self.calls.remove(&message.own_id()?),
@@ -201,7 +222,7 @@ impl State {
 pub(crate) struct Exchange {
     line: Arc<Line>,
     number: u64,
-    tape: Option<Tape>,
+    user: Option<User>,
     /// Nothing more comes of it that matters.
     over: AtomicBool,
 }
@@ -214,7 +235,7 @@ impl fmt::Debug for Exchange {
 
 impl Exchange {
     fn note(&self, note: Note) {
-        self.line.note(note.of(self.number), |_| self.tape.clone());
+        self.line.note(note.of(self.number), |_| self.user.clone());
     }
 
     /// The head of the response, if its body is a stream or empty.
@@ -266,3 +287,6 @@ impl Drop for Exchange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What is noted of one thing that passed: all that becomes a frame, before it is redacted and written.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
@@ -31,7 +33,7 @@ pub(crate) struct Note {
 /// The head of a request or response, with all that will not be recorded of it.
 #[derive(Debug, Clone)]
 pub(crate) enum Head {
-    Request(Method, HeaderMap),
+    Request(Method, Arc<HeaderMap>),
     Response(StatusCode, HeaderMap),
 }
 
@@ -40,17 +42,23 @@ const OVERHEAD: usize = 256;
 
 impl Head {
     pub(crate) fn request(method: &Method, headers: &HeaderMap) -> Head {
-        Head::Request(method.clone(), headers.clone())
+        Head::Request(method.clone(), Arc::new(headers.clone()))
     }
 
     pub(crate) fn response(status: StatusCode, headers: &HeaderMap) -> Head {
         Head::Response(status, headers.clone())
     }
 
+    fn headers(&self) -> &HeaderMap {
+        match self {
+            Head::Request(_, headers) => headers,
+            Head::Response(_, headers) => headers,
+        }
+    }
+
     /// What it takes, about, in bytes.
     fn size(&self) -> usize {
-        let (Head::Request(_, headers) | Head::Response(_, headers)) = self;
-        headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+        self.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
     }
 }
 

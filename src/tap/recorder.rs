@@ -311,8 +311,9 @@ impl Tape {
         self.0.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(super) fn is(&self, other: &Tape) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// No other tape of this recorder has it.
+    pub(super) fn number(&self) -> u64 {
+        self.0.number
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -332,23 +333,20 @@ impl Tape {
         if self.0.recorder.refuses() {
             return Err(Unrecorded);
         }
-        let mut note = note;
+        let mut put = self.put(note, 1);
         loop {
-            let room = shared.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
-            match self.put(note, 1) {
+            let note = match put {
                 Put::Taken => return Ok(()),
                 Put::Full(back) if shared.policy == RecordPolicy::Drop => {
                     self.lose(&back);
                     return Ok(());
                 }
-                Put::Full(back) => note = back,
+                Put::Full(back) => back,
                 Put::Shut if shared.policy == RecordPolicy::Required => return Err(Unrecorded),
                 Put::Shut => return Ok(()),
-            }
-            shared.hurry.notify_one();
-            room.await;
+            };
+            self.room().await;
+            put = self.put(note, 1);
         }
     }
 
@@ -380,10 +378,11 @@ impl Tape {
     /// Nothing is held while it waits.
     pub(crate) async fn room(&self) {
         let shared = &self.0.recorder.0;
-        loop {
+        while !self.has_room() {
             let room = shared.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
+            // It may have come before anybody listened for it.
             if self.has_room() {
                 return;
             }

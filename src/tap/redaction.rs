@@ -17,8 +17,8 @@ use crate::tape::redact::{Header, Redactor, RuleError, Rules};
 pub(super) struct Redaction {
     redactor: Redactor,
     salt: [u8; 16],
-    /// What is recorded of heads that were seen before, by all of them that may be: most requests have the same ones.
-    seen: HashMap<Vec<u8>, Arc<Http>, foldhash::fast::RandomState>,
+    /// What is recorded of heads that were seen before, as it is written, by all of them that may be: most requests have the same ones.
+    seen: HashMap<Vec<u8>, Arc<[u8]>, foldhash::fast::RandomState>,
 }
 
 /// Most heads that are remembered, and the longest of them, in bytes.
@@ -47,20 +47,20 @@ impl Redaction {
         self.redactor.summary()
     }
 
-    /// Takes secrets out of the message of a frame.
-    pub(super) fn apply(&self, frame: &mut Frame) {
+    /// Takes secrets out of the message of a frame. For `clean` see [`Redactor::next_message`].
+    pub(super) fn apply(&self, frame: &mut Frame, clean: &mut Vec<u8>) {
         let Some(body) = &frame.body else { return };
-        let redacted = self.redactor.message(body.bytes());
+        let Some(redacted) = self.redactor.next_message(body.bytes(), clean) else { return };
         if !redacted.places.is_empty() {
             frame.body = Some(Body::of(redacted.bytes));
             (frame.redacted, frame.redacted_more) = (redacted.places, redacted.more);
         }
     }
 
-    /// What is recorded of a head.
-    pub(super) fn head(&mut self, head: &Head) -> Arc<Http> {
+    /// What is recorded of a head: a [`Http`], as it is written.
+    pub(super) fn head(&mut self, head: &Head) -> Arc<[u8]> {
         let (method, status, headers) = match head {
-            Head::Request(method, headers) => (Some(method.as_str()), None, headers),
+            Head::Request(method, headers) => (Some(method.as_str()), None, &**headers),
             Head::Response(status, headers) => (None, Some(status.as_u16()), headers),
         };
         let mut key = Vec::with_capacity(SEEN_BYTES_MAX);
@@ -77,7 +77,9 @@ impl Redaction {
             return Arc::clone(http);
         }
         let method = method.map(str::to_owned);
-        let http = Arc::new(Http { method, status, headers: self.headers(headers), ..Http::default() });
+        let http = Http { method, status, headers: self.headers(headers), ..Http::default() };
+        // Of texts: nothing can fail.
+        let http: Arc<[u8]> = serde_json::to_vec(&http).unwrap_or_default().into();
         if key.len() <= SEEN_BYTES_MAX {
             if self.seen.len() >= SEEN_MAX {
                 self.seen.clear();

@@ -28,7 +28,7 @@ pub(super) struct Tapes(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
-    sessions: HashMap<String, OfSession>,
+    sessions: HashMap<String, OfSession, foldhash::fast::RandomState>,
     clients: HashMap<ClientKey, OfClient>,
 }
 

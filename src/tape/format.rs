@@ -162,6 +162,13 @@ pub enum Transport {
 
 // === Frames ===
 
+/// What stands between the member before and the value of this one: a name of ours, in which nothing has to be escaped.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
+}
+
 /// One line of a tape after the header.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
@@ -476,39 +483,50 @@ impl Frame {
 
     /// Appends the line, with its end. The bytes of the message are copied as they are.
     pub fn write(&self, out: &mut Vec<u8>) {
+        self.write_with(None, out);
+    }
+
+    /// The same, with this text, which is JSON, in place of [`http`](Frame::http).
+    pub(crate) fn write_with(&self, http: Option<&[u8]>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"seq\":");
         append(out, &self.seq);
-        member(out, "at", &self.at);
-        word(out, "from", self.from.map(Party::as_str));
-        word(out, "to", self.to.map(Party::as_str));
+        member(out, key!("at"), &self.at);
+        word(out, key!("from"), self.from.map(Party::as_str));
+        word(out, key!("to"), self.to.map(Party::as_str));
         match &self.kind {
-            Kind::Other(name) => member(out, "kind", name),
-            kind => word(out, "kind", Some(kind.as_str())),
+            Kind::Other(name) => member(out, key!("kind"), name),
+            kind => word(out, key!("kind"), Some(kind.as_str())),
         }
-        optional(out, "exchange", self.exchange.as_ref());
-        optional(out, "connection", self.connection.as_ref());
-        optional(out, "http", self.http.as_deref());
-        optional(out, "sse", self.sse.as_ref());
+        optional(out, key!("exchange"), self.exchange.as_ref());
+        optional(out, key!("connection"), self.connection.as_ref());
+        match http {
+            Some(text) => {
+                out.extend_from_slice(key!("http"));
+                out.extend_from_slice(text);
+            }
+            None => optional(out, key!("http"), self.http.as_deref()),
+        }
+        optional(out, key!("sse"), self.sse.as_ref());
         if !self.by.is_empty() {
-            member(out, "by", &self.by);
+            member(out, key!("by"), &self.by);
         }
         if !self.redacted.is_empty() {
             let shown = &self.redacted[..self.redacted.len().min(REDACTED_MAX)];
-            member(out, "redacted", shown);
+            member(out, key!("redacted"), shown);
         }
         let more = self.redacted_more.saturating_add(self.redacted.len().saturating_sub(REDACTED_MAX) as u64);
-        optional(out, "redacted_more", Some(&more).filter(|more| **more > 0));
+        optional(out, key!("redacted_more"), Some(&more).filter(|more| **more > 0));
         match &self.kind {
             Kind::Message | Kind::Http | Kind::Event | Kind::Other(_) => {}
-            Kind::Close { reason } => member(out, "reason", reason),
+            Kind::Close { reason } => member(out, key!("reason"), reason),
             Kind::Gap { lost, bytes, why } => {
-                member(out, "lost", lost);
-                member(out, "bytes", bytes);
-                member(out, "why", why);
+                member(out, key!("lost"), lost);
+                member(out, key!("bytes"), bytes);
+                member(out, key!("why"), why);
             }
             Kind::End { reason, next } => {
-                member(out, "reason", reason);
-                optional(out, "next", next.as_ref());
+                member(out, key!("reason"), reason);
+                optional(out, key!("next"), next.as_ref());
             }
         }
         for (name, json) in &self.extra {
@@ -520,11 +538,11 @@ impl Frame {
         match &self.body {
             None => {}
             Some(Body { form: Form::Json, bytes }) => {
-                key(out, "message");
+                out.extend_from_slice(key!("message"));
                 out.extend_from_slice(bytes);
             }
-            Some(Body { form: Form::Text, bytes }) => member(out, "text", &String::from_utf8_lossy(bytes)),
-            Some(Body { form: Form::Base64, bytes }) => member(out, "base64", &STANDARD.encode(bytes)),
+            Some(Body { form: Form::Text, bytes }) => member(out, key!("text"), &String::from_utf8_lossy(bytes)),
+            Some(Body { form: Form::Base64, bytes }) => member(out, key!("base64"), &STANDARD.encode(bytes)),
         }
         out.extend_from_slice(b"}\n");
     }
@@ -674,31 +692,24 @@ fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     let _ = serde_json::to_writer(out, value);
 }
 
-/// The name of a member of ours, in which nothing has to be escaped.
-fn key(out: &mut Vec<u8>, name: &'static str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn member<T: Serialize + ?Sized>(out: &mut Vec<u8>, name: &'static str, value: &T) {
-    key(out, name);
+fn member<T: Serialize + ?Sized>(out: &mut Vec<u8>, key: &'static [u8], value: &T) {
+    out.extend_from_slice(key);
     append(out, value);
 }
 
 /// A member whose value is a word of ours.
-fn word(out: &mut Vec<u8>, name: &'static str, value: Option<&str>) {
+fn word(out: &mut Vec<u8>, key: &'static [u8], value: Option<&str>) {
     if let Some(value) = value {
-        key(out, name);
+        out.extend_from_slice(key);
         out.push(b'"');
         out.extend_from_slice(value.as_bytes());
         out.push(b'"');
     }
 }
 
-fn optional<T: Serialize>(out: &mut Vec<u8>, name: &'static str, value: Option<&T>) {
+fn optional<T: Serialize>(out: &mut Vec<u8>, key: &'static [u8], value: Option<&T>) {
     if let Some(value) = value {
-        member(out, name, value);
+        member(out, key, value);
     }
 }
 

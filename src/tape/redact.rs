@@ -23,6 +23,9 @@ const NESTED_MAX: usize = 8;
 /// Most places of one message that are remembered; the others are counted.
 const PLACES_MAX: usize = super::format::REDACTED_MAX;
 
+/// The longest message that is remembered to compare the next one with, in bytes.
+const CLEAN_MAX: usize = 4096;
+
 /// Names of values that are taken out, unless it is said otherwise: `*` stands for anything; case, `-` and `_` do not count.
 pub const KEYS: &[&str] = &[
     "*password*",
@@ -136,6 +139,8 @@ pub struct Redactor {
     /// Finds whatever may be such a name, or is of such a form, in a message that has no escapes. `None` if it would not do to look for
     /// these.
     suspects: Option<meta::Regex>,
+    /// No name of a secret has digits in it.
+    digits_say_nothing: bool,
     headers: Option<Regex>,
 }
 
@@ -188,7 +193,8 @@ impl Redactor {
         };
         let patterns = regex(joined)?;
         let pointers = Pointers::parse(rules.pointers.iter().map(String::as_str))?;
-        Ok(Redactor { keys, pointers, patterns, suspects, headers, rules })
+        let digits_say_nothing = !rules.keys.iter().any(|key| key.contains(|c: char| c.is_ascii_digit()));
+        Ok(Redactor { keys, pointers, patterns, suspects, digits_say_nothing, headers, rules })
     }
 
     /// The rules in a few words, for the header of a tape: their kinds, and how many were given.
@@ -218,6 +224,28 @@ impl Redactor {
         if self.is_beyond_suspicion(text) {
             return unchanged();
         }
+        self.walked(bytes, text)
+    }
+
+    /// The same, for one message after another: of two that differ in an id only, as what comes in and what goes out do, the second is
+    /// not searched. `clean` is empty at first, and then the last that there was nothing in; it never gets longer than `CLEAN_MAX`.
+    pub(crate) fn next_message(&self, bytes: &Bytes, clean: &mut Vec<u8>) -> Option<Redacted> {
+        if self.digits_say_nothing && differ_by_number(clean, bytes) {
+            return None;
+        }
+        let Ok(text) = std::str::from_utf8(bytes) else { return Some(self.message(bytes)) };
+        if !self.is_beyond_suspicion(text) {
+            return Some(self.walked(bytes, text));
+        }
+        if bytes.len() <= CLEAN_MAX {
+            clean.clear();
+            clean.extend_from_slice(bytes);
+        }
+        None
+    }
+
+    fn walked(&self, bytes: &Bytes, text: &str) -> Redacted {
+        let unchanged = || Redacted { bytes: bytes.clone(), places: Vec::new(), more: 0 };
         match self.json(text, self.pointers.root(), 0) {
             Ok(walk) if walk.splices.is_empty() => unchanged(),
             Ok(walk) => Redacted { bytes: walk.spliced().into(), places: walk.places, more: walk.more },
@@ -298,6 +326,27 @@ enum Names {
     Betray,
     /// Within a schema, names name no values.
     Describe,
+}
+
+/// Whether two messages differ in one number at most, and in nothing else: in what stands between a colon and a comma or a brace, and is
+/// all digits. No suspicious name or form of ours has a colon in it, and digits around it, so that what holds for one holds for both. (Whether
+/// the number stands in a string does not matter.)
+fn differ_by_number(clean: &[u8], text: &[u8]) -> bool {
+    let same = clean.iter().zip(text).take_while(|(one, other)| one == other).count();
+    let digits = |bytes: &[u8]| bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let start = same - digits_at_end(&clean[..same]);
+    let (one, other) = (&clean[start..], &text[start..]);
+    let (ones, others) = (digits(one), digits(other));
+    let rest = &one[ones..];
+    clean[..start].ends_with(b":")
+        && ones > 0
+        && others > 0
+        && matches!(rest.first(), Some(b',' | b'}'))
+        && rest == &other[others..]
+}
+
+fn digits_at_end(bytes: &[u8]) -> usize {
+    bytes.iter().rev().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
 struct Walk<'r, 't> {

@@ -199,3 +199,65 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
         ]
     })
 }
+
+/// Texts in which names and forms of secrets nearly are, or are, around numbers.
+fn nearly() -> impl Strategy<Value = String> {
+    const PIECES: &[&str] = &[
+        "{",
+        "}",
+        ":",
+        ",",
+        "\"",
+        "\"id\":",
+        "token",
+        "pass",
+        "word",
+        "-",
+        "_",
+        "sk-",
+        "abcdefghij",
+        "AKIA",
+        "bearer ",
+        "1",
+        "2026",
+        ":7,",
+        "-----BEGIN PRIVATE KEY-----",
+    ];
+    proptest::collection::vec(proptest::sample::select(PIECES), 0..10).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    /// Who goes through one message after another finds in each what would be found in it alone.
+    #[test]
+    fn what_was_seen_before_makes_no_difference(
+        (before, after) in (nearly(), nearly()),
+        numbers in proptest::collection::vec((0..3_u8, 0..10_000_u32), 1..6),
+        keys in proptest::option::of(proptest::sample::select(vec!["token", "a1b", "*id*"])),
+    ) {
+        let redactor = redactor(|rules| rules.keys.extend(keys.map(str::to_owned)));
+        let mut clean = Vec::new();
+        for (form, number) in numbers {
+            let text = Bytes::from(match form {
+                0 => format!("{before}:{number},{after}"),
+                1 => format!("{before}:{number}}}{after}"),
+                _ => format!("{before}{number}{after}"),
+            });
+            let alone = redactor.message(&text);
+            let found = redactor.next_message(&text, &mut clean).unwrap_or_else(|| Redacted { bytes: text, places: vec![], more: 0 });
+            prop_assert_eq!(found, alone);
+        }
+    }
+}
+
+#[test]
+fn of_two_messages_with_other_ids_the_second_is_not_searched() {
+    let is_same = |clean: &str, text: &str| differ_by_number(clean.as_bytes(), text.as_bytes());
+    let first = r#"{"jsonrpc":"2.0","id":100000001,"method":"ping"}"#;
+    assert!(is_same(first, r#"{"jsonrpc":"2.0","id":14,"method":"ping"}"#));
+    assert!(is_same(r#"{"result":{},"id":14}"#, r#"{"result":{},"id":1}"#));
+    assert!(!is_same(first, r#"{"jsonrpc":"2.0","id":14,"method":"pong"}"#));
+    assert!(!is_same(first, r#"{"jsonrpc":"2.0","id":"14","method":"ping"}"#));
+    // What is next to the number is part of a word.
+    assert!(!is_same(r#"{"key":"AKIA1,"}"#, r#"{"key":"AKIA2,"}"#));
+    assert!(!is_same("", first));
+}
