@@ -10,9 +10,10 @@ use shadowcat::protocol::revision::Era;
 
 use crate::support::process::{Server, Usage};
 
-/// Of the slower one's highest rate, latency is measured at this part: below saturation, above idleness. Not at half of it, since
-/// processors that fall asleep between two requests take so long to wake up that one client alone would not keep up.
-const LOAD: f64 = 0.3;
+/// Of the slower one's highest rate, latency is measured at this part: below saturation, above idleness. Not at more of it: who answers one
+/// request at a time takes twice as long for each as one who finds many, and clients and servers have half of the processors
+/// then ([`Server::apart`]).
+const LOAD: f64 = 0.2;
 /// Others than the two that are compared are measured every so many pairs.
 const OTHERS_EVERY: usize = 4;
 const OTHERS_FIRST: usize = 1;
@@ -286,7 +287,9 @@ async fn turn((arm, crew): &mut (&Arm<'_>, Crew), pace: Pace, time: Duration, ou
     let before = arm.server.cpu();
     let closed = crew.run(Pace::Closed, Duration::ZERO, time).await;
     let cpu = arm.server.cpu() - before;
+    let apart = arm.server.apart();
     let open = crew.run(pace, Duration::ZERO, time).await;
+    drop(apart);
     for (kind, count) in closed.failures().iter().chain(open.failures()) {
         // A burst of somebody else's work may keep it from the rate for a moment: that shows in its latency.
         if !kind.starts_with("not sent") {

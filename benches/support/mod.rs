@@ -3,5 +3,6 @@
 
 pub mod bridge;
 pub mod echo;
+pub mod placing;
 pub mod process;
 pub mod stream;

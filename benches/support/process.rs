@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::super::legacy::{Legacy, Mutant, Upstream};
+use super::placing::{Apart, family};
 use super::{bridge, echo};
 
 /// What the proxies stand before.
@@ -181,6 +182,11 @@ impl Server {
         std::iter::once(self.child.id()).chain(workers.filter(is_nginx)).collect()
     }
 
+    /// Puts it on processors of its own, as long as what is returned is there.
+    pub fn apart(&self) -> Apart {
+        Apart::new(self.processes())
+    }
+
     /// The processor time it has taken so far, of all its threads (Linux: to the nanosecond).
     pub fn cpu(&self) -> Duration {
         let of_thread = |path: std::path::PathBuf| {
@@ -223,18 +229,13 @@ impl Usage {
         let numbers = |text: &str| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u64>>();
         let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
         let all = numbers(text.lines().next().unwrap_or_default());
-        let (mut ours, mut open) = (0, vec![std::process::id()]);
-        while let Some(pid) = open.pop() {
+        let of = |pid| {
             let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             // After the name, which may have spaces in it; with what its dead children took.
             let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(4);
-            ours += fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
-            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-            for thread in threads {
-                let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-                open.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-            }
-        }
+            fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
+        };
+        let ours = family().into_iter().map(of).sum();
         let waits = all.get(3).unwrap_or(&0) + all.get(4).unwrap_or(&0);
         Usage { machine: all.iter().take(8).sum(), idle: waits, ours }
     }
