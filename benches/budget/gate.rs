@@ -10,9 +10,8 @@ use shadowcat::protocol::revision::Era;
 
 use crate::support::process::{Server, Usage};
 
-/// Of the slower one's highest rate, latency is measured at this part: below saturation, above idleness. Not at more of it: who answers one
-/// request at a time takes twice as long for each as one who finds many, and clients and servers have half of the processors
-/// then ([`Server::apart`]).
+/// Of the slower one's highest rate, apart from its clients ([`Server::apart`]), latency is measured at this part: below saturation, above
+/// idleness. Not at more of it: who answers one request at a time takes twice as long for each as one who finds many.
 const LOAD: f64 = 0.2;
 /// Others than the two that are compared are measured every so many pairs.
 const OTHERS_EVERY: usize = 4;
@@ -220,7 +219,8 @@ pub async fn compare(
     for (_, crew) in &mut crews {
         crew.run(Pace::Closed, Duration::ZERO, effort.turn).await;
     }
-    for (_, crew) in &mut crews[..2] {
+    for (arm, crew) in &mut crews[..2] {
+        let _apart = arm.server.apart();
         slowest = slowest.min(crew.run(Pace::Closed, Duration::ZERO, effort.turn * 2).await.rate());
     }
     let pace = Pace::Rate((slowest * LOAD).max(20.0));
