@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::id::RequestId;
 use super::meta;
 use super::method::Known;
-use super::scan::{Member, Members, ScanError, Scanner, Span, ValueKind, unescape};
+use super::scan::{Look, Member, Members, ScanError, Scanner, Span, ValueKind, unescape};
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +106,8 @@ impl Incoming {
             return Message::parse(text, depth_max).map(Incoming::One);
         }
         let fail = |reason| ParseError { reason, id: None };
-        utf8(&text).map_err(fail)?;
-        let mut scanner = Scanner::new(&text, depth_max);
+        let look = checked(&text).map_err(fail)?;
+        let mut scanner = Scanner::of(&text, look, depth_max);
         let mut elements = Vec::new();
         scanner.white();
         scanner
@@ -128,8 +128,13 @@ impl Incoming {
     }
 }
 
-fn utf8(text: &[u8]) -> Result<(), Invalid> {
-    std::str::from_utf8(text).map(|_| ()).map_err(|error| Invalid::Utf8(error.valid_up_to()))
+/// Looks at a text, which has to be UTF-8.
+fn checked(text: &[u8]) -> Result<Look, Invalid> {
+    let look = Look::at(text);
+    if look.has_high {
+        std::str::from_utf8(text).map_err(|error| Invalid::Utf8(error.valid_up_to()))?;
+    }
+    Ok(look)
 }
 
 /// What has been found of a message while scanning it.
@@ -159,9 +164,9 @@ impl Message {
     /// See [`Invalid`]. Key names are compared with case, and a key that occurs twice in the message, its `params` or
     /// their `_meta` is refused, so that nobody behind us can read another message than we did.
     pub fn parse(text: Bytes, depth_max: usize) -> Result<Message, ParseError> {
-        utf8(&text).map_err(|reason| ParseError { reason, id: None })?;
+        let look = checked(&text).map_err(|reason| ParseError { reason, id: None })?;
         let mut found = Found::default();
-        let scanned = Self::scan(&text, depth_max, &mut found);
+        let scanned = Self::scan(&mut Scanner::of(&text, look, depth_max), &text, &mut found);
         let id = found.id.and_then(|(span, _)| RequestId::from_json(as_str(span.of(&text))));
         let fail = |reason: Invalid| ParseError { reason, id: id.clone() };
         scanned.map_err(fail)?;
@@ -211,7 +216,7 @@ impl Message {
         {
             return Err(shape("`params` must be an object"));
         }
-        let single_line = is_single_line(&text);
+        let single_line = !look.has_control || is_single_line(&text);
         let found = Shape {
             kind,
             id: found.id.filter(|(_, kind)| *kind != ValueKind::Null).map(|(span, _)| span),
@@ -230,8 +235,7 @@ impl Message {
         Ok(Message { text, shape: Arc::new(found) })
     }
 
-    fn scan(text: &[u8], depth_max: usize, found: &mut Found) -> Result<(), Invalid> {
-        let mut scanner = Scanner::new(text, depth_max);
+    fn scan(scanner: &mut Scanner<'_>, text: &[u8], found: &mut Found) -> Result<(), Invalid> {
         scanner.white();
         if scanner.kind()? != ValueKind::Object {
             scanner.value(0)?;

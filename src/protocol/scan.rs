@@ -186,12 +186,17 @@ pub struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// A scanner at the start of `text`, which must be UTF-8 and at most 4 GiB.
     pub fn new(text: &'a [u8], depth_max: usize) -> Scanner<'a> {
-        Scanner { text, pos: 0, depth_max: depth_max.min(DEPTH_MAX), has_control: has_control(text) }
+        Scanner::of(text, Look::at(text), depth_max)
+    }
+
+    /// The same for a text that has been looked at.
+    pub(crate) fn of(text: &'a [u8], look: Look, depth_max: usize) -> Scanner<'a> {
+        Scanner { text, pos: 0, depth_max: depth_max.min(DEPTH_MAX), has_control: look.has_control }
     }
 
     /// A scanner that starts at `pos`.
     pub fn at(text: &'a [u8], pos: usize, depth_max: usize) -> Scanner<'a> {
-        let has_control = has_control(text.get(pos..).unwrap_or_default());
+        let Look { has_control, .. } = Look::at(text.get(pos..).unwrap_or_default());
         Scanner { text, pos, depth_max: depth_max.min(DEPTH_MAX), has_control }
     }
 
@@ -460,9 +465,21 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Whether there is a control character. There are none in most texts, and that is found out quickly.
-fn has_control(text: &[u8]) -> bool {
-    text.chunks(4096).any(|chunk| chunk.iter().fold(false, |any, byte| any | (*byte < b' ')))
+/// What bytes there are in a text. Most have neither of these, and that is found out quickly, for both in one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Below the space: line breaks, too.
+    pub(crate) has_control: bool,
+    /// Above ASCII.
+    pub(crate) has_high: bool,
+}
+
+impl Look {
+    pub(crate) fn at(text: &[u8]) -> Look {
+        let add = |(low, high), byte: &u8| (low | u8::from(*byte < b' '), high | *byte);
+        let (low, high) = text.iter().fold((0, 0), add);
+        Look { has_control: low != 0, has_high: !high.is_ascii() }
+    }
 }
 
 /// The names of an object's members, to find duplicates. Few are compared with each other, many are put into a set: a peer
