@@ -287,6 +287,11 @@ impl Metrics {
         self.refused.get_or_create(&RefusedLabels { side, kind }).inc();
     }
 
+    /// How many connections of clients there are.
+    pub(crate) fn connections(&self) -> &Gauge {
+        &self.connections
+    }
+
     pub(crate) fn connection(&self) -> GaugeGuard {
         GaugeGuard::new(&self.connections)
     }

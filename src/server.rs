@@ -4,15 +4,17 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
+use axum::body::Body;
 use axum::response::Response;
 use futures_util::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
+use hyper::server::conn::http1;
+use hyper::service::{HttpService, Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::DuplexStream;
@@ -25,8 +27,10 @@ use crate::admin;
 use crate::front::{self, Front};
 use crate::proxy::Proxy;
 use crate::rt::Tasks;
+use crate::rt::gather::Gathered;
 use crate::rt::stall::Unstalled;
 use crate::rt::wakes::{Bell, Belled};
+use crate::rt::workers::{Crew, Place};
 use crate::session::EndReason;
 use crate::settings::{Behind, Settings, UpstreamSettings};
 
@@ -181,6 +185,11 @@ impl Running {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn start(settings: Settings) -> Result<Running, StartError> {
+        Running::start_on(settings, &Crew::alone()).await
+    }
+
+    /// The same, with connections of clients handed out among these workers.
+    pub(crate) async fn start_on(settings: Settings, crew: &Crew) -> Result<Running, StartError> {
         let (listener, address) = bind(settings.listen).await?;
         let admin_listener = match settings.admin {
             None => None,
@@ -201,12 +210,12 @@ impl Running {
         let front = Front::new(&proxy);
         // What a request takes is boxed by itself, so that a connection that is idle does not hold it.
         let clients = service_fn(move |request| Box::pin(front.clone().serve(request)));
-        accept(&proxy, listener, clients, &connections, tasks.drain(), "listener");
+        accept(&proxy, listener, clients, &connections, tasks.drain(), "listener", crew.clone());
         if let Some((listener, _)) = admin_listener {
             let connections = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
             // Whoever asks during a drain is told of it: this one listens to the end.
             let operator = TowerToHyperService::new(admin::router(&proxy));
-            accept(&proxy, listener, operator, &connections, tasks.stop(), "admin-listener");
+            accept(&proxy, listener, operator, &connections, tasks.stop(), "admin-listener", Crew::alone());
         }
         let inner = Inner { proxy, phase: Mutex::new(Phase::Running), connections };
         Ok(Running { inner: Arc::new(inner), address, admin, _stop: stop })
@@ -298,6 +307,7 @@ fn accept<S>(
     permits: &Arc<Semaphore>,
     until: &CancellationToken,
     name: &'static str,
+    crew: Crew,
 ) where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -319,61 +329,89 @@ fn accept<S>(
                 () = until.cancelled() => return,
                 accepted = accepted => accepted,
             };
-            let (stream, _) = match accepted {
-                Ok(accepted) => accepted,
+            let (place, stream) = match accepted.and_then(|(stream, _)| placed(stream, &crew)) {
+                Ok(placed) => placed,
                 Err(error) => {
                     tracing::warn!(%error, "Connection not accepted");
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            let limits = &proxy.settings.limits;
-            let timeouts = &proxy.settings.timeouts;
-            let io = TokioIo::new(Box::new(guarded(stream, timeouts.write_stall)));
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(timeouts.header_read)
-                .max_buf_size(limits.header_bytes.max(8192))
-                // A client that closes its side has gone: for a modern one that is how it cancels, and nothing else would tell.
-                .half_close(false);
-            // Where it is said, the room for all of them is made anew for each request.
-            if limits.header_count != HEADERS_OF_HYPER {
-                http.max_headers(limits.header_count);
-            }
-            let mut connection = Belled::new(Box::pin(http.serve_connection(io, service.clone())));
             let counted = proxy.metrics.connection();
             let (until, stop) = (until.clone(), tasks.stop().clone());
-            tasks.spawn("connection", async move {
-                let _held = (permit, counted);
-                let mut ended = {
-                    // Looked at only when there is something to see.
-                    let (mut until, bell) = (pin!(until.cancelled()), Bell::new());
-                    poll_fn(|cx| {
-                        // The connection first: most often there is something for it. A stop cancels `until` too.
-                        if let Poll::Ready(ended) = connection.poll_unpin(cx) {
-                            return Poll::Ready(Some(ended));
-                        }
-                        match bell.poll_if_rung(cx, |cx| until.as_mut().poll(cx)) {
-                            Some(Poll::Ready(())) => Poll::Ready(None),
-                            Some(Poll::Pending) | None => Poll::Pending,
-                        }
-                    })
-                    .await
-                };
-                if ended.is_none() {
-                    connection.future.as_mut().graceful_shutdown();
-                    ended = tokio::select! {
-                        biased;
-                        () = stop.cancelled() => return,
-                        ended = &mut connection => Some(ended),
-                    };
-                }
-                if let Some(Err(error)) = ended {
-                    tracing::debug!(%error, "Connection ended");
-                }
+            place.within(|place| {
+                let connection = connection(&proxy, stream, service.clone());
+                let held = (permit, counted, place);
+                tasks.spawn("connection", attend(connection, until, stop).map(|()| drop(held)));
             });
         }
     });
+}
+
+/// A connection of a client, and the worker that it is given to.
+fn placed(stream: TcpStream, crew: &Crew) -> io::Result<(Place, TcpStream)> {
+    let place = crew.place();
+    if place.is_here() {
+        return Ok((place, stream));
+    }
+    let stream = stream.into_std()?;
+    place.within(|place| Ok((place, TcpStream::from_std(stream)?)))
+}
+
+type Connection<S> = Belled<Pin<Box<http1::Connection<Gathered<TokioIo<Box<Unstalled<TcpStream>>>>, S>>>>;
+
+fn connection<S>(proxy: &Proxy, stream: TcpStream, service: S) -> Connection<S>
+where
+    S: HttpService<Incoming, ResBody = Body>,
+{
+    let limits = &proxy.settings.limits;
+    let timeouts = &proxy.settings.timeouts;
+    let crowd = proxy.settings.has_http_servers().then(|| proxy.metrics.connections().clone());
+    let io = Gathered::new(TokioIo::new(Box::new(guarded(stream, timeouts.write_stall))), crowd);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(timeouts.header_read)
+        .max_buf_size(limits.header_bytes.max(8192))
+        // A client that closes its side has gone: for a modern one that is how it cancels, and nothing else would tell.
+        .half_close(false);
+    // Where it is said, the room for all of them is made anew for each request.
+    if limits.header_count != HEADERS_OF_HYPER {
+        http.max_headers(limits.header_count);
+    }
+    Belled::new(Box::pin(http.serve_connection(io, service)))
+}
+
+/// Serves a connection until it ends. `until` asks it to end with what it is at, `stop` at once.
+async fn attend<S>(mut connection: Connection<S>, until: CancellationToken, stop: CancellationToken)
+where
+    S: HttpService<Incoming, ResBody = Body>,
+{
+    let mut ended = {
+        // Looked at only when there is something to see.
+        let (mut until, bell) = (pin!(until.cancelled()), Bell::new());
+        poll_fn(|cx| {
+            // The connection first: most often there is something for it. A stop cancels `until` too.
+            if let Poll::Ready(ended) = connection.poll_unpin(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            match bell.poll_if_rung(cx, |cx| until.as_mut().poll(cx)) {
+                Some(Poll::Ready(())) => Poll::Ready(None),
+                Some(Poll::Pending) | None => Poll::Pending,
+            }
+        })
+        .await
+    };
+    if ended.is_none() {
+        connection.future.as_mut().graceful_shutdown();
+        ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            ended = &mut connection => Some(ended),
+        };
+    }
+    if let Some(Err(error)) = ended {
+        tracing::debug!(%error, "Connection ended");
+    }
 }
 
 /// A connection on which a client that reads nothing is given up.

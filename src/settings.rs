@@ -49,6 +49,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether one of the servers is reached over HTTP.
+    pub(crate) fn has_http_servers(&self) -> bool {
+        self.upstreams.iter().any(|upstream| matches!(upstream.target, Target::Http(_)))
+    }
+
     /// The defaults, for one upstream.
     pub fn for_upstream(upstream: UpstreamSettings) -> Settings {
         Settings {

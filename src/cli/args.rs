@@ -111,7 +111,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub child: ChildArgs,
 
-    /// How many threads serve clients and servers; at most that many processors are used [default: half of the processors]
+    /// How many threads serve, each its own connections, of which the first ones get 16 before the next one gets any; at most that many
+    /// processors are used [default: all processors, or half of them if all servers are processes]
     #[arg(long, env = "SHADOWCAT_WORKERS", value_name = "N", value_parser = count(&(1..=1024)))]
     pub workers: Option<usize>,
 

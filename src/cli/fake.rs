@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::run::{Ended, all_workers, with_runtime};
+use super::run::{Ended, with_runtime};
 use super::{Exit, Fake, complain};
 use crate::rt::Tasks;
 use crate::testing::{self, MockSse, Record, Script, Transport};
@@ -51,7 +51,7 @@ fn stdio(script: Script) -> Result<ExitCode, Refusal> {
 }
 
 fn sse(listen: SocketAddr, script: Script, record: Record) -> ExitCode {
-    with_runtime(all_workers(), async move |signals| {
+    with_runtime(async move |signals| {
         let mut mock = match MockSse::start_recording(listen, script, record).await {
             Ok(mock) => mock,
             Err(error) => {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep};
 
 use super::args::{Mode, ReplayArgs};
-use super::run::{Ended, listen, pipe, with_runtime, workers_of_a_proxy};
+use super::run::{Ended, listen, pipe, processors, with_workers};
 use super::serve::faults;
 use super::tape::{named, read, redact_frame};
 use super::{Exit, complain, refuse, start_log, variable};
@@ -140,7 +140,7 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
         Era::Modern => EraChoice::Modern,
     };
     let name = tape.header.upstream.clone().unwrap_or_else(|| "tape".to_owned());
-    with_runtime(workers_of_a_proxy(), async move |signals| {
+    with_workers(processors(), async move |crew, signals| {
         let tasks = Tasks::new();
         let behind = behind.map(|upstream| Arc::new(Inside::new(upstream, &tasks)) as Arc<dyn Behind>);
         let mut upstream =
@@ -154,7 +154,7 @@ pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
             let settings = Settings { faults: plan, ..Settings::for_upstream(upstream) };
             match args.listen {
                 Some(listen_on) => {
-                    listen(Settings { listen: listen_on, path: args.path.clone(), ..settings }, signals).await
+                    listen(Settings { listen: listen_on, path: args.path.clone(), ..settings }, &crew, signals).await
                 }
                 None => pipe(settings, signals).await,
             }

@@ -1,6 +1,7 @@
 //! What the commands do once their arguments are understood.
 
 use std::fmt::Write as _;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,14 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::{Exit, complain};
-use crate::rt::{Signal, Signals, Tasks};
+use crate::rt::{Crew, Signal, Signals, Tasks, Workers};
 use crate::server::Running;
 use crate::settings::{Settings, Target, UpstreamSettings};
 
 /// How much longer than the configured time a shutdown may take before the process ends itself.
 const WATCHDOG_GRACE: Duration = Duration::from_secs(2);
+/// How long work that blocks may take when everything else has ended.
+const LAST_WORK: Duration = Duration::from_millis(200);
 
 /// Serves until told to stop.
 pub(super) fn serve(settings: Settings, workers: Option<usize>) -> ExitCode {
@@ -24,15 +27,16 @@ pub(super) fn serve(settings: Settings, workers: Option<usize>) -> ExitCode {
     if let Err(code) = check_tapes(&settings) {
         return code;
     }
-    with_runtime(workers.unwrap_or_else(workers_of_a_proxy), async move |signals| listen(settings, signals).await)
+    let workers = workers.unwrap_or_else(|| workers_for(&settings));
+    with_workers(workers, async move |crew, signals| listen(settings, &crew, signals).await)
 }
 
 /// Serves HTTP until told to stop.
-pub(super) async fn listen(settings: Settings, signals: &mut Signals) -> Ended {
+pub(super) async fn listen(settings: Settings, crew: &Crew, signals: &mut Signals) -> Ended {
     let shutdown_time = settings.timeouts.shutdown;
     let names: Vec<String> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
     let (path, http_sse) = (settings.path.clone(), settings.http_sse);
-    let running = match Running::start(settings).await {
+    let running = match Running::start_on(settings, crew).await {
         Ok(running) => running,
         Err(error) => {
             complain(format_args!("error: {error}"));
@@ -62,7 +66,7 @@ pub(super) fn connect(upstream: UpstreamSettings) -> ExitCode {
     if let Err(code) = check_tapes(&settings) {
         return code;
     }
-    with_runtime(workers_of_a_proxy(), async move |signals| pipe(settings, signals).await)
+    with_workers(1, async move |_, signals| pipe(settings, signals).await)
 }
 
 /// Serves one client on standard input and output until either end closes.
@@ -89,41 +93,62 @@ pub(super) enum Ended {
     Signal(Signal),
 }
 
-/// Every processor.
-pub(super) fn all_workers() -> usize {
+impl Ended {
+    fn code(self) -> ExitCode {
+        match self {
+            Ended::Exit(exit) => exit.into(),
+            Ended::Code(code) => ExitCode::from(code),
+            Ended::Signal(signal) => ExitCode::from(signal.exit_code()),
+        }
+    }
+}
+
+/// As many as there are processors where a server is elsewhere. Where all of them are processes of ours, these need processors, too, and
+/// those who share one are best served by few threads, since what it says must be handed to whoever waits for it: half of the processors.
+fn workers_for(settings: &Settings) -> usize {
+    if settings.has_http_servers() { processors() } else { (processors() / 2).max(1) }
+}
+
+/// How many the program may use.
+pub(super) fn processors() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Half of the processors: the servers behind the proxy, and often its clients, run on the same machine. Besides, what
-/// is done for a request takes less time than handing it from one thread to another (docs/performance.md).
-pub(super) fn workers_of_a_proxy() -> usize {
-    (all_workers() / 2).max(1)
+/// Runs one of the tools, whose tasks go from thread to thread.
+pub(super) fn with_runtime(main: impl AsyncFnOnce(&mut Signals) -> Ended) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return no_runtime(&error),
+    };
+    let ended = runtime.block_on(with_signals(main));
+    runtime.shutdown_timeout(LAST_WORK);
+    ended.code()
 }
 
-pub(super) fn with_runtime(workers: usize, main: impl AsyncFnOnce(&mut Signals) -> Ended) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain(format_args!("error: no runtime: {error}"));
-            return Exit::Internal.into();
-        }
+/// Runs a proxy, whose connections stay where they were put.
+pub(super) fn with_workers(count: usize, main: impl AsyncFnOnce(Crew, &mut Signals) -> Ended) -> ExitCode {
+    let workers = match Workers::start(count) {
+        Ok(workers) => workers,
+        Err(error) => return no_runtime(&error),
     };
-    let ended = runtime.block_on(async {
-        let mut signals = match Signals::listen() {
-            Ok(signals) => signals,
-            Err(error) => {
-                complain(format_args!("error: no signal handlers: {error}"));
-                return Ended::Exit(Exit::Internal);
-            }
-        };
-        main(&mut signals).await
-    });
+    let ended = workers.block_on(async |crew| with_signals(async |signals| main(crew, signals).await).await);
     // Dropping the tasks kills what children are left, by their guards; nothing is waited for.
-    runtime.shutdown_timeout(Duration::from_millis(200));
-    match ended {
-        Ended::Exit(exit) => exit.into(),
-        Ended::Code(code) => ExitCode::from(code),
-        Ended::Signal(signal) => ExitCode::from(signal.exit_code()),
+    workers.end(LAST_WORK);
+    ended.code()
+}
+
+fn no_runtime(error: &io::Error) -> ExitCode {
+    complain(format_args!("error: no runtime: {error}"));
+    Exit::Internal.into()
+}
+
+async fn with_signals(main: impl AsyncFnOnce(&mut Signals) -> Ended) -> Ended {
+    match Signals::listen() {
+        Ok(mut signals) => main(&mut signals).await,
+        Err(error) => {
+            complain(format_args!("error: no signal handlers: {error}"));
+            Ended::Exit(Exit::Internal)
+        }
     }
 }
 

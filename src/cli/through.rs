@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::run::{Ended, all_workers, with_runtime};
+use super::run::{Ended, with_runtime};
 use super::tape::{named, read};
 use super::verify::{Format, VerifyArgs};
 use super::{Exit, complain, print, start_log};
@@ -22,7 +22,7 @@ pub(super) fn through(args: &VerifyArgs, options: verify::Options) -> ExitCode {
         Err(exit) => return exit.into(),
     };
     let options = Options { patience: options.patience, rules: options.rules };
-    with_runtime(all_workers(), async move |signals| {
+    with_runtime(async move |signals| {
         let tasks = Tasks::new();
         let outcome = tokio::select! {
             outcome = through::through(&tape, &options, |_| {}) => outcome,

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
 use super::args::{ChildArgs, HeaderArgs, LogArgs, request_timeout, transport};
-use super::run::{Ended, all_workers, with_runtime};
+use super::run::{Ended, with_runtime};
 use super::tape::{named, read, redact_frame, save};
 use super::{Exit, complain, print, refuse, start_log, variable};
 use crate::config::{Faults, Loader};
@@ -189,7 +189,7 @@ pub(super) fn verify(args: &VerifyArgs) -> ExitCode {
         Ok(tape) => tape,
         Err(exit) => return exit.into(),
     };
-    with_runtime(all_workers(), async move |signals| {
+    with_runtime(async move |signals| {
         let tasks = Tasks::new();
         let verified = tokio::select! {
             verified = verify::run(&tape, &server, &options, &tasks) => verified,

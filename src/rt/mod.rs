@@ -3,15 +3,18 @@
 pub(crate) mod adopter;
 pub(crate) mod background;
 pub(crate) mod flag;
+pub(crate) mod gather;
 pub(crate) mod mailbox;
 pub(crate) mod signal;
 pub(crate) mod stall;
 pub(crate) mod tasks;
 pub(crate) mod wakes;
 pub(crate) mod watch;
+pub(crate) mod workers;
 
 pub(crate) use signal::{Signal, Signals};
 pub(crate) use tasks::{Spawner, Tasks};
+pub(crate) use workers::{Crew, Workers};
 
 /// A random number in 0..1.
 pub(crate) fn chance() -> f64 {

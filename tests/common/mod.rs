@@ -246,7 +246,7 @@ pub(crate) fn everything() -> Value {
 pub(crate) struct Program {
     child: Child,
     pub(crate) url: String,
-    _files: [tempfile::NamedTempFile; 2],
+    _files: Vec<tempfile::NamedTempFile>,
 }
 
 impl Program {
@@ -268,26 +268,28 @@ impl Program {
         Program::run(command, script, options, &[]).await
     }
 
+    /// In front of the server at this URL.
+    pub(crate) async fn before(url: &str, options: &[&str]) -> Program {
+        #[expect(clippy::disallowed_methods, reason = "a test of processes")]
+        let mut command = Command::new(PROGRAM);
+        serve(&mut command, options).args(["--upstream", url]);
+        Program::listening(command, Vec::new()).await
+    }
+
     async fn run(mut command: Command, script: Script, options: &[&str], env: &[(&str, &str)]) -> Program {
         let file = script_file(&script);
-        command
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
-            .args(options)
-            .arg("--")
-            .arg(PROGRAM)
-            .args(fake(file.path()));
+        serve(&mut command, options).arg("--").arg(PROGRAM).args(fake(file.path())).envs(env.iter().copied());
+        Program::listening(command, vec![file]).await
+    }
+
+    async fn listening(mut command: Command, mut files: Vec<tempfile::NamedTempFile>) -> Program {
         let log = tempfile::NamedTempFile::new().unwrap();
-        let child = command
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stderr(log.reopen().unwrap())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        let child = command.stdin(Stdio::null()).stderr(log.reopen().unwrap()).kill_on_drop(true).spawn().unwrap();
         let read = async || std::fs::read_to_string(log.path()).unwrap();
         let said = until("it says where it listens", read, |said| said.contains("http://")).await;
         let url = said[said.find("http://").unwrap()..].split_whitespace().next().unwrap().to_owned();
-        Program { child, url, _files: [file, log] }
+        files.push(log);
+        Program { child, url, _files: files }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -302,6 +304,10 @@ impl Program {
     pub(crate) async fn exit_code(mut self) -> Option<i32> {
         self.child.wait().ok().await.code()
     }
+}
+
+fn serve<'a>(command: &'a mut Command, options: &[&str]) -> &'a mut Command {
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"]).args(options)
 }
 
 // === Both eras ===

@@ -319,3 +319,40 @@ async fn stopping_while_a_server_starts_leaves_none_behind() {
         assert_eq!(report.survivors, [] as [String; 0]);
     }
 }
+
+/// Many connections are shared out among threads: sessions are used from connections of other threads than the one that they were
+/// opened on, whatever is behind the proxy, and all of it ends as ever (C-LIFE-3).
+#[tokio::test]
+async fn many_connections_are_served_by_several_threads() {
+    let far = Proxy::start(legacy()).await;
+    let workers = ["--workers", "3"];
+    let own = Program::start(legacy(), &workers).await;
+    let shared = Program::start(legacy(), &[&workers[..], &["--isolation", "shared"]].concat()).await;
+    let http = Program::before(&far.url, &workers).await;
+    for program in [own, shared, http] {
+        // Each with a connection that stays, which fills the first two threads.
+        let sessions = futures_util::future::join_all((0..40).map(async |_| {
+            let Client::Legacy(session) = program.session().await else { unreachable!() };
+            let mut stream = session.stream(None).ok().await;
+            stream.event().ok().await;
+            (session, stream)
+        }));
+        let sessions = within("sessions", sessions).await;
+        let calls = sessions.iter().enumerate().map(async |(number, (session, _))| {
+            for id in 0..3 {
+                let said = format!("of {number}, {id}");
+                let params = json!({ "name": "echo", "arguments": { "text": said } });
+                let answer = session.send(&message(&id.to_string(), "tools/call", &params.to_string())).ok().await;
+                let answer = answer.answer().ok().await;
+                assert_eq!((&answer["id"], text(&answer)), (&json!(id), said.as_str()));
+            }
+        });
+        within("calls", futures_util::future::join_all(calls)).await;
+        program.signal(Signal::TERM);
+        for (_, stream) in sessions {
+            let last = rest(&mut { stream }).await;
+            assert!(last.iter().all(|event| event.data.is_none()), "{last:?}");
+        }
+        assert_eq!(within("exit", program.exit_code()).await, Some(0));
+    }
+}

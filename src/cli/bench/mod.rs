@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 
 use super::args::BenchArgs;
-use super::run::{Ended, all_workers, with_runtime};
+use super::run::{Ended, with_runtime};
 use super::serve::{named, placed};
 use super::{Exit, complain, print, refuse, start_log, variable};
 use crate::config::{Faults, Loader, Template};
@@ -73,7 +73,7 @@ pub(super) fn bench(args: &BenchArgs) -> ExitCode {
     if let Err(code) = start_log(&args.log) {
         return code;
     }
-    with_runtime(all_workers(), async move |signals| {
+    with_runtime(async move |signals| {
         let running = match upstream {
             None => None,
             Some(upstream) => match Running::start(settings(upstream, args.clients)).await {

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::args::ProbeArgs;
-use super::run::{Ended, all_workers, with_runtime};
+use super::run::{Ended, with_runtime};
 use super::{Exit, complain, print, refuse, start_log, variable};
 use crate::config::{Faults, Loader};
 use crate::probing::{self, Failure, Plan, Report, Stage};
@@ -52,7 +52,7 @@ pub(super) fn probe(args: &ProbeArgs) -> ExitCode {
     }
     let plan = Plan { target, patience: args.timeout, calls: args.call.clone() };
     let json = args.json;
-    with_runtime(all_workers(), async move |signals| {
+    with_runtime(async move |signals| {
         let tasks = Tasks::new();
         let tried = tokio::select! {
             tried = with_sign_of_life(&plan, &tasks) => tried,

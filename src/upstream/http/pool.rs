@@ -6,9 +6,11 @@
 //! has a task to itself.
 
 use std::future::poll_fn;
+use std::num::NonZero;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +30,7 @@ use tower::ServiceExt as _;
 
 use super::{BoxError, Connector, HEADER_BYTES_MAX};
 use crate::rt::wakes::{Bell, hushed};
+use crate::rt::workers::here;
 
 /// Runs what it is given until it ends.
 pub(super) type Run = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
@@ -36,7 +39,7 @@ pub(super) type Run = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Sen
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a server may take to see the end of a connection that nobody uses.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Most connections that are kept while nothing is asked over them.
+/// Most connections that are kept by each worker while nothing is asked over them.
 const IDLE_MAX: usize = 1024;
 
 pub(super) struct Pool {
@@ -45,8 +48,8 @@ pub(super) struct Pool {
     /// How long a connection is kept that nobody uses.
     keep: Duration,
     run: Run,
-    /// Held for a look or a replacement.
-    kept: Mutex<Kept>,
+    /// One for each worker, so that a connection is used where it was made; held for a look or a replacement.
+    kept: Box<[Mutex<Kept>]>,
 }
 
 #[derive(Default)]
@@ -72,6 +75,8 @@ struct Wire {
     connection: Connection,
     bell: Bell,
     is_over: bool,
+    /// The worker that made it.
+    home: usize,
 }
 
 /// A connection that nobody uses, and nobody drives.
@@ -101,7 +106,7 @@ fn unwoken() -> Context<'static> {
 
 impl Wire {
     fn new(sender: http1::SendRequest<Full<Bytes>>, connection: Connection) -> Box<Wire> {
-        Box::new(Wire { sender, connection, bell: Bell::new(), is_over: false })
+        Box::new(Wire { sender, connection, bell: Bell::new(), is_over: false, home: here() })
     }
 
     /// Reads and writes what can be read and written. Who polls is woken when there may be more. Whether there was anything to see.
@@ -237,11 +242,14 @@ impl http_body::Body for Body {
 impl Pool {
     /// `host` is what servers of HTTP/1.1 are told that they are.
     pub(super) fn new(connector: Connector, host: HeaderValue, keep: Duration, run: Run) -> Arc<Pool> {
-        Arc::new(Pool { connector, host, keep, run, kept: Mutex::default() })
+        let workers = available_parallelism().map_or(1, NonZero::get);
+        Arc::new(Pool { connector, host, keep, run, kept: (0..workers).map(|_| Mutex::default()).collect() })
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What a worker keeps. Where there are more of them than processors, some share it.
+    #[expect(clippy::indexing_slicing, reason = "a remainder, of a number that is not 0")]
+    fn kept(&self, worker: usize) -> MutexGuard<'_, Kept> {
+        self.kept[worker % self.kept.len()].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a request to `url`, which is of the pool's origin. It goes to another connection if the one that was kept turns
@@ -296,7 +304,7 @@ impl Pool {
     }
 
     fn take(&self) -> Option<Way> {
-        let mut kept = self.kept();
+        let mut kept = self.kept(here());
         if let Some(shared) = &kept.shared {
             if !shared.is_closed() {
                 return Some(Way::Shared(shared.clone()));
@@ -320,7 +328,7 @@ impl Pool {
             http.timer(TokioTimer::new()).max_header_list_size(HEADER_BYTES_MAX as u32);
             let (sender, connection) = http.handshake(stream).await?;
             (self.run)(Box::pin(async move { ended("HTTP/2", connection.await) }));
-            self.kept().shared = Some(sender.clone());
+            self.kept(here()).shared = Some(sender.clone());
             return Ok(Way::Shared(sender));
         }
         let mut http = http1::Builder::new();
@@ -334,7 +342,8 @@ impl Pool {
         if wire.is_over {
             return;
         }
-        let mut kept = self.kept();
+        let home = wire.home;
+        let mut kept = self.kept(home);
         if kept.idle.len() >= IDLE_MAX {
             return;
         }
@@ -347,7 +356,7 @@ impl Pool {
                 loop {
                     sleep(wait).await;
                     match pool.upgrade() {
-                        Some(pool) if pool.look() => {}
+                        Some(pool) if pool.look(home) => {}
                         _ => return,
                     }
                 }
@@ -356,8 +365,8 @@ impl Pool {
     }
 
     /// Closes what its server has closed, and what nobody has used for long enough; whether anything is left.
-    fn look(&self) -> bool {
-        let mut kept = self.kept();
+    fn look(&self, worker: usize) -> bool {
+        let mut kept = self.kept(worker);
         let closed = kept.idle.extract_if(.., |idle| idle.since.elapsed() >= self.keep || !idle.is_fine());
         for idle in closed {
             // In good order: over TLS, the server is told so.
