@@ -30,7 +30,7 @@ pub struct Effort {
 
 impl Effort {
     pub fn full(deadline: Instant) -> Effort {
-        Effort { pairs: 24, pairs_max: 64, turn: Duration::from_millis(100), deadline }
+        Effort { pairs: 20, pairs_max: 64, turn: Duration::from_millis(100), deadline }
     }
 
     /// For a part that is asked for alone: what is close to its limit takes more turns to be decided.

@@ -32,7 +32,7 @@ use gate::{Effort, Outcome};
 use shadowcat::load::stats::Verdict;
 
 /// How long all of it may take: what is undecided then stays so.
-const FULL: Duration = Duration::from_secs(360);
+const FULL: Duration = Duration::from_secs(330);
 const QUICK: Duration = Duration::from_secs(45);
 /// What can be asked for alone.
 const PARTS: [&str; 6] = ["--controls", "--crossing", "--recording", "--opening", "--memory", "--flat"];
